@@ -1,0 +1,45 @@
+# Every target sets up what it needs; all are quick the second time.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+# The CPU build of torch. For a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := $(shell grep '^torch==' constraints.txt)
+STAMP := $(VENV)/.installed
+RECIPE ?= demo
+
+.PHONY: help setup demo test check clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP) .dvc/tmp ## Python environment and the small model
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,hub,dev]'
+	$(BIN)/python -m lema.train.embedded
+	touch $@
+
+# A fresh clone knows the committed .dvc/config; its cache and temporary folders appear at first use.
+.dvc/tmp:
+	mkdir -p $@
+
+demo: setup ## Make the dataset, fine-tune on it and write the report of recipe `demo`
+	$(BIN)/lema repro
+	@echo "Report: data/$(RECIPE)/report.html"
+
+test: setup ## All tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+check: setup ## Style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/lema check
+	$(BIN)/lema schema --check
+
+clean: ## Remove what can be made again; paid completions stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,125 @@
+"""The command line. Every error that a user can cause is printed as a message, never as a traceback."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from lema.errors import LemaError, RecipeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+completions = typer.Typer(no_args_is_help=True, help="The store of paid completions.")
+app.add_typer(completions, name="completions")
+
+SCHEMA = Path("recipes/schema.json")
+
+
+def main() -> NoReturn:
+    """Entry point of `lema`; exit code 2 for mistakes in recipes and arguments, 1 for a stage that failed."""
+    # The user's own parts, `my_pkg.my_mod:func`, are looked up from the project's root.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        sys.exit(app())
+    except LemaError as error:
+        typer.echo(str(error), err=True)
+        if isinstance(error, RecipeError):
+            count = len(error.problems)
+            typer.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was bought is kept", err=True)
+        sys.exit(130)
+
+
+@app.command()
+def check(
+    recipes: Annotated[list[Path] | None, typer.Argument(help="Recipe files; all of recipes/ when absent.")] = None,
+) -> None:
+    """Check recipes and params.yaml: every mistake at once, with its line. Loads no model, asks no network."""
+    from lema.plan import check as check_recipes
+
+    report = check_recipes(recipes or None, Path.cwd(), os.environ)
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    if report.problems:
+        raise RecipeError(report.problems)
+    typer.echo("ok")
+
+
+@app.command()
+def schema(
+    fresh: Annotated[bool, typer.Option("--check", help="Only check that recipes/schema.json is fresh.")] = False,
+) -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from lema.plan import schema_text
+
+    text = schema_text()
+    if not fresh:
+        typer.echo(text, nl=False)
+    elif not SCHEMA.is_file() or SCHEMA.read_text(encoding="utf-8") != text:
+        typer.echo(f"{SCHEMA} is stale: lema schema > {SCHEMA}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def make(
+    artifact: Annotated[str, typer.Argument(help="Which artifact.")],
+    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of which recipe; of which arm for mix and adapter.")],
+    offline: Annotated[bool, typer.Option(help="Fail on the first completion that is not in the store.")] = False,
+) -> None:
+    """Make one artifact of a recipe from those that it reads: the command of every DVC stage."""
+    from lema.pipeline import make as make_artifact
+
+    recipe, _, arm = target.partition("/")
+    make_artifact(artifact, recipe, arm or None, offline=offline)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro(context: typer.Context) -> None:
+    """`dvc repro` with one Ray for the whole run; takes the same arguments."""
+    from lema.pipeline import repro as run_dvc
+
+    raise typer.Exit(run_dvc(context.args))
+
+
+@app.command()
+def ls(kind: Annotated[str, typer.Argument(help="tasks, filters, backends or prompts; all when absent.")] = "") -> None:
+    """List the parts that a recipe can name."""
+    from lema.show import parts
+
+    typer.echo(parts(kind, Path.cwd()))
+
+
+@app.command()
+def show(
+    artifact: Annotated[str, typer.Argument(help="An artifact of rows.")],
+    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]")],
+    n: Annotated[int, typer.Option("--n", "-n", help="How many rows.")] = 3,
+    where: Annotated[list[str] | None, typer.Option(help="field=value; may be given several times.")] = None,
+) -> None:
+    """Read rows of an artifact as a person would."""
+    from lema.pipeline import tables
+    from lema.show import show as show_rows
+
+    recipe, _, arm = target.partition("/")
+    typer.echo(show_rows(artifact, tables(artifact, recipe, arm or None), n=n, where=where or []))
+
+
+@completions.command()
+def stats() -> None:
+    """How many completions the store holds."""
+    from lema.pipeline import store
+
+    for name, value in store().stats().items():
+        typer.echo(f"{name:<12} {value}")
+
+
+@completions.command()
+def seal() -> None:
+    """Turn journals into packs, ready for `dvc add completions` and `dvc push`."""
+    from lema.pipeline import store
+
+    pack = store().seal()
+    typer.echo(f"sealed {pack.name}" if pack else "nothing to seal")

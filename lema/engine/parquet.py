@@ -1,0 +1,199 @@
+"""Canonical Parquet: the same rows are the same bytes, whoever writes them, in whatever order and portions.
+
+Rows are frozen dataclasses with an `id`; the Arrow schema is derived from their fields. Rows are sorted by id and
+written with one schema, codec, level and row-group size, without timestamps or metadata of other libraries. The
+version of pyarrow is in the footer of a Parquet file, so bytes are equal within one pinned version.
+"""
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lema.engine.files import atomic
+from lema.errors import RunError
+
+ROW_GROUP = 16_384
+LEVEL = 3
+SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+Row = TypeVar("Row")
+
+
+def _optional(hint: Any) -> tuple[Any, bool]:
+    """`X | None` as (X, True), anything else as (hint, False)."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        rest = [one for one in typing.get_args(hint) if one is not types.NoneType]
+        if len(rest) == 1:
+            return rest[0], True
+    return hint, False
+
+
+def _hints(row_type: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(row_type)
+    return {field.name: hints[field.name] for field in dataclasses.fields(row_type)}
+
+
+def _element(hint: Any) -> Any:
+    inner, *dots = typing.get_args(hint)
+    if dots != [...]:
+        raise TypeError(f"only tuples of any length can be stored, not {hint}")
+    return inner
+
+
+def _field(name: str, hint: Any) -> Any:
+    hint, nullable = _optional(hint)
+    if dataclasses.is_dataclass(hint):
+        kind = pa.struct([_field(key, inner) for key, inner in _hints(typing.cast(type, hint)).items()])
+    elif typing.get_origin(hint) is tuple:
+        kind = pa.list_(_field("element", _element(hint)))
+    elif typing.get_origin(hint) is Literal and all(type(value) is str for value in typing.get_args(hint)):
+        kind = pa.string()
+    elif hint in SCALARS:
+        kind = SCALARS[hint]
+    else:
+        raise TypeError(f"field {name}: {hint} cannot be stored")
+    return pa.field(name, kind, nullable=nullable)
+
+
+def schema(row_type: type) -> Any:
+    """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
+
+    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` of one of
+    these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
+    """
+    return pa.schema([_field(name, hint) for name, hint in _hints(row_type).items()])
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _packer(hint: Any) -> Callable[[Any], Any]:
+    """A function that makes a value of this type what Arrow takes: dataclasses become dictionaries."""
+    hint, nullable = _optional(hint)
+    if nullable:
+        inner = _packer(hint)
+        return _same if inner is _same else lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(hint):
+        parts = {name: _packer(part) for name, part in _hints(typing.cast(type, hint)).items()}
+        return lambda value: {name: pack(getattr(value, name)) for name, pack in parts.items()}
+    if typing.get_origin(hint) is tuple:
+        each = _packer(_element(hint))
+        return lambda value: [each(one) for one in value]
+    return _same
+
+
+def _unpacker(hint: Any) -> Callable[[Any], Any]:
+    """The inverse of `_packer`."""
+    hint, nullable = _optional(hint)
+    if nullable:
+        inner = _unpacker(hint)
+        return _same if inner is _same else lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(hint):
+        parts = {name: _unpacker(part) for name, part in _hints(typing.cast(type, hint)).items()}
+        build = typing.cast(Callable[..., Any], hint)
+        return lambda value: build(**{name: unpack(value[name]) for name, unpack in parts.items()})
+    if typing.get_origin(hint) is tuple:
+        each = _unpacker(_element(hint))
+        return lambda value: tuple(each(one) for one in value)
+    return _same
+
+
+def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
+    """Rows as an Arrow table (`pyarrow.Table`), sorted by id, in one chunk.
+
+    Raises:
+        RunError: two rows have the same id.
+        ValueError: a field that is not optional is None.
+    """
+    ordered = sorted(rows, key=lambda row: row.id)  # type: ignore[attr-defined]
+    ids = [row.id for row in ordered]  # type: ignore[attr-defined]
+    for before, after in itertools.pairwise(ids):
+        if before == after:
+            raise RunError(f"two rows of {row_type.__name__} have the id {after!r}")
+    columns = []
+    for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
+        pack = _packer(hint)
+        column = pa.array([pack(getattr(row, field.name)) for row in ordered], field.type)
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema(row_type)).combine_chunks()
+
+
+def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+    """Write rows, sorted by id, and return their number; the file appears whole or not at all.
+
+    Raises:
+        RunError: two rows have the same id.
+    """
+    content = table(row_type, rows)
+    with atomic(path) as partial:
+        pq.write_table(
+            content,
+            partial,
+            compression="zstd",
+            compression_level=LEVEL,
+            row_group_size=ROW_GROUP,
+            use_dictionary=True,
+            write_statistics=True,
+            version="2.6",
+            data_page_version="1.0",
+            store_schema=False,
+        )
+    return int(content.num_rows)
+
+
+def load(path: Path, row_type: type) -> Any:
+    """The Arrow table (`pyarrow.Table`) in a file, checked against the fields of `row_type`.
+
+    Raises:
+        RunError: the file is missing, is no Parquet file, or has other columns.
+    """
+    expected = schema(row_type)
+    try:
+        content = pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; the stage that makes it has not run") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    if not content.schema.equals(expected, check_metadata=False):
+        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {_difference(content.schema, expected)}")
+    return content
+
+
+def _kind(field: Any) -> str:
+    return f"{field.type}{' or null' if field.nullable else ''}"
+
+
+def _difference(found: Any, expected: Any) -> str:
+    """The first thing in which two schemas differ."""
+    for field in expected:
+        at = found.get_field_index(field.name)
+        if at < 0:
+            return f"column {field.name} is missing"
+        if not found.field(at).equals(field):
+            return f"column {field.name} is {_kind(found.field(at))}, not {_kind(field)}"
+    extra = [name for name in found.names if name not in expected.names]
+    return f"unknown column {extra[0]}" if extra else "its columns are in another order"
+
+
+def read(path: Path, row_type: type[Row]) -> list[Row]:
+    """The rows of a file in the order of their ids.
+
+    Raises:
+        RunError: the file is missing, is no Parquet file, or has other columns.
+    """
+    content = load(path, row_type)
+    columns = [
+        [unpack(value) for value in content.column(name).to_pylist()]
+        for name, unpack in ((name, _unpacker(hint)) for name, hint in _hints(row_type).items())
+    ]
+    return [row_type(*values) for values in zip(*columns, strict=True)]

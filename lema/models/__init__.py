@@ -1,0 +1,107 @@
+"""Model backends: how a request becomes a completion. One file each, named after its function.
+
+`lema/models/openai.py` defines `openai(model, run, *, options...) -> Worker`; a recipe says `backend: openai`,
+or `backend: my_pkg.my_mod:my_backend`. What decides a reply is in the request's key (`lema.engine.store`);
+addresses, keys and rates come from `run` and never are.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from lema.recipe import Run
+from lema.rows import Finish, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as the pipeline calls it.
+
+    `identity` goes into the key of every completion: backend, name and revision, or the hash of local weights;
+    never a path or an address. `name` is what an endpoint or hub calls the model. `folder` and `adapter` are
+    where local weights lie. `chat` is False for models that continue plain text.
+    """
+
+    label: str
+    backend: str
+    identity: str
+    name: str | None = None
+    revision: str | None = None
+    endpoint: str | None = None
+    chat: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters; temperature 0 is greedy. `stop` strings end a reply and are cut from it by us,
+    whether or not the server honoured them."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request for one completion; `index` tells apart the paths that share everything else."""
+
+    model: Model
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    index: int = 0
+
+
+# Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.
+KEY_SCHEME = 1
+
+
+def key(request: Request) -> str:
+    """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else."""
+    parts = {
+        "scheme": KEY_SCHEME,
+        "model": request.model.identity,
+        "chat": request.model.chat,
+        "messages": [[message.role, message.content] for message in request.messages],
+        "sampling": asdict(request.sampling),
+        "index": request.index,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply, or the record of a failure: `finish` is "failed" or "refused" and `error` says why in one line
+    that holds no key, address or prompt text."""
+
+    text: str
+    finish: Finish
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Worker(Protocol):
+    """Answers a block of requests for one model, in order, one completion each; never raises for a single bad
+    request. Called from one thread at a time unless it has `concurrent = True`."""
+
+    def __call__(self, requests: Sequence[Request], /) -> list[Completion]: ...
+
+
+class Backend(Protocol):
+    """Builds a worker once per process; heavy imports belong inside."""
+
+    def __call__(self, model: Model, run: Run, /) -> Worker: ...
+
+
+def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """Cut a text before the first of the stop strings; also tells whether one was there."""
+    ends = [at for at in (text.find(mark) for mark in stop) if at >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

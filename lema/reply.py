@@ -1,0 +1,141 @@
+"""The text format of a correction: what correctors write and the `corrections` stage reads (LEMA, section 2.1).
+
+    Incorrect Step: Step 2.
+    Error Type: wrong operation
+    Explanation: One or more sentences.
+    Correct Solution:
+    ...
+    Step 2: ...
+    Step 3: The answer is 12.
+
+"Error Type" is optional. A first line "..." stands for the untouched steps before the incorrect one.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lema import steps as steps_
+
+ELLIPSIS = "..."
+
+_FIELDS = ("Incorrect Step", "Error Type", "Explanation", "Correct Solution")
+# Models like to dress labels up: "**Explanation:** ...", "### Explanation: ...".
+_LABEL = re.compile(rf"^[ \t#*]*({'|'.join(_FIELDS)})\**[ \t]*:[ \t*]*", re.IGNORECASE | re.MULTILINE)
+_STEP_NAME = re.compile(r"(?:step\s*)?(\d{1,4})\s*[.:]?", re.IGNORECASE)
+_STEP_LINE = re.compile(r"[*]*step\s+(\d{1,4})\s*[:.)][* ]*(.*)", re.IGNORECASE)
+_DRESSING = frozenset(("{", "}", "```"))
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A correction; `incorrect_step` counts from 1, `solution` holds steps without their numbers, the first of
+    them "..." where the untouched steps are left out."""
+
+    incorrect_step: int
+    error_type: str | None
+    explanation: str
+    solution: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Why a reply is not a correction, in one line."""
+
+    reason: str
+
+
+def write(correction: Parsed) -> str:
+    """The reply that says this; `parse(write(c)) == c`."""
+    lines = [f"Incorrect Step: Step {correction.incorrect_step}."]
+    if correction.error_type:
+        lines.append(f"Error Type: {correction.error_type}")
+    lines += [f"Explanation: {correction.explanation}", "Correct Solution:"]
+    return "\n".join([*lines, *numbered(correction.solution, correction.incorrect_step)])
+
+
+def parse(text: str, *, steps: int | None = None) -> Parsed | Malformed:
+    """Read a reply. Strict about fields, their order and the numbers of the steps; tolerant of white space, of
+    Markdown around labels, of braces around the solution and of talk before the first label.
+
+    `steps`, when given, is how many steps the wrong path has; the incorrect one must be among them.
+    """
+    labels = list(_LABEL.finditer(text))
+    names = [next(name for name in _FIELDS if name.lower() == label[1].lower()) for label in labels]
+    if fault := _order_fault(names):
+        return Malformed(fault)
+    ends = [label.start() for label in labels[1:]] + [len(text)]
+    fields = {name: text[label.end() : end].strip() for name, label, end in zip(names, labels, ends, strict=True)}
+    if empty := [name for name in names if not fields[name]]:
+        return Malformed(f"`{empty[0]}:` is empty")
+    step = _STEP_NAME.fullmatch(fields["Incorrect Step"].strip("* "))
+    if step is None:
+        return Malformed("`Incorrect Step:` does not name one step, as in 'Step 2.'")
+    incorrect = int(step[1])
+    if not 1 <= incorrect <= (steps or incorrect):
+        return Malformed(f"the incorrect step is {incorrect}, but the path has steps 1 to {steps or '...'}")
+    solution = _solution(fields["Correct Solution"], incorrect)
+    if isinstance(solution, Malformed):
+        return solution
+    explanation = " ".join(fields["Explanation"].split())
+    kind = fields.get("Error Type", "").strip("*. ")
+    return Parsed(incorrect, kind or None, explanation, solution)
+
+
+def numbered(solution: Sequence[str], incorrect_step: int) -> tuple[str, ...]:
+    """The lines of a corrected solution with their numbers; after a first "..." they count from the incorrect step.
+
+    >>> numbered(["...", "4 * 3 = 12", "The answer is 12."], 2)
+    ('...', 'Step 2: 4 * 3 = 12', 'Step 3: The answer is 12.')
+    """
+    if solution and solution[0] == ELLIPSIS:
+        return (ELLIPSIS, *steps_.number(solution[1:], incorrect_step).splitlines())
+    return tuple(steps_.number(solution).splitlines())
+
+
+def expand(solution: Sequence[str], incorrect_step: int, path: Sequence[str]) -> tuple[str, ...]:
+    """The corrected solution with a first "..." replaced by the steps of the path that it stands for."""
+    if solution and solution[0] == ELLIPSIS:
+        return (*path[: incorrect_step - 1], *solution[1:])
+    return tuple(solution)
+
+
+def elide(solution: Sequence[str], incorrect_step: int, path: Sequence[str]) -> tuple[str, ...]:
+    """The corrected solution with the untouched steps before the incorrect one replaced by "..."; unchanged where
+    there are none or the solution does not keep them."""
+    kept = tuple(path[: incorrect_step - 1])
+    if kept and tuple(solution[: len(kept)]) == kept and len(solution) > len(kept):
+        return (ELLIPSIS, *solution[len(kept) :])
+    return tuple(solution)
+
+
+def _order_fault(names: Sequence[str]) -> str | None:
+    for name in _FIELDS:
+        if name not in names and name != "Error Type":
+            return f"`{name}:` is missing"
+        if names.count(name) > 1:
+            return f"`{name}:` is there more than once"
+    expected = [name for name in _FIELDS if name in names]
+    return None if list(names) == expected else f"the fields are not in the order {', '.join(expected)}"
+
+
+def _solution(text: str, incorrect_step: int) -> tuple[str, ...] | Malformed:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() not in _DRESSING]
+    left_out = bool(lines) and lines[0] in (ELLIPSIS, "…")
+    if left_out and incorrect_step == 1:
+        return Malformed("the solution begins with '...', but no step comes before Step 1")
+    expected = incorrect_step if left_out else 1
+    solution: list[str] = []
+    for line in lines[left_out:]:
+        step = _STEP_LINE.fullmatch(line)
+        if step is None:
+            return Malformed(f"the solution has a line that is not a step, where Step {expected} is due")
+        if int(step[1]) != expected:
+            return Malformed(f"the solution has Step {int(step[1])} where Step {expected} is due")
+        if not step[2].strip():
+            return Malformed(f"Step {expected} of the solution is empty")
+        solution.append(step[2].strip())
+        expected += 1
+    if not solution:
+        return Malformed("the solution has no steps")
+    return (ELLIPSIS, *solution) if left_out else tuple(solution)

@@ -1,0 +1,61 @@
+"""Stages: one pure function an artifact, named after it; its positional parameters are named after what it reads.
+
+What a stage needs of the world (`generate`, `pmap`, `read_file`, `train`...) is passed in as keywords by
+`lema.pipeline`; no stage knows of Ray, endpoints, DVC or Parquet.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from lema.models import Completion, Model, Request, Sampling, key
+from lema.prompt import digest
+from lema.recipe import SamplingSpec
+from lema.rows import Outcome
+from lema.tasks import Task
+
+Generate = Callable[[Iterable[Request]], Iterator[Completion]]
+Item = TypeVar("Item")
+
+
+def sampling(spec: SamplingSpec) -> Sampling:
+    """The sampling parameters of a sampler, corrector or the answers."""
+    return Sampling(
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        top_k=spec.top_k,
+        max_tokens=spec.max_tokens,
+        stop=spec.stop,
+        seed=spec.seed,
+    )
+
+
+def provenance(request: Request, prompt: Any) -> dict[str, str]:
+    """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
+    return {"model": request.model.identity, "prompt": digest(prompt), "completion": key(request)}
+
+
+def usage(completion: Completion) -> dict[str, int]:
+    """Tokens of one completion."""
+    return {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
+
+
+def grade(text: str, finish: str, gold: str, task: Task) -> tuple[Outcome, str | None]:
+    """What a text is worth, and the answer in it. A text that was cut short before it could be right is truncated,
+    never incorrect: it is no mistake of reasoning."""
+    if finish in ("failed", "refused"):
+        return "failed", None
+    answer = task.extract(text)
+    if answer is not None and task.equal(answer, gold):
+        return "correct", answer
+    if finish == "length":
+        return "truncated", answer
+    return ("unparsed", None) if answer is None else ("incorrect", answer)
+
+
+def chosen(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> list[Item]:
+    """Items in an order drawn by seed from their names, so that choices of different sizes are nested."""
+    return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{name(item)}".encode()).hexdigest())
+
+
+__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "usage"]

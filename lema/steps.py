@@ -1,0 +1,58 @@
+"""A path as steps: the one place where a text is cut into steps and steps become a text."""
+
+import re
+from collections.abc import Sequence
+
+_PREFIX = re.compile(r"^\s*(?:\*\*)?step\s+\d+\s*[:.)](?:\*\*)?\s*", re.IGNORECASE)
+# "Step 2:" in the middle of a line starts a new step; "as in Step 2, ..." does not.
+_INLINE = re.compile(r"(?<=\S)\s+(?=(?:\*\*)?step\s+\d+\s*:)", re.IGNORECASE)
+# A full stop, and what closes the sentence with it, then white space, then what can open a sentence.
+_BOUNDARY = re.compile(r"[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[$€£]*[A-Z0-9])")
+_LAST_WORD = re.compile(r"[A-Za-z.]+$")
+_ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "mt", "jr", "no", "vs", "approx", "e.g", "i.e"))
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Split a path into its steps: non-empty lines, without their "Step k:" prefixes.
+
+    A text of one line is split at its "Step k:" marks, or, having none, into sentences.
+
+    >>> split("Step 1: 2 + 3 = 5\\n\\nStep 2: The answer is 5.")
+    ('2 + 3 = 5', 'The answer is 5.')
+    >>> split("Mr. Li has 3.5 pies. The answer is 3.5.")
+    ('Mr. Li has 3.5 pies.', 'The answer is 3.5.')
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) == 1:
+        parts = _INLINE.split(lines[0])
+        lines = parts if len(parts) > 1 or _PREFIX.match(lines[0]) else _sentences(lines[0])
+    bare = (_PREFIX.sub("", line, count=1).strip() for line in lines)
+    return tuple(line for line in bare if line)
+
+
+def number(steps: Sequence[str], first: int = 1) -> str:
+    """Steps as a text, one a line, numbered from `first`.
+
+    >>> number(["2 + 3 = 5", "The answer is 5."])
+    'Step 1: 2 + 3 = 5\\nStep 2: The answer is 5.'
+    """
+    return "\n".join(f"Step {first + index}: {step}" for index, step in enumerate(steps))
+
+
+def _sentences(line: str) -> list[str]:
+    sentences, start = [], 0
+    for boundary in _BOUNDARY.finditer(line):
+        if _abbreviated(line[: boundary.start()]) and line[boundary.start()] == ".":
+            continue
+        sentences.append(line[start : boundary.end()].strip())
+        start = boundary.end()
+    sentences.append(line[start:].strip())
+    return sentences
+
+
+def _abbreviated(before: str) -> bool:
+    """Does the text end in an abbreviation, "Mr" or "U.S", or in an initial, "J"?"""
+    found = _LAST_WORD.search(before)
+    word = found.group() if found else ""
+    initials = all(len(letter) == 1 and letter.isupper() for letter in word.split("."))
+    return bool(word) and (word.lower() in _ABBREVIATIONS or initials)

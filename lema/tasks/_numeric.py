@@ -1,0 +1,112 @@
+"""Numeric final answers: where they stand in a text, which number they are, when two are equal.
+
+Nothing a model wrote is evaluated. `3 + 4` is no answer, `3 + 4 = 7` is 7, `3/4` is a fraction. Units are dropped,
+the percent sign among them: 50 % is 50, because gold answers are plain numbers. Text that leaves open which number
+is meant ("3 hours and 20 minutes") is no answer at all: a wrong reading could pass for a right answer.
+"""
+
+import re
+from fractions import Fraction
+
+# A next question that a model goes on to invent; the first line is never one, models may repeat their question.
+_NEXT_QUESTION = re.compile(r"\n[ \t#*_>]*(?:question|q)[ \t]*\d*[ \t]*[*_]*:", re.IGNORECASE)
+_PHRASE = re.compile(r"\bthe[ \t]+(?:(?:final|correct|right)[ \t]+)?answer[ \t]+is\b[\s:*_]*", re.IGNORECASE)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMBER = re.compile(
+    rf"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s(?=[$€£¥₹]?[0-9.]))?)?(?P<whole>{_DIGITS})(?![0-9]|\.[0-9])"
+    rf"(?:\s?/\s?(?P<under>{_DIGITS})|\s(?P<part>[0-9]+)/(?P<of>[0-9]+))?"
+    r"(?:\s?(?P<scale>thousand|million|billion)\b)?"
+)
+_SCALE = {None: 1, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_MARKUP = re.compile(r"\\(?:boxed|text|mathrm|left|right|[,;!() \[\]])|[*_`{}$€£¥₹\\]")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+_DASHES = str.maketrans({"−": "-", "–": "-", "—": "-", "\u00a0": " ", "\u202f": " "})
+_LONGEST = 40  # digits; longer ones are noise, and Python refuses to read thousands of them
+
+
+def extract(text: str) -> str | None:
+    """The final answer in a model's text as a plain number ("1234.5", "3/4"), or None.
+
+    It stands after the last "The answer is"; without one, after the last "####"; without either, on a last line
+    that holds a number and nothing else. What follows an invented next "Question:" does not count.
+    """
+    text = _before_next_question(text)
+    found = [text[match.end() :] for match in _PHRASE.finditer(text)] or _HASHES.findall(text)
+    if found:
+        return _shown(number(_clause(found[-1])))
+    last = text.rstrip().rpartition("\n")[2].strip()
+    return _shown(number(last)) if not re.search(r"[^0-9\s.,$€£%/+−–-]", last) else None
+
+
+def number(text: str) -> Fraction | None:
+    """The one number in a short text, exactly; None when there is none, or more than one without an "=".
+
+    >>> number("about $1,234.50 in all"), number("3 * 4 = 12 apples"), number("3 or 4")
+    (Fraction(2469, 2), Fraction(12, 1), None)
+    """
+    text = _LATEX_FRACTION.sub(r"\1/\2", text.translate(_DASHES))
+    text = _MARKUP.sub("", text).rpartition("=")[2]
+    text = re.sub(r"\([^()]*\)", " ", text)
+    found = list(_NUMBER.finditer(text))
+    if len(found) != 1 or re.search(r"\bnot\b|[0-9]\s*[-+*/×÷^:]\s*$|[0-9][×÷^:e][0-9]", text):
+        return None
+    return _value(found[0])
+
+
+def equal(answer: str, gold: str) -> bool:
+    """Whether both are numbers, and the same one: compared as exact fractions, so 36.0 equals 36 and 0.75 equals
+    3/4, while 33.33 does not equal 100/3. No tolerance: grade-school answers are exact, and the golds of GSM8K are
+    all integers."""
+    left, right = number(answer), number(gold)
+    return left is not None and left == right
+
+
+def plain(text: str) -> str | None:
+    """A text that is one number, in the form in which answers are compared and shown; else None."""
+    return _shown(number(text))
+
+
+def _before_next_question(text: str) -> str:
+    text = text.strip()
+    match = _NEXT_QUESTION.search(text)
+    return text[: match.start()] if match else text
+
+
+def _clause(text: str) -> str:
+    """The first sentence, without an afterthought such as ", because 3 * 4 is 12"."""
+    line = text.partition("\n")[0]
+    sentence = re.split(r"[.!?;](?=\s|$)", line, maxsplit=1)[0]
+    return re.split(r",\s+(?:because|since|as|so|which|that|where)\b", sentence, maxsplit=1)[0]
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    digits = [part.replace(",", "") for part in match.group("whole", "under", "part", "of") if part]
+    if any(len(part) > _LONGEST for part in digits):
+        return None
+    values = [Fraction(part) for part in digits]
+    if any(value == 0 for value in (values[1:] if match["under"] else values[2:])):
+        return None
+    value = values[0]
+    if match["under"]:
+        value /= values[1]
+    elif match["of"]:
+        value += values[1] / values[2]
+    value *= _SCALE[match["scale"]]
+    return -value if (match["sign"] or "").startswith("-") else value
+
+
+def _shown(value: Fraction | None) -> str | None:
+    """The shortest exact text: an integer, a decimal that ends, else a fraction."""
+    if value is None or value.denominator == 1:
+        return None if value is None else str(value.numerator)
+    rest, places = value.denominator, {2: 0, 5: 0}
+    for prime in places:
+        while rest % prime == 0:
+            rest, places[prime] = rest // prime, places[prime] + 1
+    if rest != 1:
+        return str(value)
+    digits = max(places.values())
+    scaled = f"{abs(value.numerator) * 10**digits // value.denominator:0{digits + 1}d}"
+    return f"{'-' if value < 0 else ''}{scaled[:-digits]}.{scaled[-digits:]}"

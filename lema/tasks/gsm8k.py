@@ -1,0 +1,36 @@
+"""GSM8K: 7,473 training and 1,319 test questions of grade-school mathematics (Cobbe et al., arXiv 2110.14168).
+
+A record holds `question` and `answer`: a rationale, one step a line, with calculator annotations such as
+`<<48/2=24>>`, and a last line `#### 72`. See https://github.com/openai/grade-school-math.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lema.tasks import Reading, Task
+from lema.tasks._numeric import equal, extract, plain
+
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+
+
+def _read(record: Mapping[str, Any]) -> Reading:
+    question, answer = (_text(record, field) for field in ("question", "answer"))
+    rationale, marker, gold = answer.rpartition("####")
+    if not marker:
+        raise ValueError("`answer` has no line '#### N' with the gold answer")
+    value = plain(gold)
+    if value is None:
+        raise ValueError(f"the gold answer {gold.strip()[:40]!r} is not a number")
+    lines = (" ".join(line.split()) for line in _ANNOTATION.sub("", rationale).splitlines())
+    return Reading(question, value, "\n".join(line for line in lines if line) or None)
+
+
+def _text(record: Mapping[str, Any], field: str) -> str:
+    value = record.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"needs a text in `{field}`; the record has: {', '.join(sorted(map(str, record))) or 'nothing'}")
+    return value.strip()
+
+
+gsm8k = Task("gsm8k", _read, extract, equal)

@@ -1,0 +1,147 @@
+"""Word problems: endless generated grade-school problems of one to three steps, each with a gold rationale.
+
+A story begins with a quantity and changes it by moves (`lema.tasks._stories`). Train and test are disjoint by
+construction: the split is computed from the text alone, with people and things taken out, so not even the same
+problem told of someone else is in both.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lema.rows import Split
+from lema.tasks import Reading, Task
+from lema.tasks._numeric import equal, extract, plain
+from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
+
+_TEST_SHARE = 0.2
+_FACTORS = (2, 12)  # of new numbers that are multiplied or divided by
+_DETAILS = re.compile(rf"\b(?:{'|'.join([*GIRLS, *BOYS, *FOOD, *TOYS])}|he|she|him|his|her)\b", re.IGNORECASE)
+_MOVES_OF = {kind: [move for move in MOVES if move.kind == kind] for kind in {move.kind for move in MOVES}}
+_PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her")}
+
+
+def generate(
+    *, seed: int = 0, steps: Sequence[int] = (1, 2, 3), largest: int = 100
+) -> Iterator[tuple[Split, dict[str, Any]]]:
+    """Yield (split, record) for ever; a record holds `question`, `answer`, `rationale` and `steps` (how many).
+
+    `steps` are the numbers of steps to draw from, each 1, 2 or 3; no number exceeds `largest`. Every number in a
+    question, and every result, is an integer of at least 2. Equal options give equal records, in equal order; a
+    longer run only adds to a shorter one. A question may come twice; both are then in the same split.
+
+    Raises ValueError for steps outside 1 to 3 or `largest` under 20.
+    """
+    wanted = tuple(steps)
+    if not wanted or not set(wanted) <= {1, 2, 3}:
+        raise ValueError(f"steps are numbers from 1 to 3, not {list(wanted)}")
+    if largest < 20:
+        raise ValueError(f"largest is at least 20, not {largest}")
+    return _records(random.Random(f"word_problems {seed}"), wanted, largest)
+
+
+def split(question: str) -> Split:
+    """The split to which a question belongs: a pure function of its text without people and things."""
+    digest = hashlib.sha256(_DETAILS.sub("_", question).encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) < _TEST_SHARE * 2**64 else "train"
+
+
+def _records(rng: random.Random, steps: tuple[int, ...], largest: int) -> Iterator[tuple[Split, dict[str, Any]]]:
+    while True:
+        count = rng.choice(steps)
+        record = None
+        while record is None:
+            record = _tell(rng, *_plot(rng, count), largest)
+        yield split(record["question"]), record | {"steps": count}
+
+
+def _plot(rng: random.Random, count: int) -> tuple[Beginning, list[Move]]:
+    """A beginning and moves of `count` steps in all."""
+    while True:
+        beginning = rng.choice(BEGINNINGS)
+        kind, left, moves = beginning.kind, count, list[Move]()
+        while left:
+            fitting = [m for m in _MOVES_OF.get(kind, ()) if len(m.lines) <= left and m not in moves]
+            if not fitting:
+                break
+            moves.append(rng.choice(fitting))
+            kind, left = moves[-1].to, left - len(moves[-1].lines)
+        if not left:
+            return beginning, moves
+
+
+def _tell(rng: random.Random, beginning: Beginning, moves: list[Move], largest: int) -> dict[str, Any] | None:
+    """The problem with numbers, names and things drawn; None if no numbers were found that fit."""
+    value = rng.randint(2, min(largest, beginning.largest))
+    people = rng.sample([*GIRLS, *BOYS], 5)
+    things = rng.choice(FOOD if any(move.food for move in moves) else [*FOOD, *TOYS])
+    words = {"n": people.pop(), "o": people.pop(), "x": things, "v": str(value)}
+    story, lines, question = [_fill(beginning.text, words)], list[str](), ""
+    for move in moves:
+        numbers = _numbers(rng, move, value, largest)
+        if numbers is None:
+            return None
+        words |= {name: str(number) for name, number in numbers.items()}
+        equations, value = _solve(move, value, numbers)
+        lines += [_fill(line, words | {"eq": eq}) for line, eq in zip(move.lines, equations, strict=True)]
+        story.append(_fill(move.text, words))
+        question = _fill(move.question, words)
+        words |= {"n": words["o"], "o": people.pop()} if move.swap else {"o": people.pop()}
+    return {"question": " ".join([*story, question]), "answer": str(value), "rationale": "\n".join(lines)}
+
+
+def _numbers(rng: random.Random, move: Move, value: int, largest: int) -> dict[str, int] | None:
+    names = sorted({name for name in move.steps if name in "ab"})
+    factors = {name for step in move.steps.split() if step[1] in "*/" for name in step[::2]}
+    for _ in range(30):
+        numbers = {name: rng.randint(*(_FACTORS if name in factors else (2, largest))) for name in names}
+        if _fits(move, value, numbers, largest):
+            return numbers
+    return None
+
+
+def _fits(move: Move, value: int, numbers: Mapping[str, int], largest: int) -> bool:
+    known = {"v": value, **numbers}
+    for step in move.steps.split():
+        left, right = known[step[0]], known[step[2]]
+        if step[1] == "/" and left % right:
+            return False
+        known["s"] = _result(left, step[1], right)
+        if not 2 <= known["s"] <= largest:
+            return False
+    return True
+
+
+def _solve(move: Move, value: int, numbers: Mapping[str, int]) -> tuple[list[str], int]:
+    known, equations = {"v": value, **numbers}, []
+    for step in move.steps.split():
+        left, right = known[step[0]], known[step[2]]
+        known["s"] = _result(left, step[1], right)
+        equations.append(f"{left} {step[1]} {right} = {known['s']}")
+    return equations, known["s"]
+
+
+def _result(left: int, operator: str, right: int) -> int:
+    return {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[operator]
+
+
+def _fill(template: str, words: Mapping[str, str]) -> str:
+    pronouns = {name: forms[words["n"] in GIRLS] for name, forms in _PRONOUNS.items()}
+    capitals = {name.capitalize(): form.capitalize() for name, form in pronouns.items()}
+    return template.format(**words, **pronouns, **capitals)
+
+
+def _read(record: Mapping[str, Any]) -> Reading:
+    texts = {field: record.get(field) for field in ("question", "answer")}
+    for field, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"needs a text in `{field}`")
+    gold = plain(str(texts["answer"]))
+    if gold is None:
+        raise ValueError(f"the gold answer {str(texts['answer'])[:40]!r} is not a number")
+    return Reading(str(texts["question"]).strip(), gold, record.get("rationale") or None)
+
+
+word_problems = Task("word_problems", _read, extract, equal, generate)

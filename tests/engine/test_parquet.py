@@ -1,0 +1,178 @@
+"""Canonical Parquet."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lema import rows
+from lema.engine import parquet
+from lema.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    weight: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    id: str
+    kind: Literal["a", "b"]
+    count: int
+    flag: bool
+    share: float | None
+    words: tuple[str, ...]
+    numbers: tuple[int, ...]
+    parts: tuple[Part, ...]
+    best: Part | None
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+integers = st.integers(-(2**63), 2**63 - 1)
+floats = st.floats(allow_nan=False)
+part = st.builds(Part, text, st.none() | floats)
+wholes = st.lists(
+    st.builds(
+        Whole,
+        text,
+        st.sampled_from(["a", "b"]),
+        integers,
+        st.booleans(),
+        st.none() | floats,
+        st.lists(text, max_size=3).map(tuple),
+        st.lists(integers, max_size=3).map(tuple),
+        st.lists(part, max_size=3).map(tuple),
+        st.none() | part,
+    ),
+    unique_by=lambda row: row.id,
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wholes, st.randoms(use_true_random=False))
+def test_any_order_is_the_same_bytes_and_reads_back(tmp_path: Path, whole: list[Whole], random: Any) -> None:
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    shuffled = list(whole)
+    random.shuffle(shuffled)
+    assert parquet.write(one, Whole, whole) == len(whole)
+    parquet.write(two, Whole, iter(shuffled))
+    assert one.read_bytes() == two.read_bytes()
+    assert parquet.read(one, Whole) == sorted(whole, key=lambda row: row.id)
+
+
+def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from lema.rows import Grade; from lema.engine import parquet\n"
+        "rows = [Grade(f'q{i}', 'q', 's', 'correct', None if i % 3 else str(i)) for i in range(20_000)]\n"
+        "parquet.write(Path(sys.argv[1]), Grade, rows if sys.argv[2] == 'up' else reversed(rows))\n"
+    )
+    digests = set()
+    for name, order, seed in [("a", "up", "1"), ("b", "down", "2")]:
+        path = tmp_path / f"{name}.parquet"
+        subprocess.run([sys.executable, "-c", program, path, order], check=True, env={"PYTHONHASHSEED": seed})
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
+    assert len(parquet.read(tmp_path / "a.parquet", rows.Grade)) == 20_000
+
+
+ARTIFACTS = [
+    rows.Record,
+    rows.Question,
+    rows.Sample,
+    rows.Grade,
+    rows.Correction,
+    rows.Verdict,
+    rows.Example,
+    rows.Answer,
+]
+
+
+@pytest.mark.parametrize("row_type", ARTIFACTS)
+def test_every_artifact_can_be_stored(tmp_path: Path, row_type: type) -> None:
+    path = tmp_path / "empty.parquet"
+    assert parquet.write(path, row_type, []) == 0
+    assert parquet.read(path, row_type) == []
+    assert parquet.schema(row_type).names[0] == "id"
+
+
+def test_nothing_of_the_moment_or_the_machine_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "grades.parquet"
+    parquet.write(path, rows.Grade, [rows.Grade("a", "q", "s", "correct", None)])
+    assert pq.read_schema(path).metadata is None
+    assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_duplicate_ids_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    row = rows.Grade("a", "q", "s", "correct", None)
+    with pytest.raises(RunError, match="'a'"):
+        parquet.write(tmp_path / "x.parquet", rows.Grade, [row, row])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Grade\.sampler"):
+        parquet.write(tmp_path / "x.parquet", rows.Grade, [rows.Grade("a", "q", None, "correct", None)])  # type: ignore[arg-type]
+
+
+def test_an_integer_column_refuses_text(tmp_path: Path) -> None:
+    with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
+        parquet.write(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), None)])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Unstorable:
+    id: str
+    pair: tuple[int, str]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"question_id": ["a"]}, "column id is missing"),
+        ({"id": [1], "question_id": ["q"]}, "column id is int64 or null, not string"),
+        (
+            {"id": ["a"], "question_id": ["q"], "sampler": ["s"], "outcome": ["c"], "answer": ["1"], "more": ["x"]},
+            "column id is string or null, not string",
+        ),
+    ],
+)
+def test_other_columns_are_refused(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:
+    path = tmp_path / "other.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(RunError, match=message):
+        parquet.read(path, rows.Grade)
+
+
+def test_more_columns_and_another_order_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "more.parquet"
+    wanted = parquet.table(rows.Grade, [])
+    pq.write_table(wanted.append_column("more", pa.array([], pa.string())), path)
+    with pytest.raises(RunError, match="unknown column more"):
+        parquet.read(path, rows.Grade)
+    pq.write_table(wanted.select(wanted.column_names[::-1]), path)
+    with pytest.raises(RunError, match="another order"):
+        parquet.read(path, rows.Grade)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"gone\.parquet does not exist"):
+        parquet.read(tmp_path / "gone.parquet", rows.Grade)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not at all")
+    with pytest.raises(RunError, match=r"bad\.parquet is not a readable Parquet file"):
+        parquet.read(tmp_path / "bad.parquet", rows.Grade)
+
+
+def test_types_that_cannot_be_stored_are_named() -> None:
+    with pytest.raises(TypeError, match="tuples of any length"):
+        parquet.schema(Unstorable)

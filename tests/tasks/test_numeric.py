@@ -1,0 +1,87 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema.tasks._numeric import equal, extract, number, plain
+
+NUMBERS = {
+    "12": "12", "-5": "-5", "−5": "-5", "- 5": "-5", "+5": "5", "$-5": "-5", "-$5": "-5", "0": "0", "-0": "0",
+    "$1,234.50": "1234.5", "36.0": "36", "36.00 dollars": "36", ".5": "0.5", "5.": "5", "1,000,000": "1000000",
+    "£7.25": "7.25", "50%": "50", "50 %": "50", "12 apples": "12", "5kg": "5", "12th": "12", "about 12": "12",
+    "1/2": "0.5", "3/4 cup": "0.75", "1 1/2": "1.5", "-1 1/2": "-1.5", "1/3": "1/3", "10/5": "2",
+    "2 million": "2000000", "1.5 thousand km": "1500", "\\frac{3}{4}": "0.75", "\\boxed{18}": "18", "$\\$12$": "12",
+    "**18**": "18", "3 * 4 = 12": "12", "x = 5 - 2 = 3 km": "3", "12 (3 per day)": "12",
+}  # fmt: skip
+NOT_ONE_NUMBER = [
+    "", "twelve", "3 * 4", "3 + 4", "3 x 4", "12 - 4", "12-14", "12 and 13", "3 hours and 20 minutes", "1,23", "1,0000",
+    "1,234,5", "1 000", "12:30", "1/0", "0 1/0", "x2", "CO2", "not 12", "1e3", "10^3", "1.2.3", "2 *", "٣", "inf",
+    "nan", "9" * 41, "9" * 5000, "1/" + "9" * 5000, "__import__('os')", "12 =",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
+def test_one_number_in_any_dress(text: str, value: str) -> None:
+    assert plain(text) == value
+    assert equal(text, value)
+
+
+@pytest.mark.parametrize("text", NOT_ONE_NUMBER)
+def test_no_number_or_more_than_one_is_none(text: str) -> None:
+    assert plain(text) is None
+    assert not equal(text, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("3 + 4 = 7\nThe answer is 7.", "7"),
+        ("The answer is 7. No, wait. The answer is 8.", "8"),
+        ("the final answer is: **$1,250**.", "1250"),
+        ("The answer is\n36.0 dollars.", "36"),
+        ("So the answer is 12. There are 3 left.", "12"),
+        ("The answer is 12, because 3 times 4 is 12.", "12"),
+        ("The answer is 5 * 3 = 15 apples.", "15"),
+        ("The answer is 12.5.", "12.5"),
+        ("The answer is unknown. There are 5 apples.", None),
+        ("The answer is 7. Then the answer is unclear.", None),
+        ("The answer is 3 apples and 4 pears.", None),
+        ("She has 12 apples and 3 pears.", None),
+        ("Reasoning.\n#### 1,080", "1080"),
+        ("#### 5\nThe answer is 6.", "6"),
+        ("3 * 16 = 48\n 48", "48"),
+        ("It is\n$4,000.00", "4000"),
+        ("48 apples", None),
+        ("12 - 4", None),
+        ("", None),
+        ("The answer is", None),
+        ("The answer is 4.\n\nQuestion: Ann has 3?\nAnswer: The answer is 9.", "4"),
+        ("The answer is 4.\nQ: next?\nThe answer is 9.", "4"),
+        ("The answer is 4.\n\n### Question 2: next?\nThe answer is 9.", "4"),
+        ("Question: Ann has 3 apples?\nAnswer: The answer is 3.", "3"),
+        ("No answer yet.\nQuestion: x? The answer is 9.", None),
+    ],
+)
+def test_the_last_stated_answer(text: str, answer: str | None) -> None:
+    assert extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [("36.0", "36", True), ("0.75", "3/4", True), ("33.33", "100/3", False), ("12.4", "12", False), ("-3", "3", False)],
+)
+def test_equality_is_exact(answer: str, gold: str, same: bool) -> None:
+    assert equal(answer, gold) is same
+
+
+@given(st.fractions(max_denominator=10**6))
+def test_the_plain_form_of_any_number_is_that_number(value: Fraction) -> None:
+    shown = plain(f"{value.numerator}/{value.denominator}")
+    assert shown is not None and number(shown) == value and plain(shown) == shown
+
+
+@given(st.text())
+def test_no_text_breaks_extraction(text: str) -> None:
+    found = extract(f"The answer is {text}")
+    assert found is None or equal(found, found)
