@@ -1,23 +1,20 @@
-"""Arithmetic in prose: find it, compute it, check it. Nothing is ever executed: this grammar is all there is.
-
-    sum     := product (("+" | "-") product)*
-    product := sign (("*" | "/") sign | "(" sum ")")*       "4(43)" is a product
-    sign    := "-" sign | power
-    power   := atom ("^" sign)?
-    atom    := number "%"* | "(" sum ")" "%"*
+"""Arithmetic in prose: find it, compute it, check it. Nothing is ever executed: expressions of numbers with
++ - * / ^ % and brackets are all there is, "4(43)" being a product and "-2^2" minus four.
 """
 
 import itertools
+import operator
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 # Bounds on what a stranger's text may make us compute.
-MAX_LENGTH = 400
-MAX_DEPTH = 40
-MAX_EXPONENT = 32
-MAX_BITS = 2048
+MAX_LENGTH, MAX_DEPTH, MAX_EXPONENT, MAX_BITS = 400, 40, 32, 2048
+
+_BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "(": 2, "^": 3, "**": 3, "%": 4}
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+"
 _GLYPHS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
@@ -25,19 +22,22 @@ _SIGNS = str.maketrans(dict(zip("×·∗⋅÷−–≈\u00a0\u2009", "****/--=  
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _MIXED = re.compile(r"(?<![\d.,/])(\d+) ([1-9]/\d+)(?![\d.,/])")
 _LEXEME = re.compile(rf"\s*(?:({_NUMBER})|(\*\*|[-+*/^()%]))")
-_SIGNED = re.compile(rf"(-\s?)?[$€£¥₹]?\s?({_NUMBER})")
+_SIGNED = re.compile(rf"(-)?[$€£¥₹]?\s?({_NUMBER})")
 _TOKEN = re.compile(
     r"(?P<clock>\d+:\d+)"
     rf"|(?P<number>(?<=/ )\d+/\d+(?!\d)|(?<![\d.,/])\d+ [1-9]/\d+(?![\d.,/])|\d*[{''.join(_GLYPHS)}]|{_NUMBER})"
     r"|(?P<times>(?<=[\d)%\s])[xX](?=[\s\d($]))|(?P<mark>\*\*|[-+*/^()=%])|(?P<blank>[\s$€£¥₹¢]+)"
-    r"|(?P<word>\([^()\d]*\)|[^\W\d_]+(?:['’&-][^\W\d_]+)*(?:(?<=[a-z]{2})(?<=oz|lb|hr|ft|yd|bs|rs|in|ns)\.(?=\s*[-+*/=x]))?)|(?P<other>.)",
+    r"|(?P<word>\([^()\d]*\)|(?:oz|lbs?|hrs?|ft|yd|mins?|sq|in)\.(?=\s*[-+*/=x])|[^\W\d_]+(?:['’&-][^\W\d_]+)*)"
+    r"|(?P<other>.)",
     re.DOTALL,
 )
 _SPOKEN = {"plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "divided by": "/",
            "equals": "=", "is equal to": "="}  # fmt: skip
 # "half of 20 - 3", "twice 5 + 1", "√16 + 3": what comes first is not the number that stands there.
 _HIDDEN = re.compile(
-    r"(?:(?:half|thirds?|quarters?|[a-z]+ths?) of (?:the |her |his )?|(?:twice|double|half|triple) |\b[b-z] ?|[\w√\\{])\$?$", re.IGNORECASE
+    r"(?:(?:half|thirds?|quarters?|[a-z]+ths?) of (?:the |her |his )?|(?:twice|double|half|triple) "
+    r"|(?<![\w'’])[b-z] ?|[\w√\\{])\$?$",
+    re.IGNORECASE,
 )
 # Units of one family in their smallest: "1 hour - 20 minutes = 40 minutes" holds.
 _UNITS = {"second": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86400, "week": 604800,
@@ -82,11 +82,13 @@ def equations(text: str) -> list[Equation]:
         sides = [run[start + 1 : end] for start, end in zip([-1, *cuts], [*cuts, len(run)], strict=True)]
         sides[0], sides[-1] = _trimmed(sides[0], 0, "(-"), _trimmed(sides[-1], -1, ")-")
         for left, right in itertools.pairwise(sides):
-            if sum(token.kind == "number" for token in left) < 2 or None in (_value(left), _value(right)):
+            known = evaluate(_join(left)) is not None and evaluate(_join(right)) is not None
+            if not known or sum(token.kind == "number" for token in left) < 2:
                 continue
-            if left is sides[0] and _HIDDEN.search(text[: left[0].start]):
+            if left is sides[0] and _HIDDEN.search(text[max(0, left[0].start - 40) : left[0].start]):
                 continue
             start, end = left[0].start, right[-1].end
+            start -= text[start - 1 : start] == "$"
             if unit := _UNIT.match(text, end):
                 end = unit.end()
             found.append(Equation(text[start:end], _join(left), _join(right), start, end))
@@ -99,7 +101,7 @@ def evaluate(expression: str) -> Fraction | None:
     if len(expression) > MAX_LENGTH:
         return None
     expression = _MIXED.sub(r"(\1+\2)", expression.translate(_SIGNS).strip())
-    lexemes, at = [], 0
+    lexemes, at = deque[str](), 0
     while at < len(expression):
         lexeme = _LEXEME.match(expression, at)
         if lexeme is None:
@@ -107,9 +109,10 @@ def evaluate(expression: str) -> Fraction | None:
         lexemes.append((lexeme[1] or lexeme[2]).replace(",", ""))
         at = lexeme.end()
     try:
-        return _Parser(lexemes).value()
+        value = _expression(lexemes)
     except (ValueError, ZeroDivisionError):
         return None
+    return None if lexemes else value
 
 
 def holds(equation: Equation) -> bool:
@@ -129,13 +132,13 @@ def holds(equation: Equation) -> bool:
         text = re.sub(rf"\$\s?({_NUMBER})", r"\1 dollars", equation.text)
         base = _MEASURE.sub(lambda measure: f"({measure[1]} * {_UNITS[measure[2].lower()]})", text)
         readings += [(other.left, other.right) for other in equations(base)[:1]]
-    return any(_close(evaluate(one), evaluate(other), right) for one, other in readings)
+    return any(_agree(one, other) for one, other in readings)
 
 
 def number(text: str) -> Fraction | None:
     """The one number in a text, whatever stands around it ("$1,250.50", "15%" → 15, "12 apples", "3/4", "1 1/2");
     None when there is none, or more than one."""
-    bare = _spelt(text.translate(_SIGNS).strip(" .$"))
+    bare = _spelt(text.translate(_SIGNS).strip(" .$")[: MAX_LENGTH + 1])
     if re.fullmatch(r"-?(?:\d+ )?\d+ ?/ ?\d+|\(\d+\+\d/\d\)", bare):
         return evaluate(bare)
     found = numbers(text)
@@ -148,9 +151,9 @@ def numbers(text: str) -> list[Fraction]:
     found = []
     for match in _SIGNED.finditer(text):
         digits = match[2].replace(",", "")
-        before = text[: match.start()].rstrip()[-1:]
-        minus = bool(match[1]) and not (before.isalnum() and before == text[match.start() - 1 :][:1])
-        negative = minus and not (before.isdigit() or before in (")", "%")) and not match[1].endswith(" ")
+        # A minus, not a sign, where a number or a word stands before it: "16 -3", "mid-90".
+        tight = text[max(0, match.start() - 4) : match.start()]
+        negative = match[1] == "-" and not (tight[-1:].isalpha() or tight.rstrip()[-1:] in tuple("0123456789)%"))
         if len(digits) <= MAX_LENGTH:
             found.append(-Fraction(digits) if negative else Fraction(digits))
     return found
@@ -180,21 +183,15 @@ def _spelt(text: str) -> str:
     return _MIXED.sub(r"(\1+\2)", text)
 
 
-def _close(exact: Fraction | None, shown: Fraction | None, as_written: str) -> bool:
-    if exact is None or shown is None or exact == shown:
-        return exact is not None and exact == shown
-    written = re.fullmatch(r"-?\d+(?:\.(\d+))?%?", as_written)
-    if written is None:
-        return False
-    decimals = len(written[1] or "")
-    unit = Fraction(1, 10**decimals) / (100 if as_written.endswith("%") and abs(shown) * 100 != 0 else 1)
-    if decimals:
-        return abs(exact - shown) < unit
-    return (exact * 100 / unit).denominator != 1 and abs(exact - shown) <= unit / 2
-
-
-def _value(tokens: Sequence[_Token]) -> Fraction | None:
-    return evaluate(_join(tokens))
+def _agree(exact: str, shown: str) -> bool:
+    one, other = evaluate(exact), evaluate(shown)
+    written = re.fullmatch(r"-? ?\d+(?:\.(\d+))?(%?)", shown)
+    if one is None or other is None or one == other or written is None:
+        return one is not None and one == other
+    unit = Fraction(1, 10 ** len(written[1] or "") * (100 if written[2] else 1))
+    if written[1]:
+        return abs(one - other) < unit
+    return (one / unit * 100).denominator != 1 and abs(one - other) <= unit / 2
 
 
 def _join(tokens: Sequence[_Token]) -> str:
@@ -204,7 +201,7 @@ def _join(tokens: Sequence[_Token]) -> str:
 
 def _trimmed(side: list[_Token], end: int, marks: str) -> list[_Token]:
     """A side without the brackets and dashes of the prose around it."""
-    while side and side[end].text in marks and _value(side) is None:
+    while len(side) <= MAX_LENGTH and side and side[end].text in marks and evaluate(_join(side)) is None:
         side = side[1:] if end == 0 else side[:-1]
     return side
 
@@ -239,7 +236,7 @@ def _runs(text: str) -> Iterator[list[_Token]]:
             if operand and (token.kind == "number" or (token.text == "(" and token.start > run[-1].end)):
                 yield run
                 run = []
-            written = "*" if token.kind == "times" else _spelt(token.text).replace(",", "")
+            written = "*" if token.kind == "times" else _spelt(token.text[: MAX_LENGTH + 1]).replace(",", "")
             if token.kind == "number" and "/" in written and written[0] != "(":
                 written = f"({written})"
             run.append(_Token(token.kind, written, token.start, token.end))
@@ -255,11 +252,12 @@ def _read_words(words: Sequence[_Token], run: Sequence[_Token], after: Sequence[
         return None
     if after[0].kind in ("mark", "times") and after[0].text not in ("(", "%"):
         return "" if len(words) <= 5 else None
-    said = [word.text.lower() for word in words]
-    if said in (["of"], ["of", "the"]):
-        part = run[-1].text == "%" or (len(run) > 1 and run[-2].text == "/") or run[-1].text.startswith(("0.", ".", "("))
+    said = " ".join(word.text.lower() for word in words)
+    if said in ("of", "of the"):
+        part = run[-1].text == "%" or run[-1].text[0] in "0.(" or (len(run) > 1 and run[-2].text == "/")
         return "*" if part else None
-    return next((sign for end, sign in _SPOKEN.items() if said[-len(end.split()) :] == end.split() and len(said) < 5), None)
+    spoken = (sign for end, sign in _SPOKEN.items() if f" {said}".endswith(f" {end}") and len(words) < 5)
+    return next(spoken, None)
 
 
 def _unknown(word: _Token, run: Sequence[_Token]) -> bool:
@@ -267,70 +265,32 @@ def _unknown(word: _Token, run: Sequence[_Token]) -> bool:
     return len(word.text) == 1 and word.start == run[-1].end
 
 
-class _Parser:
-    """Recursive descent over lexemes; raises ValueError for what is not in the grammar or beyond the bounds."""
-
-    def __init__(self, lexemes: Sequence[str]) -> None:
-        self.lexemes, self.at, self.depth = lexemes, 0, 0
-
-    def value(self) -> Fraction:
-        value = self.sum()
-        if self.at != len(self.lexemes):
-            raise ValueError("more than an expression")
-        return value
-
-    def peek(self) -> str:
-        return self.lexemes[self.at] if self.at < len(self.lexemes) else ""
-
-    def take(self, *options: str) -> str:
-        found = self.peek() if self.peek() in options else ""
-        self.at += bool(found)
-        return found
-
-    def sum(self) -> Fraction:
-        value = self.product()
-        while sign := self.take("+", "-"):
-            other = self.product()
-            value = _bounded(value + other if sign == "+" else value - other)
-        return value
-
-    def product(self) -> Fraction:
-        value = self.sign()
-        while (sign := self.take("*", "/")) or self.peek() == "(":
-            other = self.sign()
-            value = _bounded(value / other if sign == "/" else value * other)
-        return value
-
-    def sign(self) -> Fraction:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ValueError("too deep")
-        value = -self.sign() if self.take("-") else self.power()
-        self.depth -= 1
-        return value
-
-    def power(self) -> Fraction:
-        value = self.atom()
-        if self.take("^", "**"):
-            exponent = self.sign()
+def _expression(lexemes: deque[str], floor: int = 0, depth: int = 0) -> Fraction:
+    """Take an expression off the front, as far as signs bind tighter than `floor`; ValueError where there is none."""
+    if depth > MAX_DEPTH or not lexemes:
+        raise ValueError("no expression, or too deep a one")
+    head = lexemes.popleft()
+    if head == "-":
+        value = -_expression(lexemes, _BINDING["*"], depth + 1)
+    elif head == "(":
+        value = _expression(lexemes, 0, depth + 1)
+        if not lexemes or lexemes.popleft() != ")":
+            raise ValueError("bracket left open")
+    else:
+        value = _bounded(Fraction(head))
+    while lexemes and (binding := _BINDING.get(lexemes[0], 0)) > floor:
+        sign = "*" if lexemes[0] == "(" else lexemes.popleft()
+        if sign == "%":
+            value /= 100
+        elif sign in ("^", "**"):
+            exponent = _expression(lexemes, _BINDING["*"], depth + 1)
             if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT:
                 raise ValueError("exponent out of bounds")
             value = _bounded(value ** int(exponent))
-        return value
-
-    def atom(self) -> Fraction:
-        if self.take("("):
-            value = self.sum()
-            if not self.take(")"):
-                raise ValueError("bracket left open")
-        elif self.peek()[:1].isdigit() or self.peek()[:1] == ".":
-            value = _bounded(Fraction(self.peek()))
-            self.at += 1
         else:
-            raise ValueError("no number")
-        while self.take("%"):
-            value /= 100
-        return value
+            other = _expression(lexemes, binding, depth + 1)
+            value = _bounded(_OPERATIONS[sign](value, other))
+    return value
 
 
 def _bounded(value: Fraction) -> Fraction:

@@ -178,4 +178,5 @@ def wanted(wish: Any) -> str:
         return "a list of " + ", ".join(wanted(one) for one in inner)
     if kind in (list, tuple, set, frozenset, Sequence):
         return f"a list, each {wanted(inner[0])}" if inner else "a list"
-    return getattr(wish, "__name__", str(wish))
+    fields = getattr(wish, "model_fields", None)
+    return f"a mapping with {', '.join(fields)}" if fields else getattr(wish, "__name__", str(wish))

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+# Models, endpoints and samplers name no stage, so `gpt-3.5` is a name too.
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 # `gsm8k` is ours, `my_pkg.my_mod:my_task` is the user's (`lema.component`).
 PartName = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -22,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Spec(BaseModel):
     """Frozen, strict about types, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Prompt(Spec):
@@ -52,7 +54,7 @@ class ModelSpec(Spec):
     backend: PartName = Field(description="How it is called: `lema ls backends`, or my_pkg.my_mod:my_backend.")
     name: str | None = Field(default=None, description="What the endpoint or hub calls it.")
     revision: str | None = Field(default=None, description="Snapshot or commit; part of the model's identity.")
-    endpoint: Name | None = Field(default=None, description="Which of params.yaml's run.endpoints serves it.")
+    endpoint: Label | None = Field(default=None, description="Which of params.yaml's run.endpoints serves it.")
     chat: bool = Field(default=True, description="False for models that continue plain text.")
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 
@@ -141,7 +143,7 @@ class SamplingSpec(Spec):
 class ModelSampler(SamplingSpec):
     """A sampler that asks a model."""
 
-    model: Name = Field(description="A name under `models`, or `base`: the student itself.")
+    model: Label = Field(description="A name under `models`, or `base`: the student itself.")
     prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
     paths: Positive = Field(default=1, description="Paths a question.")
 
@@ -171,7 +173,7 @@ Sampler = Annotated[
 class SamplesSpec(Spec):
     """Paths for the training questions, from all samplers at once."""
 
-    samplers: dict[Name, Sampler] = Field(min_length=1)
+    samplers: dict[Label, Sampler] = Field(min_length=1)
 
 
 class GradesSpec(Spec):
@@ -181,9 +183,9 @@ class GradesSpec(Spec):
 class CorrectionsSpec(SamplingSpec):
     """The corrector: it reads a question and a wrong path, and finds, explains and mends the mistake."""
 
-    model: Name = Field(description="A name under `models`, or `base`.")
+    model: Label = Field(description="A name under `models`, or `base`.")
     prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
-    samplers: tuple[Name, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
+    samplers: tuple[Label, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
     tries: Positive = Field(default=1, description="Corrections asked for, a wrong path.")
     hint: Literal["none", "answer", "rationale"] = Field(
         default="none", description="What of the gold solution the corrector is shown; the paper shows none."
@@ -203,7 +205,9 @@ class Part(Spec):
             return {"use": raw}
         if isinstance(raw, dict) and len(raw) == 1 and "use" not in raw:
             ((use, options),) = raw.items()
-            return {"use": use, "options": options or {}}
+            return {"use": use, "options": {} if options is None else options}
+        if not isinstance(raw, dict) or "use" not in raw:
+            raise ValueError("needs a name, or one name with its options: `name: {option: value}`")
         return raw
 
 
@@ -232,7 +236,7 @@ class CotRows(Spec):
     """Chain-of-thought rows: gold rationales, right paths of samplers, or both."""
 
     rationales: bool = Field(default=True, description="The gold rationales of the training questions.")
-    samplers: tuple[Name, ...] = Field(default=(), description="Samplers whose right paths are taken.")
+    samplers: tuple[Label, ...] = Field(default=(), description="Samplers whose right paths are taken.")
     rows: Size = "all"
 
 
@@ -324,7 +328,7 @@ class Recipe(Spec):
     """A recipe. Keys are artifacts, in the order in which they are made."""
 
     description: str | None = None
-    models: dict[Name, ModelSpec] = Field(default={}, description="Models by name, for samples and corrections.")
+    models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for samples and corrections.")
     source: SourceSpec
     questions: QuestionsSpec
     base: BaseSpec
@@ -356,7 +360,7 @@ class Run(Spec):
     workers: Positive = Field(default=1, description="Processes that hold a local model.")
     batch: Positive = Field(default=32, description="Requests that a local model answers at once.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
-    endpoints: dict[Name, Endpoint] = {}
+    endpoints: dict[Label, Endpoint] = {}
 
 
 class RunName(Spec):

@@ -103,12 +103,12 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
                 file.truncate(0)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, so that a killed `dvc` leaves no stage running beside
-    its rerun. Linux only; elsewhere the lock of each output makes the second one wait."""
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies, so that a killed `dvc` leaves no stage running
+    beside its rerun. Linux only; elsewhere the lock of each output makes the second one wait."""
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), by)

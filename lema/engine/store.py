@@ -60,9 +60,8 @@ class Store:
     def __init__(self, journal: Path, packs: Path) -> None:
         self._journal, self._packs = journal, packs
         self._own: BinaryIO | None = None
-        self._own_path: Path | None = None
         # Packs stay Arrow tables, one Python object a reply is made only when asked for.
-        self._tables: list[Any] = []
+        self._tables: list[list[Any]] = []
         self._rows: dict[str, tuple[int, int]] = {}
         self._fresh: dict[str, Entry] = {}
         self._failures: Counter[str] = Counter()
@@ -77,8 +76,7 @@ class Store:
         self._open()
         if key in self._rows:
             table, row = self._rows[key]
-            columns = self._tables[table]
-            return Entry(key, *(columns[name][row].as_py() for name in parquet.schema(Entry).names[1:])).completion()
+            return Entry(*(column[row].as_py() for column in self._tables[table])).completion()
         entry = self._fresh.get(key)
         return entry.completion() if entry else None
 
@@ -159,7 +157,7 @@ class Store:
             )
         columns = parquet.load(path, Entry)
         place = len(self._tables)
-        self._tables.append(columns)
+        self._tables.append(columns.columns)
         finishes = columns["finish"].to_pylist()
         for row, (key, finish) in enumerate(zip(columns["id"].to_pylist(), finishes, strict=True)):
             if finish in SERVED:
@@ -177,8 +175,7 @@ class Store:
     def _writer(self) -> BinaryIO:
         if self._own is None:
             self._journal.mkdir(parents=True, exist_ok=True)
-            self._own_path = self._journal / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
-            self._own = self._own_path.open("ab")
+            self._own = (self._journal / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab")
             # Held until this process is gone: how others know that they may seal the journal.
             fcntl.flock(self._own, fcntl.LOCK_EX)
             files.sync(self._journal)

@@ -7,7 +7,7 @@ DVC reads the same: held by tests/plan/test_yaml.py.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ Path_ = tuple[str | int, ...]
 
 # Aliases may multiply: a few lines of them can stand for billions of values.
 LARGEST = 100_000
+PLAIN = "plain"
 
 WORDS: Mapping[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-WHOLE = re.compile(r"[-+]?(?:0b(?P<two>[01_]+)|0x(?P<sixteen>[0-9a-fA-F_]+)|0o(?P<eight>[0-7_]+)|(?P<ten>[0-9_]+))")
+WHOLE = re.compile(
+    r"(?=[-+0-9])[-+]?(?:0b(?P<two>[01_]+)|0x(?P<sixteen>[0-9a-fA-F_]+)|0o(?P<eight>[0-7_]+)|(?P<ten>[0-9_]+))"
+)
 REAL = re.compile(
     r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
@@ -130,15 +133,16 @@ def loads(text: str, file: str) -> Tree:
 
 
 class _Loader(yaml.SafeLoader):
-    """Resolves nothing: scalars stay texts and `_Reader` gives them their types."""
+    """Gives no types: `_Reader` does. Refuses directives and tags, which change what a scalar is."""
 
-    def process_directive(self, token: Any) -> Any:
-        if token.name == "YAML":
-            raise yaml.MarkedYAMLError(problem="a %YAML directive is not allowed", problem_mark=token.start_mark)
-        return super().process_directive(token)  # type: ignore[no-untyped-call]
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        return PLAIN
 
+    def scan_directive(self) -> Any:
+        raise yaml.MarkedYAMLError(problem="a directive (%) is not allowed", problem_mark=self.get_mark())
 
-_Loader.yaml_implicit_resolvers = {}
+    def scan_tag(self) -> Any:
+        raise yaml.MarkedYAMLError(problem="a tag (!) is not allowed", problem_mark=self.get_mark())
 
 
 class _Reader:
@@ -166,12 +170,10 @@ class _Reader:
 
     def _value(self, node: Node) -> Any:
         if isinstance(node, MappingNode):
-            self._check_tag(node, "tag:yaml.org,2002:map")
             return dict(self._items(node))
         if isinstance(node, SequenceNode):
-            self._check_tag(node, "tag:yaml.org,2002:seq")
             return [self.read(child) for child in node.value]
-        return self._scalar(node)
+        return self._scalar(node) if isinstance(node, ScalarNode) else None
 
     def _items(self, node: MappingNode) -> Iterator[tuple[str, Tree]]:
         """Merged keys (`<<`) first, so that the mapping's own replace them; of several merged, the first wins."""
@@ -181,9 +183,11 @@ class _Reader:
             merges = isinstance(key_node, ScalarNode) and key_node.style is None and key_node.value == "<<"
             key = "<<" if merges else self._key(key_node)
             if key is None:
+                self.read(value_node)
                 continue
             if (merges, key) in seen:
                 self._say(key_node, f"the key {key!r} is here a second time")
+                self.read(value_node)
                 continue
             seen.add((merges, key))
             if merges:
@@ -214,8 +218,6 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode) -> Any:
         text = str(node.value)
-        if not self._check_tag(node, "tag:yaml.org,2002:str"):
-            return None
         if node.style is not None:
             return text
         try:
@@ -223,12 +225,6 @@ class _Reader:
         except ValueError as error:
             self._say(node, str(error))
             return None
-
-    def _check_tag(self, node: Node, usual: str) -> bool:
-        if node.tag == usual:
-            return True
-        self._say(node, f"a tag ({node.tag.replace('tag:yaml.org,2002:', '!!')}) is not allowed")
-        return False
 
     def _mark(self, node: Node) -> Mark:
         start = node.start_mark
@@ -255,7 +251,7 @@ def _plain(text: str) -> Any:
     return text
 
 
-def _number(text: str, read: Any) -> Any:
+def _number(text: str, read: Callable[[], float]) -> Any:
     try:
         return read()
     except ValueError:

@@ -13,6 +13,8 @@ _NEXT_QUESTION = re.compile(r"\n[ \t#*_>]*(?:question|q)[ \t]*\d*[ \t]*[*_]*:", 
 _PHRASE = re.compile(r"\bthe[ \t]+(?:(?:final|correct|right)[ \t]+)?answer[ \t]+is\b[\s:*_]*", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
 
+ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator: `48/2 = <<48/2=24>>24`
+
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s(?=[$€£¥₹]?[0-9.]))?)?(?P<whole>{_DIGITS})(?![0-9]|\.[0-9])"
@@ -32,7 +34,7 @@ def extract(text: str) -> str | None:
     It stands after the last "The answer is"; without one, after the last "####"; without either, on a last line
     that holds a number and nothing else. What follows an invented next "Question:" does not count.
     """
-    text = _before_next_question(text)
+    text = ANNOTATION.sub("", _before_next_question(text))
     found = [text[match.end() :] for match in _PHRASE.finditer(text)] or _HASHES.findall(text)
     if found:
         return _shown(number(_clause(found[-1])))

@@ -30,10 +30,21 @@ class Move(NamedTuple):
     food: bool = False
 
 
-GIRLS = "Mia Anna Zoe Lily Ruth Nina Sara Emma Maya Jane Ella Rosa Amy Leah Iris Tina".split()
-BOYS = "Ben Tom Sam Leo Max Noah Paul Jack Adam Omar Ravi Hugo Finn Luke Eric Ivan".split()
-FOOD = "apples oranges cookies muffins peaches plums pears carrots rolls cherries".split()
-TOYS = "marbles stickers pencils cards shells balloons beads stamps buttons blocks crayons flowers".split()
+GIRLS = [
+    "Mia", "Anna", "Zoe", "Lily", "Ruth", "Nina", "Sara", "Emma", "Maya", "Jane", "Ella", "Rosa", "Amy", "Leah",
+    "Iris", "Tina",
+]
+BOYS = [
+    "Ben", "Tom", "Sam", "Leo", "Max", "Noah", "Paul", "Jack", "Adam", "Omar", "Ravi", "Hugo", "Finn", "Luke",
+    "Eric", "Ivan",
+]
+FOOD = [
+    "apples", "oranges", "cookies", "muffins", "peaches", "plums", "pears", "carrots", "rolls", "cherries",
+]
+TOYS = [
+    "marbles", "stickers", "pencils", "cards", "shells", "balloons", "beads", "stamps", "buttons", "blocks",
+    "crayons", "flowers",
+]
 
 BEGINNINGS = (
     Beginning("held", "{n} has {v} {x}."),

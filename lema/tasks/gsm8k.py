@@ -4,14 +4,11 @@ A record holds `question` and `answer`: a rationale, one step a line, with calcu
 `<<48/2=24>>`, and a last line `#### 72`. See https://github.com/openai/grade-school-math.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks._numeric import equal, extract, plain
-
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
+from lema.tasks._numeric import ANNOTATION, equal, extract, plain
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
@@ -22,14 +19,15 @@ def _read(record: Mapping[str, Any]) -> Reading:
     value = plain(gold)
     if value is None:
         raise ValueError(f"the gold answer {gold.strip()[:40]!r} is not a number")
-    lines = (" ".join(line.split()) for line in _ANNOTATION.sub("", rationale).splitlines())
+    lines = (" ".join(line.split()) for line in ANNOTATION.sub("", rationale).splitlines())
     return Reading(question, value, "\n".join(line for line in lines if line) or None)
 
 
 def _text(record: Mapping[str, Any], field: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"needs a text in `{field}`; the record has: {', '.join(sorted(map(str, record))) or 'nothing'}")
+        fields = ", ".join(sorted(map(str, record))) or "nothing"
+        raise ValueError(f"needs a text in `{field}`; the record has: {fields}")
     return value.strip()
 
 

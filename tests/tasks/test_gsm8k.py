@@ -9,8 +9,9 @@ from lema.tasks.gsm8k import gsm8k
 
 
 def test_annotations_go_and_the_gold_answer_is_a_plain_number() -> None:
-    record = {"question": " How many? ", "answer": "He has 48/2 = <<48/2=24>>24.\n\nSo  1,000+80=<<1000+80=1080>>\n#### $1,080 "}
-    assert gsm8k.read(record) == Reading("How many?", "1080", "He has 48/2 = 24.\nSo 1,000+80=")
+    answer = "He has 48/2 = <<48/2=24>>24.\n\nSo  1,000+80=<<1000+80=1080>>\n#### $1,080 "
+    reading = gsm8k.read({"question": " How many? ", "answer": answer})
+    assert reading == Reading("How many?", "1080", "He has 48/2 = 24.\nSo 1,000+80=")
 
 
 def test_no_rationale_is_none() -> None:
@@ -44,4 +45,6 @@ def test_every_question_of_the_real_training_set_is_read() -> None:
     for record, reading in zip(records, readings, strict=True):
         assert gsm8k.extract(record["answer"]) == reading.gold
         assert gsm8k.extract(f"{reading.rationale}\nThe answer is {reading.gold}.") == reading.gold
-        assert reading.rationale and "<<" not in reading.rationale and "####" not in reading.rationale
+        assert reading.rationale
+        assert "<<" not in reading.rationale
+        assert "####" not in reading.rationale

@@ -26,7 +26,8 @@ def test_a_problem_can_be_read_and_its_rationale_leads_to_the_answer(record: dic
     steps = [STEP.findall(line) for line in reading.rationale.splitlines()]
     assert len(steps) == record["steps"]
     assert all(len(found) == 1 and holds(*found[0]) for found in steps)
-    assert steps[-1][0][3] == reading.gold == word_problems.extract(f"{reading.rationale}\nThe answer is {reading.gold}.")
+    assert steps[-1][0][3] == reading.gold
+    assert word_problems.extract(f"{reading.rationale}\nThe answer is {reading.gold}.") == reading.gold
 
 
 def test_the_numbers_of_a_rationale_come_from_the_question_or_from_earlier_steps() -> None:
@@ -39,7 +40,8 @@ def test_the_numbers_of_a_rationale_come_from_the_question_or_from_earlier_steps
 
 def test_train_and_test_share_no_question_even_with_people_and_things_changed() -> None:
     def bare(text: str) -> str:
-        return re.sub("|".join([*GIRLS, *BOYS, *FOOD, *TOYS]), "_", re.sub(r"\b([Ss]?[Hh]e|[Hh]is|[Hh]er|him)\b", "_", text))
+        text = re.sub(r"\b([Ss]?[Hh]e|[Hh]is|[Hh]er|him)\b", "_", text)
+        return re.sub("|".join([*GIRLS, *BOYS, *FOOD, *TOYS]), "_", text)
 
     for seed in (1, 2):
         rows = [*MANY, *islice(generate(seed=seed, steps=[1], largest=20), 2000)]
@@ -50,7 +52,7 @@ def test_train_and_test_share_no_question_even_with_people_and_things_changed() 
 
 
 def test_equal_seeds_give_equal_problems_in_any_process_and_a_longer_run_only_adds() -> None:
-    code = "from itertools import islice; from lema.tasks.word_problems import generate; print(list(islice(generate(seed=3), 50)))"
+    code = "import itertools, lema.tasks.word_problems as w; print(list(itertools.islice(w.generate(seed=3), 50)))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other.strip() == str(MANY[:50])
     assert list(islice(generate(seed=4), 50)) != MANY[:50]
@@ -69,7 +71,8 @@ def test_options_that_cannot_be_kept_are_refused_at_once(options: dict[str, Any]
 
 
 def test_every_beginning_and_every_move_is_told() -> None:
-    assert len(BEGINNINGS) >= 25 and len({move.text for move in MOVES}) >= 60
+    assert len(BEGINNINGS) >= 25
+    assert len({move.text for move in MOVES}) >= 60
     stories = " ".join(record["question"] for _, record in islice(generate(), 6000))
     blank = {"n", "o", "x", "v", "a", "b", "he", "him", "his", "He", "His"}
     for told in (*BEGINNINGS, *MOVES):
@@ -81,7 +84,7 @@ def test_every_beginning_and_every_move_is_told() -> None:
 def test_texts_read_as_english() -> None:
     for _, record in MANY:
         text = record["question"] + "\n" + record["rationale"]
-        assert "{" not in text and "  " not in text and not re.search(r"\b[01] [a-z]", text), text
+        assert not re.search(r"[{}]|  |\b[01] [a-z]", text), text
         assert re.fullmatch(r"([A-Z0-9][^.?]*\.\s)+([A-Z][^.?]*)\?", record["question"]), record["question"]
 
 

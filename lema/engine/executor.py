@@ -1,0 +1,205 @@
+"""Executors: one contract for work in this process and on Ray, so that nothing else knows where it runs.
+
+The work of a `map` comes in blocks. A factory is called once in every worker and returns the function that answers
+a block; results come back with the number of their block, as they finish. `lema.engine.ray` has the other one.
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from lema.errors import LemaError, RunError
+from lema.recipe import Run
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[list[Item]], Result]
+
+# Below this many items a `pmap` is done before a Ray would have started.
+SMALL = 2000
+
+
+class Executor(Protocol):
+    """Where work runs. Starting costs nothing; what is needed is started with the first block."""
+
+    def map(
+        self,
+        factory: Callable[[], Callable[[list[Item]], Result]],
+        blocks: Iterable[list[Item]],
+        *,
+        workers: int | None = None,
+        inflight: int = 1,
+    ) -> Iterator[tuple[int, Result]]:
+        """(number of the block, its result) as they finish, every block exactly once.
+
+        `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
+        With `inflight` above 1 a worker waits for somebody else rather than computes: it is called from that many
+        threads at once, and reserves no processor. Blocks are taken from their iterable only when there is room.
+
+        Raises:
+            RunError: a block failed, with the cause in one line; or the workers cannot be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop the workers and whatever was started for them."""
+        ...
+
+
+def executor(run: Run) -> Executor:
+    """The executor that params.yaml asks for."""
+    if run.executor == "local":
+        return LocalExecutor()
+    from lema.engine.ray import RayExecutor
+
+    return RayExecutor()
+
+
+def failure(error: BaseException) -> RunError:
+    """An exception of a block as one line. Its text is the cause; the type says what kind when it is not ours."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, LemaError):
+        return RunError(str(error))
+    return RunError(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+
+class LocalExecutor:
+    """Everything in this process: one worker, called from `inflight` threads when it waits for others."""
+
+    def map(
+        self,
+        factory: Callable[[], Callable[[list[Item]], Result]],
+        blocks: Iterable[list[Item]],
+        *,
+        workers: int | None = None,  # noqa: ARG002
+        inflight: int = 1,
+    ) -> Iterator[tuple[int, Result]]:
+        numbered = enumerate(blocks)
+        first = next(numbered, None)
+        if first is None:
+            return
+        try:
+            work = factory()
+        except Exception as error:
+            raise failure(error) from error
+        rest = itertools.chain([first], numbered)
+        yield from _inline(work, rest) if inflight == 1 else _threads(work, rest, inflight)
+
+    def close(self) -> None:
+        """Nothing was started that outlives a `map`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) -> Iterator[tuple[int, Result]]:
+    for number, block in blocks:
+        try:
+            result = work(block)
+        except Exception as error:
+            raise failure(error) from error
+        yield number, result
+
+
+def _threads(
+    work: Work[Item, Result], blocks: Iterator[tuple[int, list[Item]]], count: int
+) -> Iterator[tuple[int, Result]]:
+    """Daemon threads, unlike those of a pool: an interrupted program does not wait for the last slow reply."""
+    todo: queue.SimpleQueue[tuple[int, list[Item]] | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Result | None, Exception | None]] = queue.SimpleQueue()
+
+    def loop() -> None:
+        while (item := todo.get()) is not None:
+            try:
+                done.put((item[0], work(item[1]), None))
+            except Exception as error:
+                done.put((item[0], None, error))
+
+    pending = started = 0
+    try:
+        while True:
+            while pending < count and (item := next(blocks, None)) is not None:
+                todo.put(item)
+                pending += 1
+                if started < pending:
+                    threading.Thread(target=loop, daemon=True).start()
+                    started += 1
+            if not pending:
+                return
+            number, result, error = done.get()
+            pending -= 1
+            if error is not None:
+                raise failure(error) from error
+            yield number, result  # type: ignore[misc]
+    finally:
+        for _ in range(started):
+            todo.put(None)
+
+
+def merge(streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
+    """The items of several iterators as they come, all running at once, each in a thread of its own; the only one of
+    a single stream runs in this one. The first exception ends all."""
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    items: queue.SimpleQueue[tuple[Item | None, Exception | None, bool]] = queue.SimpleQueue()
+
+    def drain(stream: Iterator[Item]) -> None:
+        try:
+            for item in stream:
+                items.put((item, None, False))
+        except Exception as error:
+            items.put((None, error, False))
+        items.put((None, None, True))
+
+    for stream in streams:
+        threading.Thread(target=drain, args=(stream,), daemon=True).start()
+    running = len(streams)
+    while running:
+        item, error, over = items.get()
+        if error is not None:
+            raise error
+        running -= over
+        if not over:
+            yield item  # type: ignore[misc]
+
+
+def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter."""
+    rest = iter(items)
+    while block := list(itertools.islice(rest, size)):
+        yield block
+
+
+def _each(fn: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
+    return lambda block: [fn(item) for item in block]
+
+
+def pmap(
+    where: Executor, fn: Callable[[Item], Result], items: Iterable[Item], *, block: int = 1000, small: int = SMALL
+) -> Iterator[Result]:
+    """`map(fn, items)` on all processors, in order. Up to `small` items stay in this process. `fn` is picklable.
+
+    Raises:
+        RunError: `fn` raised, with the cause in one line.
+    """
+    rest = iter(items)
+    head = list(itertools.islice(rest, small + 1))
+    if len(head) <= small:
+        where = LocalExecutor()
+    early: dict[int, list[Result]] = {}
+    wanted = 0
+    for number, results in where.map(partial(_each, fn), blocks(itertools.chain(head, rest), block)):
+        early[number] = results
+        while wanted in early:
+            yield from early.pop(wanted)
+            wanted += 1

@@ -1,0 +1,228 @@
+"""Requests to completions: from the store what is there, from the models what is missing, everything kept.
+
+Every reply is in the journal of the store before anything sees it, so a stage that is killed, or fails later on, pays
+for nothing twice.
+"""
+
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from lema import component
+from lema.engine.executor import Executor, blocks, merge
+from lema.engine.progress import track
+from lema.engine.store import SERVED, Store
+from lema.errors import RunError, allowed
+from lema.models import Completion, Model, Request, Worker, key
+from lema.recipe import Endpoint, Run
+
+# Failures without a single reply after which a model is held to be out of order.
+HOPELESS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a worker makes of a block. `fatal` says why every further request would fail the same way."""
+
+    completions: list[Completion]
+    fatal: str | None
+
+
+class Generate:
+    """Called with requests, yields their completions in the same order; identical requests are asked once.
+
+    `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model.
+    """
+
+    def __init__(
+        self, store: Store, executor: Executor, run: Run, *, name: str = "requests", offline: bool = False
+    ) -> None:
+        self._store, self._executor, self._run, self._name, self._offline = store, executor, run, name, offline
+        self._unserved: dict[str, Completion] = {}
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self.hits: Counter[str] = Counter()
+        self.bought: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    def __call__(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Buy what is missing, of all models at once, then yield.
+
+        Raises:
+            RunError: an API key is not in the environment, before anything is sent; a model cannot be used at all;
+                more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
+        """
+        keys: list[str] = []
+        misses: dict[str, Request] = {}
+        seen: set[str] = set()
+        hits = 0
+        for request in requests:
+            name = key(request)
+            keys.append(name)
+            if name in seen:
+                continue
+            seen.add(name)
+            if self._store.get(name) is not None:
+                self.hits[request.model.label] += 1
+                hits += 1
+            elif self._offline:
+                raise RunError(f"offline, and the store has no reply of model {request.model.label!r} with key {name}")
+            else:
+                misses[name] = request
+        if misses:
+            self._buy(list(misses.values()), hits)
+        for name in keys:
+            reply = self._store.get(name)
+            yield self._unserved[name] if reply is None else reply
+
+    def summary(self) -> str:
+        """One line for the log: how many requests there were and where their replies came from."""
+        counts = {"hits": self.hits, "bought": self.bought, "refused": self.refused, "failed": self.failed}
+        total = sum(count.total() for count in counts.values())
+        parts = [f"{count.total()} {what}" for what, count in counts.items() if count or what in ("hits", "bought")]
+        return f"{self._name}: {total} requests, {', '.join(parts)}{self._because()}"
+
+    def _buy(self, misses: Sequence[Request], hits: int) -> None:
+        stop = threading.Event()
+        fatal: str | None = None
+        total = len(misses) + hits
+        streams = list(self._streams(misses, stop))
+        try:
+            with track(self._name, total, hits) as bar:
+                for block, reply in merge(streams):
+                    self._keep(block, reply)
+                    bar.advance(len(block), self._note(hits))
+                    if reply.fatal and fatal is None:
+                        fatal = f"{block[0].model.label}: {reply.fatal}"
+                    if fatal or self._too_many(total):
+                        # What is under way is still awaited and kept: it is paid for.
+                        stop.set()
+        finally:
+            stop.set()
+        if fatal:
+            raise RunError(f"{fatal}; what was bought is kept")
+        if self._too_many(total):
+            raise RunError(
+                f"{self.failed.total()} of {total} requests failed, run.max_failures is {self._run.max_failures}"
+                f"{self._because()}; what was bought is kept, run again to ask for the rest"
+            )
+
+    def _streams(
+        self, misses: Sequence[Request], stop: threading.Event
+    ) -> Iterator[Iterator[tuple[list[Request], Reply]]]:
+        """One stream an endpoint, which its models share, and one for all local models, which take turns because they
+        share the processors."""
+        by_model: dict[tuple[str, str], list[Request]] = {}
+        for request in misses:
+            by_model.setdefault((request.model.label, request.model.identity), []).append(request)
+        endpoints: dict[str, list[list[Request]]] = {}
+        local = []
+        for group in by_model.values():
+            where = group[0].model.endpoint
+            if where is None:
+                local.append(self._stream(list(blocks(group, self._run.batch)), stop, self._run.workers, 1))
+            else:
+                endpoints.setdefault(where, []).append(group)
+        self._check({group[0].model.label: where for where, groups in endpoints.items() for group in groups})
+        for where, groups in endpoints.items():
+            size, inflight = portions(self._run.endpoints[where])
+            mixed = itertools.zip_longest(*(blocks(group, size) for group in groups))
+            yield self._stream([block for turn in mixed for block in turn if block], stop, 1, inflight)
+        if local:
+            yield itertools.chain.from_iterable(local)
+
+    def _stream(
+        self, work: list[list[Request]], stop: threading.Event, workers: int, inflight: int
+    ) -> Iterator[tuple[list[Request], Reply]]:
+        open_work = itertools.takewhile(lambda _: not stop.is_set(), work)
+        answers = self._executor.map(partial(answering, self._run), open_work, workers=workers, inflight=inflight)
+        for number, reply in answers:
+            yield work[number], reply
+
+    def _check(self, endpoints: dict[str, str]) -> None:
+        for label, name in endpoints.items():
+            if name not in self._run.endpoints:
+                raise RunError(
+                    f"model {label!r}: no endpoint {name!r} in params.yaml; {allowed(name, self._run.endpoints)}"
+                )
+        named = {variable for name in endpoints.values() if (variable := self._run.endpoints[name].key)}
+        if missing := sorted(variable for variable in named if not os.environ.get(variable)):
+            raise RunError(f"no API key: set the environment variable {' and '.join(missing)}")
+
+    def _keep(self, block: Sequence[Request], reply: Reply) -> None:
+        label = block[0].model.label
+        pairs = [(key(request), completion) for request, completion in zip(block, reply.completions, strict=True)]
+        self._store.add(pairs, model=label)
+        for name, completion in pairs:
+            if completion.finish in SERVED:
+                self.bought[label] += 1
+                continue
+            self._unserved[name] = completion
+            (self.refused if completion.finish == "refused" else self.failed)[label] += 1
+            self._reasons[label, completion.error or completion.finish] += 1
+
+    def _too_many(self, total: int) -> bool:
+        most = self._run.max_failures
+        hopeless = any(count >= HOPELESS and not self.bought[label] for label, count in self.failed.items())
+        return self.failed.total() > most * total or (most < 1 and hopeless)
+
+    def _note(self, hits: int) -> str:
+        unserved = {"refused": self.refused.total(), "failed": self.failed.total()}
+        return ", ".join(
+            [f"{hits} hits"] * bool(hits) + [f"{count} {what}" for what, count in unserved.items() if count]
+        )
+
+    def _because(self) -> str:
+        """The commonest reasons of failures and refusals, after a colon."""
+        common = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+        return ": " * bool(common) + ", ".join(f"{label}: {reason} ({count}x)" for (label, reason), count in common)
+
+
+def portions(endpoint: Endpoint) -> tuple[int, int]:
+    """Requests a block, and blocks in flight, that keep an endpoint busy.
+
+    Half as many requests again as it takes at once, so that a slow one at the end of a block leaves nothing idle; small
+    blocks, because a kill loses the unfinished ones.
+    """
+    size = max(1, min(8, endpoint.concurrency // 8))
+    return size, -(-3 * endpoint.concurrency // (2 * size))
+
+
+def answering(run: Run) -> Callable[[list[Request]], Reply]:
+    """The function that answers blocks in a worker process; a block is of one model, which is built when first met."""
+    workers: dict[tuple[str, str], tuple[Worker, threading.Lock | None]] = {}
+    building = threading.Lock()
+
+    def answer(block: list[Request]) -> Reply:
+        model = block[0].model
+        with building:
+            if (model.label, model.identity) not in workers:
+                worker = build(model, run)
+                lock = None if getattr(worker, "concurrent", False) else threading.Lock()
+                workers[model.label, model.identity] = worker, lock
+        worker, lock = workers[model.label, model.identity]
+        if lock is None:
+            completions = worker(block)
+        else:
+            with lock:
+                completions = worker(block)
+        if len(completions) != len(block):
+            raise RunError(f"backend {model.backend} gave {len(completions)} completions for {len(block)} requests")
+        return Reply([encodable(one) for one in completions], getattr(worker, "fatal", None))
+
+    return answer
+
+
+def build(model: Model, run: Run) -> Worker:
+    """The worker of a model, of the backend that it names, with its options."""
+    worker: Worker = component.load("models", model.backend)(model, run, **model.options)
+    return worker
+
+
+def encodable(completion: Completion) -> Completion:
+    """The same reply without halves of surrogate pairs, which models do emit and no file can hold."""
+    return replace(completion, text=completion.text.encode("utf-8", "replace").decode("utf-8"))

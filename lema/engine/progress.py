@@ -1,0 +1,96 @@
+"""Progress on stderr: a bar on a terminal, now and then a plain line elsewhere, nothing for what is soon done."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+QUIET = 2.0  # seconds before anything is shown
+EVERY = (5.0, 60.0)  # seconds between plain lines, at first and at most
+
+
+class Bar:
+    """How far some work is. `done` rows were there at the start and count for neither rate nor time left."""
+
+    def __init__(self, name: str, total: int | None, done: int) -> None:
+        self.name, self.total, self.done, self.note = name, total, done, ""
+        self._before, self._start = done, time.monotonic()
+
+    def advance(self, n: int = 1, note: str | None = None) -> None:
+        """`n` more rows are done; a note stays until the next one."""
+        self.done += n
+        self.note = self.note if note is None else note
+
+    def facts(self) -> str:
+        """Rate, time left or taken, and the note.
+
+        Under one row a second the rate is given a minute.
+        """
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = (self.done - self._before) / seconds
+        pace = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{rate * 60:.1f}/min"
+        if self.total is None or not rate:
+            when = duration(seconds)
+        elif self.done < self.total:
+            when = f"{duration((self.total - self.done) / rate)} left"
+        else:
+            when = f"in {duration(seconds)}"
+        return ", ".join(part for part in (pace, when, self.note) if part)
+
+    def line(self) -> str:
+        count = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
+        return f"{self.name}: {count}, {self.facts()}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them.
+
+    >>> [duration(s) for s in (4.2, 75, 7380)]
+    ['4 s', '1 min 15 s', '2 h 3 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def track(name: str, total: int | None = None, done: int = 0) -> Iterator[Bar]:
+    """Show how far the work of this block is: `with track("samples", 200) as bar: bar.advance(10, "3 failed")`."""
+    bar, end = Bar(name, total, done), threading.Event()
+    show = _draw if sys.stderr.isatty() else _print
+    thread = threading.Thread(target=show, args=(bar, end), daemon=True)
+    thread.start()
+    try:
+        yield bar
+    finally:
+        end.set()
+        thread.join()
+
+
+def _print(bar: Bar, end: threading.Event) -> None:
+    pause = QUIET
+    while not end.wait(pause):
+        print(bar.line(), file=sys.stderr, flush=True)  # noqa: T201
+        pause = EVERY[0] if pause == QUIET else min(pause * 1.2, EVERY[1])
+    if pause != QUIET:
+        print(bar.line(), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _draw(bar: Bar, end: threading.Event) -> None:
+    if end.wait(QUIET):
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
+        task = progress.add_task(bar.name, total=bar.total, facts="")
+        while True:
+            over = end.wait(0.25)
+            progress.update(task, completed=bar.done, facts=bar.facts(), refresh=True)
+            if over:
+                return

@@ -1,0 +1,274 @@
+"""The executor on Ray, and the head that `lema repro` lends to a whole run. The only module that imports ray.
+
+Ray starts with the first block: it joins RAY_ADDRESS if set, else it is local, quiet, on loopback and gone with this
+process. Nothing here stops a Ray that it did not start.
+"""
+
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lema.engine.executor import failure
+from lema.engine.files import die_with_parent, home
+from lema.errors import RunError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Read by Ray when it is imported. The first makes it use loopback on every system, not on macOS and Windows only.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+STORE_BYTES = 100 * 2**20  # blocks are small and short-lived
+REACH = 20.0  # seconds to wait for a head that is being started
+DEATHS = 3  # of one worker, before its blocks are held to be the cause
+
+
+class RayExecutor:
+    """Workers are actors, one a process; see `lema.engine.executor.Executor` for the contract."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ray: Any = None
+        self._ours = False
+
+    def map(
+        self,
+        factory: Callable[[], Callable[[list[Item]], Result]],
+        blocks: Iterable[list[Item]],
+        *,
+        workers: int | None = None,
+        inflight: int = 1,
+    ) -> Iterator[tuple[int, Result]]:
+        """See the contract. A worker that is killed is restarted and its blocks are sent again."""
+        numbered = enumerate(blocks)
+        item = next(numbered, None)
+        if item is None:
+            return
+        ray = self._start()
+        actors = _Actors(ray, factory, workers, inflight)
+        pending: dict[Any, tuple[int, int]] = {}
+        try:
+            while item is not None or pending:
+                while item is not None and (place := actors.place()) is not None:
+                    pending[actors.send(place, item[1])] = (item[0], place)
+                    item = next(numbered, None)
+                (ready,), _ = ray.wait(list(pending), num_returns=1)
+                number, place = pending.pop(ready)
+                result = actors.receive(place, ready)
+                yield number, result
+        finally:
+            actors.kill()
+
+    def close(self) -> None:
+        """Leave Ray; a local one is gone with that."""
+        with self._lock:
+            if self._ray is not None and self._ours:
+                self._ray.shutdown()
+            self._ray = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> Any:
+        with self._lock:
+            if self._ray is None:
+                self._ray, self._ours = _connect()
+            return self._ray
+
+
+def _connect() -> tuple[Any, bool]:
+    """Ray, connected, and whether it was us who connected it."""
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    for name, value in {**QUIET, **(LOOPBACK if address == "local" else {})}.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return ray, False
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    elif address != "auto":
+        _reach(address)
+    try:
+        ray.init(**options)
+    except Exception as error:
+        raise RunError(f"Ray at {address} cannot be used: {failure(error)}") from error
+    return ray, True
+
+
+def _reach(address: str) -> None:
+    """Wait until something listens at an address; Ray itself would hang without a word."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not host or not port.isdigit():
+        raise RunError(f"RAY_ADDRESS is {address!r}; it must be host:port, auto or local")
+    deadline = time.monotonic() + REACH
+    while True:
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+            return
+        if time.monotonic() > deadline:
+            raise RunError(f"no Ray answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS")
+        time.sleep(0.2)
+
+
+class _Worker:
+    """The actor's class. Errors travel as one line of text: an exception may not survive the way."""
+
+    def __init__(self, folder: str, path: list[str], factory: bytes) -> None:
+        from ray import cloudpickle
+
+        # As in the driver: relative paths of models, and the user's own parts.
+        with suppress(OSError):
+            os.chdir(folder)
+        sys.path += [entry for entry in path if entry not in sys.path]
+        self.error: str | None = None
+        try:
+            self.work = cloudpickle.loads(factory)()
+        except Exception as error:
+            self.error = str(failure(error))
+
+    def run(self, block: list[Any]) -> tuple[Any, str | None]:
+        if self.error is not None:
+            return None, self.error
+        try:
+            return self.work(block), None
+        except Exception as error:
+            return None, str(failure(error))
+
+
+class _Actors:
+    """The workers of one `map`, started when there is a block for them, and how many blocks each has."""
+
+    def __init__(self, ray: Any, factory: Callable[[], Any], workers: int | None, inflight: int) -> None:
+        from ray import cloudpickle
+
+        self._ray = ray
+        self._most, demand = _demand(ray.nodes(), workers, inflight)
+        # A computing worker has its next block waiting.
+        self._depth = inflight if inflight > 1 else 2
+        self._class = ray.remote(_Worker).options(
+            max_restarts=DEATHS, max_task_retries=DEATHS, max_concurrency=inflight, **demand
+        )
+        self._arguments = (
+            str(Path.cwd()),
+            [entry or str(Path.cwd()) for entry in sys.path],
+            cloudpickle.dumps(factory),
+        )
+        self._actors: list[Any] = []
+        self._loads: list[int] = []
+
+    def place(self) -> int | None:
+        """The worker that takes the next block, None when all have enough."""
+        least = min(self._loads, default=self._depth)
+        if least and len(self._actors) < self._most:
+            self._actors.append(self._class.remote(*self._arguments))
+            self._loads.append(0)
+            return len(self._actors) - 1
+        return self._loads.index(least) if least < self._depth else None
+
+    def send(self, place: int, block: list[Any]) -> Any:
+        self._loads[place] += 1
+        return self._actors[place].run.remote(block)
+
+    def receive(self, place: int, reference: Any) -> Any:
+        self._loads[place] -= 1
+        try:
+            result, error = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError:
+            raise RunError(
+                f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
+            ) from None
+        except Exception as failed:
+            raise failure(getattr(failed, "cause", None) or failed) from failed
+        if error is not None:
+            raise RunError(error)
+        return result
+
+    def kill(self) -> None:
+        for actor in self._actors:
+            with suppress(Exception):
+                self._ray.kill(actor)
+
+
+def _demand(nodes: list[dict[str, Any]], workers: int | None, inflight: int) -> tuple[int, dict[str, float]]:
+    """How many workers, and what each reserves. Ray would wait for ever for more than there is, so that is an error.
+
+    Workers that compute share the processors, and the accelerators if there are any and the number of workers is given.
+    """
+    if inflight > 1:
+        return workers or 1, {"num_cpus": 0}
+    here = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus = [int(resources.get("CPU", 0)) for resources in here]
+    gpus = sum(int(resources.get("GPU", 0)) for resources in here)
+    if workers is None:
+        return sum(cpus), {"num_cpus": 1}
+    if workers > sum(cpus):
+        raise RunError(f"run.workers is {workers}, but Ray has {sum(cpus)} processors")
+    if gpus:
+        return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
+    share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
+    return workers, {"num_cpus": share}
+
+
+@contextmanager
+def head() -> Iterator[dict[str, str]]:
+    """Own a Ray head for the time of a block, and yield the environment with which child processes join it.
+
+    Returns at once, while the head is still starting; who joins waits for it. It listens on loopback only, asks for a
+    token, writes to `ray.log` under `home()`, and ends with the block, or with this process however that ends.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ours = {**QUIET, **LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    options = {
+        "port": port,
+        "node-ip-address": "127.0.0.1",
+        "include-dashboard": "false",
+        "include-log-monitor": "false",
+        "object-store-memory": STORE_BYTES,
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / "ray.log").open("wb") as output:
+        child = subprocess.Popen(
+            command + [f"--{name}={value}" for name, value in options.items()],
+            env=inherited | ours,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # SIGTERM, so that it takes its own children along.
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )
+    try:
+        yield {**ours, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        if child.poll() is not None:
+            log.warning("Ray ended early, see %s", home() / "ray.log")
+        # At once rather than with SIGTERM: nothing that matters is left in it, and draining takes seconds.
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

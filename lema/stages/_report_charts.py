@@ -1,0 +1,68 @@
+"""Positions for the report's figures: axes, whiskers and curves. The drawing itself is in the template."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def axis(low: float, high: float, ticks: int = 5) -> list[float]:
+    """Round tick values that hold [low, high], about as many as asked for.
+
+    >>> axis(0.08, 0.51)
+    [0.0, 0.2, 0.4, 0.6]
+    """
+    span = max(high - low, 1e-9)
+    power = 10.0 ** math.floor(math.log10(span / ticks))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= ticks)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(at * step, 10) for at in range(first, last + 1)]
+
+
+def place(value: float, ticks: Sequence[float]) -> str:
+    """Where a value stands on an axis, in per cent of its length."""
+    return f"{100 * (value - ticks[0]) / ((ticks[-1] - ticks[0]) or 1):.2f}"
+
+
+def accuracy_axis(arms: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Ticks that hold the intervals of all models, within 0 and 1."""
+    low, high = min(row["low"] for row in arms), max(row["high"] for row in arms)
+    return [tick for tick in axis(low, high) if -1e-9 <= tick <= 1 + 1e-9]
+
+
+def difference_axis(pairs: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Ticks that hold the intervals of all pairs, and zero."""
+    low, high = min([0.0, *(row["low"] for row in pairs)]), max([0.0, *(row["high"] for row in pairs)])
+    return axis(low, high if high > low else low + 0.1)
+
+
+def curves(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Loss of every arm on common axes, as points of a polyline in a square of 100; None when nothing was logged."""
+    logged = {
+        row["arm"]: [(float(at["step"]), float(at["loss"])) for at in row["curve"] if _known(at.get("loss"))]
+        for row in training
+    }
+    logged = {arm: points for arm, points in logged.items() if points}
+    if not logged:
+        return None
+    losses = [loss for points in logged.values() for _, loss in points]
+    steps = axis(0, max(max(step for step, _ in points) for points in logged.values()), 4)
+    heights = axis(0, max(losses), 4)
+    return {
+        "x": steps,
+        "y": heights,
+        "arms": [
+            {
+                "arm": arm,
+                "points": " ".join(f"{place(x, steps)},{100 - float(place(y, heights)):.2f}" for x, y in points),
+                "last": points[-1][1],
+            }
+            for arm, points in logged.items()
+        ],
+    }
+
+
+def _known(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False

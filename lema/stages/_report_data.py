@@ -1,0 +1,240 @@
+"""What the report says, as plain data: the two templates only set it out. Rows in, figures out, in a fixed order."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
+from lema.stages._report_examples import contrasts, examples_to_read
+
+_VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
+SMALL = 100  # test questions; below, an interval is at least some 15 points wide for most accuracies
+
+
+class Inputs(NamedTuple):
+    """The rows that a report is made of; `mix` and `adapters` by arm."""
+
+    plan: Mapping[str, Any]
+    questions: Sequence[Question]
+    samples: Sequence[Sample]
+    grades: Sequence[Grade]
+    corrections: Sequence[Correction]
+    verdicts: Sequence[Verdict]
+    mix: Mapping[str, Sequence[Example]]
+    adapters: Mapping[str, Mapping[str, Any]]
+    answers: Sequence[Answer]
+    scores: Mapping[str, Any]
+
+
+def facts(rows: Inputs, examples: int) -> dict[str, Any]:
+    """Everything that the templates show."""
+    pairs = _pairs(rows)
+    lead = _lead(rows, pairs)
+    return {
+        "recipe": str(rows.plan.get("recipe") or rows.plan.get("name") or ""),
+        "description": rows.plan.get("description"),
+        "arms": _arms(rows),
+        "pairs": pairs,
+        "lead": lead,
+        "tests": next(iter(rows.scores["models"].values()))["n"],
+        "confidence": rows.scores["confidence"],
+        "power": rows.scores["power"],
+        "waterfall": _waterfall(rows),
+        "samplers": _samplers(rows),
+        "filters": _filters(rows),
+        "reasons": _reasons(rows.verdicts),
+        "error_types": _error_types(rows),
+        "examples": examples_to_read(rows.questions, rows.samples, rows.corrections, rows.verdicts, examples),
+        "contrasts": contrasts(rows.questions, rows.answers, lead),
+        "training": _training(rows),
+        "models": _models(rows),
+        "settings": settings(rows.plan),
+    }
+
+
+def settings(tree: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """A nested mapping as (dotted name, value) under each of its top keys; long texts by length and digest only."""
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, value in _flat("", tree):
+        top, _, rest = name.partition(".")
+        groups[top].append((rest or top, value))
+    return dict(groups)
+
+
+def _flat(name: str, value: Any) -> Iterable[tuple[str, str]]:
+    inner: Iterable[tuple[Any, Any]]
+    if isinstance(value, Mapping) and value:
+        inner = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value):
+        inner = enumerate(value, start=1)
+    else:
+        yield name, _plain(value)
+        return
+    for key, one in inner:
+        yield from _flat(f"{name}.{key}" if name else str(key), one)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(one) for one in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    text = str(value)
+    if re.fullmatch(r"[0-9a-f]{40,}", text):
+        return text[:12]
+    if "\n" in text or len(text) > 160:
+        return f"a text of {len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return text or "empty"
+
+
+def _arms(rows: Inputs) -> list[dict[str, Any]]:
+    """Models in the order of the scores, the base first, with what each learnt from."""
+    made = []
+    for arm, score in rows.scores["models"].items():
+        kinds = Counter(example.kind for example in rows.mix.get(arm, ()))
+        made.append({"arm": arm, "cot": kinds["cot"], "corrections": kinds["correction"], **score})
+    return made
+
+
+def _pairs(rows: Inputs) -> list[dict[str, Any]]:
+    arms = list(rows.scores["models"])
+    names = [(second, first) for place, second in enumerate(arms) for first in arms[:place]]
+    return [{"arm": arm, "than": than, **rows.scores["pairs"][f"{arm}-minus-{than}"]} for arm, than in names]
+
+
+def _lead(rows: Inputs, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The comparison that answers the question: the first arm with corrections against the arm without any that is
+    nearest to it in rows; against the base where every arm has corrections. None where no arm has any."""
+    kinds = {arm: {example.kind for example in examples} for arm, examples in rows.mix.items()}
+    arms = [arm for arm in rows.scores["models"] if "correction" in kinds.get(arm, ())]
+    if not arms:
+        return None
+    others = [arm for arm in rows.scores["models"] if arm in rows.mix and "correction" not in kinds[arm]]
+    size = len(rows.mix[arms[0]])
+    than = min(others, key=lambda arm: abs(len(rows.mix[arm]) - size), default=next(iter(rows.scores["models"])))
+    found = next(pair for pair in pairs if {pair["arm"], pair["than"]} == {arms[0], than})
+    if found["arm"] != arms[0]:
+        turned = {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+        found = {**found, **turned, "won": found["lost"], "lost": found["won"], "arm": arms[0], "than": than}
+    more = size - len(rows.mix.get(than, ()))
+    seen = found["p"] < 1 - rows.scores["confidence"]
+    verdict = ("helped" if found["difference"] > 0 else "hurt") if seen else "unclear"
+    return {**found, "verdict": verdict, "more_rows": more, "than_is_base": than not in rows.mix}
+
+
+def _waterfall(rows: Inputs) -> list[dict[str, Any]]:
+    """Counts from the questions to the rows of the arms; `of` is the line above that a share is taken of."""
+    outcomes = Counter(row.outcome for row in rows.grades)
+    parsed = sum(row.status == "parsed" for row in rows.corrections)
+    counts = [
+        ("training questions", sum(row.split == "train" for row in rows.questions), None),
+        ("paths sampled", len(rows.samples), None),
+        ("graded incorrect", outcomes["incorrect"], len(rows.samples)),
+        ("corrections asked for", len(rows.corrections), None),
+        ("corrections parsed", parsed, len(rows.corrections)),
+        ("corrections accepted", sum(row.accepted for row in rows.verdicts), parsed),
+    ]
+    for arm, examples in rows.mix.items():
+        kinds = Counter(example.kind for example in examples)
+        parts = [f"{kinds[kind]:,} {word}" for kind, word in (("cot", "CoT"), ("correction", "corrections"))]
+        counts.append((f"rows of {arm} ({', '.join(parts)})", len(examples), None))
+    top = max(count for _, count, _ in counts) or 1
+    return [{"label": label, "count": count, "of": of, "width": 100 * count / top} for label, count, of in counts]
+
+
+def _samplers(rows: Inputs) -> list[dict[str, Any]]:
+    paths, outcomes = defaultdict[str, list[Sample]](list), defaultdict[str, Counter[str]](Counter)
+    for sample in rows.samples:
+        paths[sample.sampler].append(sample)
+    for grade in rows.grades:
+        outcomes[grade.sampler][grade.outcome] += 1
+    return [
+        {
+            "sampler": name,
+            "paths": len(own),
+            "prompt_tokens": sum(sample.prompt_tokens for sample in own),
+            "completion_tokens": sum(sample.completion_tokens for sample in own),
+            **{outcome: outcomes[name][outcome] for outcome in ("correct", "incorrect", "unparsed", "truncated")},
+            "other": outcomes[name]["timeout"] + outcomes[name]["failed"],
+        }
+        for name, own in paths.items()
+    ]
+
+
+def _filters(rows: Inputs) -> dict[str, Any]:
+    """The drop matrix: how many corrections two filters drop alike; on the diagonal those that a filter drops."""
+    dropped = [[drop.filter for drop in row.drops] for row in rows.verdicts]
+    seen = {name for names in dropped for name in names}
+    planned = _filter_names(rows.plan.get("verdicts"))
+    order = list(dict.fromkeys([*planned, *sorted(seen)]))
+    both = Counter((one, other) for names in dropped for one in names for other in names)
+    first = Counter(row.dropped_by for row in rows.verdicts if row.dropped_by)
+    alone = Counter(names[0] for names in dropped if len(names) == 1)
+    return {
+        "judged": len(rows.verdicts),
+        "accepted": sum(row.accepted for row in rows.verdicts),
+        "names": order,
+        "rows": [
+            {"name": one, "all": both[one, one], "first": first[one], "alone": alone[one],
+             "with": [both[one, other] for other in order]}
+            for one in order
+        ],
+    }  # fmt: skip
+
+
+def _filter_names(spec: Any) -> list[str]:
+    """The filters of a plan, whichever form the recipe gave them."""
+    filters = spec.get("filters", ()) if isinstance(spec, Mapping) else ()
+    return [str(one.get("use", next(iter(one), ""))) if isinstance(one, Mapping) else str(one) for one in filters]
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The ten commonest reasons of the first filter to drop, figures left out, each with one in full."""
+    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in verdicts:
+        if row.dropped_by is not None:
+            kinds[row.dropped_by, _VARIABLE.sub("…", row.reason or "")].append(row.reason or "")
+    ranked = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))[:10]
+    return [
+        {"filter": name, "reason": reason, "count": len(full), "example": full[0] if full[0] != reason else ""}
+        for (name, reason), full in ranked
+    ]
+
+
+def _error_types(rows: Inputs) -> list[dict[str, Any]]:
+    accepted = {row.id for row in rows.verdicts if row.accepted}
+    named = [row for row in rows.corrections if row.error_type]
+    counts = Counter(row.error_type for row in named)
+    kept = Counter(row.error_type for row in named if row.id in accepted)
+    ranked = sorted(counts.items(), key=lambda kind: (-kind[1], str(kind[0])))
+    return [
+        {"type": kind, "count": n, "accepted": kept[kind], "width": 100 * n / ranked[0][1],
+         "accepted_width": 100 * kept[kind] / ranked[0][1]}
+        for kind, n in ranked
+    ]  # fmt: skip
+
+
+def _training(rows: Inputs) -> list[dict[str, Any]]:
+    """Figures of every arm's training; what is not a single figure goes to the provenance."""
+    return [
+        {
+            "arm": arm,
+            "curve": list(figures.get("curve", ())),
+            "figures": {name: value for name, value in figures.items() if isinstance(value, int | float | str)},
+            "provenance": settings({k: v for k, v in figures.items() if isinstance(v, Mapping)}),
+        }
+        for arm, figures in rows.adapters.items()
+    ]
+
+
+def _models(rows: Inputs) -> list[tuple[str, str, str, int, int]]:
+    """(role, model, prompt, prompt tokens, completion tokens) of everything that was asked."""
+    spent: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    asked: list[tuple[str, Sample | Correction]] = [(f"sampler {row.sampler}", row) for row in rows.samples]
+    for role, row in [*asked, *(("corrector", row) for row in rows.corrections)]:
+        tokens = spent[role, row.model, row.prompt]
+        tokens[0] += row.prompt_tokens
+        tokens[1] += row.completion_tokens
+    return [(role, model, prompt[:12], read, written) for (role, model, prompt), (read, written) in spent.items()]

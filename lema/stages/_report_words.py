@@ -1,0 +1,102 @@
+"""The report's findings in plain words: what was seen, how sure that is, and what could not have been seen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SMALL = 200  # test questions; with fewer, differences of ten points are often out of reach
+
+
+def headline(facts: Mapping[str, Any]) -> str:
+    """The answer to the question of the whole pipeline, in one line."""
+    lead = facts["lead"]
+    if lead is None:
+        return "No arm learnt from corrections"
+    points = f"{abs(lead['difference']) * 100:.1f} points"
+    return {
+        "helped": f"Corrections helped: {points} more than {lead['than']}",
+        "hurt": f"Corrections hurt: {points} less than {lead['than']}",
+        "unclear": "No clear difference between corrections and none",
+    }[lead["verdict"]]
+
+
+def sentences(facts: Mapping[str, Any]) -> list[str]:
+    """The paragraphs under the headline, each a few sentences."""
+    lead, said = facts["lead"], []
+    if lead is not None:
+        said.append(f"{_effect(facts, lead)} {_reach(facts, lead)}".strip())
+        if rows := _rows(lead):
+            said.append(rows)
+    said += [text for text in (_fine_tuning(facts), _cautions(facts)) if text]
+    return said
+
+
+def points(share: float, sign: bool = False) -> str:
+    """A share in percentage points, with a true minus sign."""
+    return f"{share * 100:{'+' if sign else ''}.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
+
+
+def probability(p: float) -> str:
+    """A p-value to as many digits as matter."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _effect(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+    level = f"{facts['confidence']:.0%} interval {points(lead['low'], True)} to {points(lead['high'], True)}"
+    p = probability(lead["p"])
+    figures = f"{level}, p {p if p.startswith('<') else f'= {p}'}"
+    if lead["difference"] == 0:
+        return f"{lead['arm']} and {lead['than']} answer equally many of the {facts['tests']} test questions ({figures})."
+    return (
+        f"{lead['arm']} answers {points(abs(lead['difference']))} percentage points "
+        f"{'more' if lead['difference'] > 0 else 'fewer'} of the {facts['tests']} test questions correctly than "
+        f"{lead['than']} ({figures}): {lead['won']} questions that only {lead['arm']} gets right against "
+        f"{lead['lost']} that only {lead['than']} does."
+    )
+
+
+def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+    if lead["verdict"] != "unclear":
+        return ""
+    if lead["detectable"] >= 1:
+        return "So few questions cannot tell any difference from chance."
+    return (
+        f"That is not evidence of no difference: with this many questions, a true difference under about "
+        f"{points(lead['detectable'])} points would more often than not be hard to see "
+        f"({facts['power']:.0%} power)."
+    )
+
+
+def _rows(lead: Mapping[str, Any]) -> str:
+    if lead["than_is_base"]:
+        return f"No arm learnt without corrections, so {lead['arm']} is compared with the base; what the corrections add to chain of thought alone was not measured."  # noqa: E501
+    if lead["more_rows"] == 0:
+        return "Both learnt from equally many rows."
+    more = "more" if lead["more_rows"] > 0 else "fewer"
+    return (
+        f"{lead['arm']} learnt from {abs(lead['more_rows']):,} {more} rows than {lead['than']}; rows alone may account "
+        f"for a difference. An arm of equal size (`rows: {{match: {lead['arm']}}}`) tells the two apart."
+    )
+
+
+def _fine_tuning(facts: Mapping[str, Any]) -> str:
+    base, *arms = facts["arms"]
+    if not arms:
+        return ""
+    best = max(arms, key=lambda row: row["accuracy"])
+    return (
+        f"The base answers {base['accuracy']:.1%} of the questions correctly; the best fine-tuned arm, {best['arm']}, "
+        f"{best['accuracy']:.1%}."
+    )
+
+
+def _cautions(facts: Mapping[str, Any]) -> str:
+    said = []
+    if facts["tests"] < SMALL:
+        said.append(f"The test set is small ({facts['tests']} questions), so every interval here is wide.")
+    if len(facts["pairs"]) > 1:
+        said.append(f"The p-values are not corrected for the {len(facts['pairs'])} comparisons.")
+    said.append("Every arm was trained once: how much a different seed would change is not measured here.")
+    failed = [f"{row['outcomes']['failed']} of {row['arm']}" for row in facts["arms"] if row["outcomes"]["failed"]]
+    if failed:
+        said.append(f"Failed requests count as wrong: {', '.join(failed)}.")
+    return " ".join(said)

@@ -1,0 +1,325 @@
+"""One contract over both executors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lema.engine import ray as on_ray
+from lema.engine.executor import Executor, LocalExecutor, blocks, executor, merge, pmap
+from lema.engine.ray import RayExecutor, head
+from lema.errors import RunError
+from lema.recipe import Run
+
+Block = list[int]
+
+# One Ray for all of this module, also when tests are spread over processes.
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[RayExecutor]:
+    with RayExecutor() as it:
+        yield it
+
+
+@pytest.fixture(scope="module", params=["local", "ray"])
+def where(request: pytest.FixtureRequest) -> Executor:
+    return LocalExecutor() if request.param == "local" else request.getfixturevalue("other")  # type: ignore[no-any-return]
+
+
+def test_params_choose_the_executor() -> None:
+    assert isinstance(executor(Run(executor="local")), LocalExecutor)
+    assert isinstance(executor(Run()), RayExecutor)
+
+
+def doubling() -> Callable[[Block], Block]:
+    return lambda block: [2 * number for number in block]
+
+
+def identity() -> Callable[[Any], Any]:
+    return lambda block: block
+
+
+def counting(note: Path) -> Callable[[Block], Block]:
+    with note.open("a") as file:
+        file.write("built\n")
+    return lambda block: block
+
+
+def slow_first() -> Callable[[Block], Block]:
+    def work(block: Block) -> Block:
+        time.sleep(0.5 if block == [0] else 0)
+        return block
+
+    return work
+
+
+def failing(kind: type[Exception]) -> Callable[[Block], Block]:
+    def work(block: Block) -> Block:
+        if block == [2]:
+            raise kind("it broke\nand this line says more")
+        return block
+
+    return work
+
+
+def unbuildable() -> Callable[[Block], Block]:
+    raise RunError("no such model")
+
+
+def where_am_i() -> Callable[[Block], list[str]]:
+    return lambda block: [str(Path.cwd()), *sys.path]
+
+
+def alarm(number: int) -> int:
+    signal.alarm(5)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(0)
+    return -number
+
+
+def suicidal(note: Path) -> Callable[[Block], Block]:
+    def work(block: Block) -> Block:
+        if block == [3] and not note.exists():
+            note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    return work
+
+
+def always_dying() -> Callable[[Block], Block]:
+    return lambda block: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("workers", "inflight"), [(1, 1), (2, 1), (1, 4)])
+def test_every_block_comes_back_once_with_its_number(where: Executor, workers: int, inflight: int) -> None:
+    work = [[number, number + 1] for number in range(20)]
+    results = dict(where.map(doubling, work, workers=workers, inflight=inflight))
+    assert results == {number: [2 * number, 2 * number + 2] for number in range(20)}
+
+
+def test_no_blocks(where: Executor) -> None:
+    assert list(where.map(doubling, [])) == []
+
+
+def test_the_factory_is_called_once_a_worker(where: Executor, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    assert len(list(where.map(partial(counting, note), [[n] for n in range(10)], workers=1, inflight=3))) == 10
+    assert note.read_text() == "built\n"
+
+
+def test_results_come_as_they_finish(where: Executor) -> None:
+    numbers = [number for number, _ in where.map(slow_first, [[n] for n in range(4)], workers=1, inflight=2)]
+    assert sorted(numbers) == [0, 1, 2, 3]
+    assert numbers[-1] == 0
+
+
+def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Block]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield [taken]
+
+    stream = where.map(identity, endless(), workers=1, inflight=3)
+    for _ in range(5):
+        next(stream)
+    assert taken <= 5 + 3 + 1
+    stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("inflight", [1, 3])
+@pytest.mark.parametrize(("kind", "message"), [(KeyError, "KeyError: "), (ValueError, "ValueError: it broke")])
+def test_an_exception_is_one_line(where: Executor, kind: type[Exception], message: str, inflight: int) -> None:
+    with pytest.raises(RunError) as caught:
+        list(where.map(partial(failing, kind), [[n] for n in range(5)], workers=1, inflight=inflight))
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_our_own_errors_keep_their_words(where: Executor) -> None:
+    with pytest.raises(RunError) as caught:
+        list(where.map(unbuildable, [[1]], workers=1))
+    assert str(caught.value) == "no such model"
+
+
+def test_workers_run_in_the_project(where: Executor) -> None:
+    ((_, (folder, *path)),) = where.map(where_am_i, [[1]], workers=1)
+    assert folder == str(Path.cwd())
+    assert {str(Path(entry).resolve()) for entry in sys.path} <= {str(Path(entry).resolve()) for entry in path}
+
+
+def test_alarms_work_in_computing_workers(where: Executor) -> None:
+    assert list(pmap(where, alarm, range(5), block=2, small=0)) == [0, -1, -2, -3, -4]
+
+
+def test_a_killed_worker_is_restarted_and_nothing_is_lost(other: RayExecutor, tmp_path: Path) -> None:
+    work = [[n] for n in range(8)]
+    results = list(other.map(partial(suicidal, tmp_path / "died"), work, workers=1))
+    assert sorted(results) == [(n, [n]) for n in range(8)]
+    assert (tmp_path / "died").exists()
+
+
+def test_a_worker_that_always_dies_is_an_error(other: RayExecutor) -> None:
+    with pytest.raises(RunError, match="a worker died 4 times"):
+        list(other.map(always_dying, [[1]], workers=1))
+
+
+def test_more_workers_than_processors_is_an_error(other: RayExecutor) -> None:
+    with pytest.raises(RunError, match=r"run\.workers is 5000, but Ray has \d+ processors"):
+        list(other.map(identity, [[1]], workers=5000))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "inflight", "demand"),
+    [
+        ([(2, 0)], 1, 1, (1, {"num_cpus": 2})),
+        ([(2, 0)], 2, 1, (2, {"num_cpus": 1})),
+        ([(2, 0)], None, 1, (2, {"num_cpus": 1})),
+        ([(2, 0)], 1, 16, (1, {"num_cpus": 0})),
+        ([(8, 0), (8, 0)], 1, 1, (1, {"num_cpus": 8})),
+        ([(8, 0), (4, 0)], 3, 1, (3, {"num_cpus": 4})),
+        ([(8, 2)], 1, 1, (1, {"num_cpus": 1, "num_gpus": 1})),
+        ([(8, 2)], 4, 1, (4, {"num_cpus": 1, "num_gpus": 0.5})),
+        ([(8, 2)], None, 1, (8, {"num_cpus": 1})),
+    ],
+)
+def test_what_workers_reserve(
+    nodes: list[tuple[int, int]], workers: int | None, inflight: int, demand: tuple[int, dict[str, float]]
+) -> None:
+    cluster = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in nodes]
+    assert on_ray._demand([*cluster, {"Alive": False, "Resources": {"CPU": 64}}], workers, inflight) == demand
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11])
+def test_pmap_keeps_the_order(where: Executor, count: int) -> None:
+    assert list(pmap(where, str, range(count), block=3, small=5)) == [str(n) for n in range(count)]
+
+
+def test_small_work_stays_here() -> None:
+    class Nowhere:
+        def map(self, *args: Any, **options: Any) -> Iterator[Any]:
+            raise AssertionError("was started")
+
+        def close(self) -> None: ...
+
+    assert list(pmap(Nowhere(), str, range(5), small=5)) == ["0", "1", "2", "3", "4"]
+    with pytest.raises(AssertionError):
+        list(pmap(Nowhere(), str, range(6), small=5))
+
+
+def test_blocks() -> None:
+    assert list(blocks(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(blocks([], 2)) == []
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_merging(streams: int) -> None:
+    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)])) == sorted(
+        n * 10 + k for n in range(streams) for k in range(5)
+    )
+
+    def broken() -> Iterable[int]:
+        yield 1
+        raise RunError("broken")
+
+    with pytest.raises(RunError, match="broken"):
+        list(merge([iter(broken()) for _ in range(streams)]))
+
+
+def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "REACH", 0.1)
+    for address, message in [
+        ("127.0.0.1:1", "no Ray answers at RAY_ADDRESS=127.0.0.1:1"),
+        ("nowhere", "must be host:port"),
+    ]:
+        with pytest.raises(RunError, match=message):
+            on_ray._reach(address)
+
+
+def test_local_threads_end_with_their_work() -> None:
+    import threading
+
+    before = threading.active_count()
+    assert len(list(LocalExecutor().map(identity, [[n] for n in range(9)], inflight=4))) == 9
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+USER = """
+import sys
+from lema.engine.executor import pmap
+from lema.engine.ray import RayExecutor
+with RayExecutor() as it:
+    print(list(pmap(it, abs, range(-3, 0), block=1, small=0)))
+"""
+
+
+def left_of(environment: dict[str, str]) -> list[str]:
+    """Processes that have this head's token, once they had time to end."""
+    token = environment["RAY_AUTH_TOKEN"].encode()
+    for _ in range(150):
+        left = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if token in _read(path)]
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_head_serves_its_block_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with head() as environment:
+        command = [sys.executable, "-c", USER]
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("[3, 2, 1]\n", "")
+        assert environment["RAY_AUTH_MODE"] == "token"
+    assert left_of(environment) == []
+
+
+OWNER = """
+import json, time
+from lema.engine.ray import _reach, head
+with head() as environment:
+    _reach(environment["RAY_ADDRESS"])
+    print(json.dumps(environment), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel does this on Linux only")
+def test_a_head_dies_with_its_owner(tmp_path: Path) -> None:
+    environment = {**os.environ, "LEMA_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, env=environment) as owner:
+        assert owner.stdout is not None
+        ours = json.loads(owner.stdout.readline())
+        owner.kill()
+    assert left_of(ours) == []
+
+
+def test_a_local_ray_is_quiet() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", USER], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[3, 2, 1]\n", "")
