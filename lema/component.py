@@ -99,21 +99,26 @@ def option_errors(part: Callable[..., Any], options: Mapping[str, Any]) -> list[
     >>> option_errors(shorter, {"than": "three"})
     ["option 'than' needs a whole number, got 'three'"]
     """
+    return [message for _, message in option_problems(part, options)]
+
+
+def option_problems(part: Callable[..., Any], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """As `option_errors`, each with the name of the option."""
     try:
         parameters = inspect.signature(part).parameters.values()
     except (TypeError, ValueError):
         return []
     known = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
     hints = _hints(part)
     problems = []
     for name, value in options.items():
-        if name not in known:
-            if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-                problems.append(f"unknown option {name!r}; {allowed(name, known)}")
-        elif not fits(value, hints.get(name, Any)):
-            problems.append(f"option {name!r} needs {wanted(hints[name])}, got {value!r}")
+        if name not in known and not takes_all:
+            problems.append((name, f"unknown option {name!r}; {allowed(name, known)}"))
+        elif name in known and not fits(value, hints.get(name, Any)):
+            problems.append((name, f"option {name!r} needs {wanted(hints[name])}, got {value!r}"))
     missing = [one.name for one in known.values() if one.default is one.empty and one.name not in options]
-    return problems + [f"missing option {name!r}" for name in missing]
+    return problems + [(name, f"missing option {name!r}") for name in missing]
 
 
 def _hints(part: Callable[..., Any]) -> dict[str, Any]:

@@ -1,43 +1,326 @@
-"""The pipeline: which stage makes which artifact, what it reads and where it lies.
+"""The pipeline: which stage makes which artifact, what it reads, what it is given and where the result lies.
 
-A stage's positional parameters name the artifacts that it reads, its keyword parameters what it is given: its part
-of the recipe, its task, models and effects. This module looks both up, calls the stage and writes the result.
+A stage's positional parameters name the artifacts that it reads; its keyword parameters what it is given: its part of
+the recipe, its task, models and effects. `make` looks both up, calls the stage and writes the result.
 """
 
+import csv
+import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
 from lema import component
 from lema.engine import files, parquet, records
+from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
-from lema.engine.store import Store
-from lema.errors import RecipeError, RunError, allowed
+from lema.engine.progress import track
+from lema.engine.store import Store, packs_folder
+from lema.errors import LemaError, RecipeError, RunError, allowed
 from lema.models import Model
-from lema.plan import Loaded, check, load_params, load_recipe, make_plan
-from lema.recipe import ModelSpec, Params
+from lema.plan import check, load_params, load_recipe, make_plan
+from lema.recipe import BaseSpec, ModelSpec
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
 
-# Artifacts of rows, in the order of the flow; then the others.
-ROWS: Mapping[str, type] = {
+DATA = Path("data")
+# In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
+ARTIFACTS: Mapping[str, type | None] = {
+    "plan": None,
     "source": Record,
     "questions": Question,
+    "base": None,
     "samples": Sample,
     "grades": Grade,
     "corrections": Correction,
     "verdicts": Verdict,
     "mix": Example,
+    "adapter": None,
     "answers": Answer,
+    "scores": None,
+    "report": None,
 }
-ARTIFACTS = (
-    *("plan", "source", "questions", "base", "samples", "grades", "corrections", "verdicts"),
-    *("mix", "adapter", "answers", "scores", "report"),
-)
 BY_ARM = ("mix", "adapter")
+PLACES: Mapping[str, str] = {
+    "plan": "plan.yaml",
+    "base": "base",
+    "mix": "mix/{arm}.parquet",
+    "adapter": "adapters/{arm}",
+    "scores": "scores.json",
+    "report": "report.html",
+}
+
+
+def place(artifact: str, recipe: str, arm: str | None = None) -> Path:
+    """Where an artifact lies, relative to the project's root."""
+    return DATA / recipe / PLACES.get(artifact, f"{artifact}.parquet").format(arm=arm)
+
+
+def store() -> Store:
+    """The completion store of this project, or of $LEMA_HOME."""
+    return Store(files.home() / "journal", packs_folder())
+
+
+def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = False) -> None:
+    """Make one artifact and write it in its place, whole or not at all.
+
+    Raises RecipeError for a recipe with mistakes, RunError when the plan is stale, an input is missing or the stage
+    fails; what was bought until then is kept.
+    """
+    files.die_with_parent()
+    if artifact not in ARTIFACTS:
+        raise RunError(f"unknown artifact {artifact!r}; {allowed(artifact, ARTIFACTS)}")
+    if (arm is not None) != (artifact in BY_ARM):
+        raise RunError(f"{artifact} is made for {'an arm: RECIPE/ARM' if artifact in BY_ARM else 'a recipe, not an arm'}")
+    with files.lock(place(artifact, recipe, arm)):
+        if artifact == "plan":
+            _write_plan(recipe)
+            return
+        kitchen = Kitchen(artifact, recipe, arm, offline)
+        try:
+            kitchen.cook()
+        finally:
+            kitchen.close()
+
+
+def _write_plan(recipe: str) -> None:
+    """The plan is made of a recipe that has been checked, so that every mistake shows before anything is paid for."""
+    root = Path.cwd()
+    path = root / "recipes" / f"{recipe}.yaml"
+    # A missing API key is no mistake here: who has pulled all completions needs none. Generating checks again.
+    report = check([path], root, None)
+    if report.problems:
+        raise RecipeError(report.problems)
+    plan = make_plan(load_recipe(path, root), root)
+    with files.atomic(place("plan", recipe)) as out:
+        out.write_text(yaml.safe_dump(plan, sort_keys=True, allow_unicode=True), encoding="utf-8")
+
+
+class Kitchen:
+    """What the stages of one recipe need: inputs by the name of the artifact, and everything else by keyword."""
+
+    def __init__(self, artifact: str, recipe: str, arm: str | None, offline: bool) -> None:
+        root = Path.cwd()
+        self.artifact, self.name, self.arm, self.offline = artifact, recipe, arm, offline
+        self.loaded = load_recipe(root / "recipes" / f"{recipe}.yaml", root)
+        self.recipe = self.loaded.recipe
+        self.run = load_params(root / "params.yaml").run
+        self._refuse_stale_plan(make_plan(self.loaded, root))
+        self._generate: Generate | None = None
+        self._executor: Executor | None = None
+
+    def cook(self) -> None:
+        """Call the stage and write what it makes."""
+        stage = getattr(import_module(f"lema.stages.{self.artifact}"), self.artifact)
+        parameters = inspect.signature(stage).parameters.values()
+        reads = [self.read(one.name) for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+        keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+        out = place(self.artifact, self.name, self.arm)
+        row_type = ARTIFACTS[self.artifact]
+        if row_type is not None:
+            count = parquet.write(out, row_type, stage(*reads, **self.given(keywords)))
+            self._say(f"{count} rows")
+        elif "folder" in keywords:
+            with files.atomic(out) as folder:
+                folder.mkdir()
+                stage(*reads, **self.given(keywords), folder=folder)
+        elif self.artifact == "scores":
+            with files.atomic(out) as file:
+                file.write_text(json.dumps(stage(*reads, **self.given(keywords)), indent=2) + "\n", encoding="utf-8")
+        else:
+            page = stage(*reads, **self.given(keywords))
+            for path, text in ((out, page.html), (out.with_suffix(".md"), page.markdown)):
+                with files.atomic(path) as file:
+                    file.write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        """Seal what was bought, say what it was, and end the workers."""
+        if self._generate is not None:
+            self.store.seal()
+            self._say(self._generate.summary().partition(": ")[2])
+        if self._executor is not None:
+            self._executor.close()
+
+    def given(self, keywords: Sequence[str]) -> dict[str, Any]:
+        """The keyword arguments of a stage, made only when it asks for them."""
+        makers: dict[str, Callable[[], Any]] = {
+            "spec": lambda: getattr(self.recipe, self.artifact),
+            "arm": lambda: self.arm,
+            "task": lambda: component.load("tasks", self.recipe.questions.task),
+            "generator": self._generator,
+            "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
+            "filters": self._filters,
+            "generate": self._new_generate,
+            "pmap": lambda: partial(pmap, self._workers()),
+            "read_file": lambda: records.read_file,
+            "read_split": lambda: records.read_split,
+            "build": lambda: _build_base,
+            "train": lambda: partial(_train, place("base", self.name), self._scratch()),
+            "curve": lambda: DATA / self.name / "curves" / f"{self.arm}.csv",
+        }
+        return {name: makers[name]() for name in keywords if name != "folder"}
+
+    def read(self, artifact: str) -> Any:
+        """An input of the stage: rows, a model, models by arm, or what the report shows of them."""
+        arms = list(self.recipe.mix.arms)
+        if artifact == "base":
+            return base_model(place("base", self.name))
+        if artifact == "adapters" and self.artifact == "answers":
+            base = base_model(place("base", self.name))
+            return {arm: adapted(base, arm, place("adapter", self.name, arm)) for arm in arms}
+        if artifact == "adapters":
+            return {arm: _training(self.name, arm) for arm in arms}
+        if artifact == "mix" and self.arm is None:
+            return {arm: parquet.read(place("mix", self.name, arm), Example) for arm in arms}
+        path = place(artifact, self.name, self.arm)
+        row_type = ARTIFACTS[artifact]
+        if row_type is not None:
+            return parquet.read(path, row_type)
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+
+    @cached_property
+    def store(self) -> Store:
+        return store()
+
+    def _workers(self) -> Executor:
+        self._executor = self._executor or executor(self.run)
+        return self._executor
+
+    def _new_generate(self) -> Generate:
+        self._generate = Generate(self.store, self._workers(), self.run, name=self.artifact, offline=self.offline)
+        return self._generate
+
+    def _generator(self) -> Any:
+        name = self.recipe.source.generator
+        return component.load("tasks", name) if name else None
+
+    def _filters(self) -> dict[str, Any]:
+        """Filters by name; one that is used twice is told apart by its place."""
+        filters: dict[str, Any] = {}
+        for number, part in enumerate(self.recipe.verdicts.filters, start=1):
+            name = part.use if part.use not in filters else f"{part.use}-{number}"
+            filters[name] = partial(component.load("filters", part.use), **part.options)
+        return filters
+
+    def _scratch(self) -> Path:
+        """Where checkpoints of this very training lie: the same plan, mix and base resume, others start afresh."""
+        digest = hashlib.sha256(self.recipe.adapter.model_dump_json().encode())
+        for path in (place("mix", self.name, self.arm), place("base", self.name) / "base.json"):
+            digest.update(path.read_bytes())
+        return files.home() / "training" / f"{self.name}-{self.arm}-{digest.hexdigest()[:16]}"
+
+    def _refuse_stale_plan(self, plan: Mapping[str, Any]) -> None:
+        path = place("plan", self.name)
+        try:
+            made = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"no plan yet: lema make plan {self.name}, or dvc repro for everything") from None
+        if made.get(self.artifact) != plan[self.artifact]:
+            raise RunError(
+                f"the recipe or the code of {self.artifact} has changed since the plan was made: "
+                f"lema make plan {self.name}, or dvc repro for everything"
+            )
+
+    def _say(self, text: str) -> None:
+        target = f"{self.name}/{self.arm}" if self.arm else self.name
+        print(f"{self.artifact} {target}: {text}", file=sys.stderr)  # noqa: T201
+
+
+def named_model(name: str, spec: ModelSpec) -> Model:
+    """A model of the recipe. Its options decide replies too, so they are in its identity."""
+    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, json.dumps(spec.options, sort_keys=True)]
+    return Model(
+        label=name,
+        backend=spec.backend,
+        identity=" ".join(part for part in parts if part and part != "{}"),
+        name=spec.name,
+        revision=spec.revision,
+        endpoint=spec.endpoint,
+        chat=spec.chat,
+        options=spec.options,
+        folder=spec.name if spec.endpoint is None else None,
+    )
+
+
+def base_model(folder: Path) -> Model:
+    """The student before fine-tuning."""
+    from lema.train.base import open_base
+
+    base = open_base(folder, files.home())
+    return Model(
+        label="base",
+        backend="transformers",
+        identity=f"transformers {base.identity}",
+        revision=base.revision,
+        chat=base.chat,
+        folder=base.location,
+    )
+
+
+def adapted(base: Model, arm: str, folder: Path) -> Model:
+    """The student with the adapter of an arm; the hash of its weights makes it a model of its own."""
+    weights = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return Model(
+        label=arm,
+        backend=base.backend,
+        identity=f"{base.identity} adapter {weights}",
+        revision=base.revision,
+        chat=base.chat,
+        folder=base.folder,
+        adapter=str(folder),
+    )
+
+
+def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
+    """The artifacts of rows of a recipe that have been made."""
+    found = {}
+    for artifact, row_type in ARTIFACTS.items():
+        path = place(artifact, recipe, arm)
+        if row_type is not None and path.is_file():
+            found[artifact] = parquet.read(path, row_type)
+    return found
+
+
+def repro(arguments: Sequence[str]) -> int:
+    """Run `dvc repro` with one Ray for all of its stages; returns its exit code."""
+    from lema.engine.ray import head
+
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [str(binaries / "dvc"), "repro", *arguments]
+    if load_params(Path("params.yaml")).run.executor == "local" or "RAY_ADDRESS" in os.environ:
+        return subprocess.run(command, env=environment, check=False).returncode
+    with head() as ray:
+        return subprocess.run(command, env={**environment, **ray}, check=False).returncode
+
+
+def _build_base(spec: BaseSpec, folder: Path) -> None:
+    from lema.train.base import build
+
+    with _progress("base") as log:
+        build(spec, folder, files.home(), log)
+
+
+def _train(base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: Any, folder: Path, curve: Path) -> None:
+    from lema.train.base import open_base
+    from lema.train.lora import train
+
+    with _progress("adapter") as log, files.atomic(curve) as lines:
+        train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)
+
+
+def _training(recipe: str, arm: str) -> dict[str, Any]:
+    """What the report shows of a training: its record and its curve."""
+    record = json.loads((place("adapter", recipe, arm) / "training.json").read_text(encoding="utf-8"))
+    with (DATA / recipe / "curves" / f"{arm}.csv").open(encoding="utf-8") as lines:
+        curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    return {**record, "curve": curve}

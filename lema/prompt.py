@@ -231,3 +231,9 @@ def digest(prompt: Prompt) -> str:
     turns: dict[str, Any] = {turn: text and text.strip() for turn in TURNS for text in [getattr(prompt, turn)]}
     canonical = json.dumps(turns | {"demonstrations": prompt.demonstrations}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def line_of(text: str, variable: str) -> int:
+    """The line of a template, counted from 1, on which a variable is used first; 0 when it is not."""
+    lines = [name.lineno for name in SANDBOX.parse(text).find_all(nodes.Name) if name.name == variable]
+    return min(lines, default=0)

@@ -8,7 +8,10 @@ from lema.filters._text import solution
 
 
 def arithmetic(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections whose solution holds an equation "a op b = c" that is wrong. The explanation may quote one."""
+    """Drop corrections whose solution has an equation that does not hold.
+
+    Decimals may be rounded as shown. The explanation may quote a wrong equation.
+    """
     for candidate in candidates:
         found = [equation for line in solution(candidate) for equation in equations(line)]
         wrong = [equation.text for equation in found if not holds(equation)]

@@ -8,8 +8,11 @@ from lema.reply import ELLIPSIS
 
 
 def consistent_prefix(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections that name a step which the path does not have, or whose solution neither repeats the steps
-    before the incorrect one nor stands "..." for them. Replies without a solution are not judged."""
+    """Drop corrections whose solution does not keep the steps before the incorrect one.
+
+    It keeps them by repeating them or by a first "...". An incorrect step that the path does not have is a reason
+    too. Replies without a solution are not judged.
+    """
     for candidate in candidates:
         yield _reason(candidate) if solution(candidate) else None
 

@@ -7,8 +7,10 @@ from lema.filters._text import path, squeezed, whole_solution
 
 
 def duplicate(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections that give, for the same question and wrong path, the same solution as an earlier one, white
-    space apart. Replies without a solution are not judged."""
+    """Drop corrections that give the same solution to the same question and wrong path as an earlier one.
+
+    White space and "..." make no difference. Replies without a solution are not judged.
+    """
     first: dict[tuple[str, tuple[str, ...], tuple[str, ...]], str] = {}
     for candidate in candidates:
         if not candidate.correction.solution:

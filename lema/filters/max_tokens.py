@@ -6,8 +6,10 @@ from lema.filters import Candidate
 
 
 def max_tokens(candidates: Iterable[Candidate], *, limit: int) -> Iterator[str | None]:
-    """Drop replies of more than `limit` tokens as counted by the corrector; where it counts none, of more than
-    `limit` words between white space."""
+    """Drop replies of more than `limit` tokens.
+
+    Tokens are as counted by the corrector's model; where none are counted, words between white space are.
+    """
     for candidate in candidates:
         tokens, words = candidate.correction.completion_tokens, len(candidate.correction.reply.split())
         size, unit = (tokens, "tokens") if tokens > 0 else (words, "words")

@@ -65,7 +65,7 @@ def _explain(error: Any, wish: Any, tree: Tree, above: Path_) -> tuple[Path_, Pr
     if what in BOUNDS:
         bound = {name: f"{value:g}" for name, value in error["ctx"].items()}
         message = f"needs {BOUNDS[what].format(**bound)}, got {shown}"
-    elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType) and not key:
         here = tree.find(path)
         message, vague = f"needs {_wanted(kind)}, got {_shown(here.plain() if here else None)}", True
     elif what == "extra_forbidden":

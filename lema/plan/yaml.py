@@ -135,7 +135,7 @@ def loads(text: str, file: str) -> Tree:
 class _Loader(yaml.SafeLoader):
     """Gives no types: `_Reader` does. Refuses directives and tags, which change what a scalar is."""
 
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+    def resolve(self, *_: Any) -> str:
         return PLAIN
 
     def scan_directive(self) -> Any:
@@ -257,3 +257,14 @@ def _number(text: str, read: Callable[[], float]) -> Any:
     except ValueError:
         shown = text if len(text) <= 20 else f"{text[:20]}..."
         raise ValueError(f"{shown} looks like a number and is none that can be read; put it in quotes") from None
+
+
+_ELEVEN = yaml.SafeLoader("")
+
+
+def reads_as_text(text: str) -> bool:
+    """Whether a text without quotes is a text to every reader: to YAML 1.1 as well as to DVC."""
+    try:
+        return _plain(text) is text and _ELEVEN.resolve(ScalarNode, text, (True, False)).endswith(":str")
+    except ValueError:
+        return False

@@ -8,8 +8,8 @@ from typing import Any
 def axis(low: float, high: float, ticks: int = 5) -> list[float]:
     """Round tick values that hold [low, high], about as many as asked for.
 
-    >>> axis(0.08, 0.51)
-    [0.0, 0.2, 0.4, 0.6]
+    >>> axis(0.08, 0.62)
+    [0.0, 0.2, 0.4, 0.6, 0.8]
     """
     span = max(high - low, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / ticks))
@@ -37,11 +37,7 @@ def difference_axis(pairs: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def curves(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Loss of every arm on common axes, as points of a polyline in a square of 100; None when nothing was logged."""
-    logged = {
-        row["arm"]: [(float(at["step"]), float(at["loss"])) for at in row["curve"] if _known(at.get("loss"))]
-        for row in training
-    }
-    logged = {arm: points for arm, points in logged.items() if points}
+    logged = _logged(training)
     if not logged:
         return None
     losses = [loss for points in logged.values() for _, loss in points]
@@ -59,6 +55,23 @@ def curves(training: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             for arm, points in logged.items()
         ],
     }
+
+
+def losses(training: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """First and last loss of every arm, for those who cannot see the curves."""
+    return [
+        {"arm": arm, "logged": len(points), "first": points[0][1], "last": points[-1][1]}
+        for arm, points in _logged(training).items()
+    ]
+
+
+def _logged(training: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Arm -> (step, loss), where there are any."""
+    logged = {
+        row["arm"]: [(float(at["step"]), float(at["loss"])) for at in row["curve"] if _known(at.get("loss"))]
+        for row in training
+    }
+    return {arm: points for arm, points in logged.items() if points}
 
 
 def _known(value: Any) -> bool:

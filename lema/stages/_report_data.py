@@ -4,13 +4,13 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages._report_examples import contrasts, examples_to_read
 
 _VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
-SMALL = 100  # test questions; below, an interval is at least some 15 points wide for most accuracies
+_KINDS: tuple[tuple[Literal["cot", "correction"], str], ...] = (("cot", "CoT"), ("correction", "corrections"))
 
 
 class Inputs(NamedTuple):
@@ -55,11 +55,12 @@ def facts(rows: Inputs, examples: int) -> dict[str, Any]:
 
 
 def settings(tree: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """A nested mapping as (dotted name, value) under each of its top keys; long texts by length and digest only."""
+    """A nested mapping as (dotted name, value) under each of its top keys, lone values under "recipe"; long texts
+    by length and digest only."""
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, value in _flat("", tree):
         top, _, rest = name.partition(".")
-        groups[top].append((rest or top, value))
+        groups[top if rest else "recipe"].append((rest or top, value))
     return dict(groups)
 
 
@@ -77,7 +78,7 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, str]]:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Mapping):
         return ", ".join(_plain(one) for one in value) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
@@ -128,20 +129,23 @@ def _waterfall(rows: Inputs) -> list[dict[str, Any]]:
     """Counts from the questions to the rows of the arms; `of` is the line above that a share is taken of."""
     outcomes = Counter(row.outcome for row in rows.grades)
     parsed = sum(row.status == "parsed" for row in rows.corrections)
-    counts = [
-        ("training questions", sum(row.split == "train" for row in rows.questions), None),
-        ("paths sampled", len(rows.samples), None),
-        ("graded incorrect", outcomes["incorrect"], len(rows.samples)),
-        ("corrections asked for", len(rows.corrections), None),
-        ("corrections parsed", parsed, len(rows.corrections)),
-        ("corrections accepted", sum(row.accepted for row in rows.verdicts), parsed),
+    counts: list[tuple[str, str, int, int | None]] = [
+        ("training questions", "", sum(row.split == "train" for row in rows.questions), None),
+        ("paths sampled", "", len(rows.samples), None),
+        ("graded incorrect", "", outcomes["incorrect"], len(rows.samples)),
+        ("corrections asked for", "", len(rows.corrections), None),
+        ("corrections parsed", "", parsed, len(rows.corrections)),
+        ("corrections accepted", "", sum(row.accepted for row in rows.verdicts), parsed),
     ]
     for arm, examples in rows.mix.items():
         kinds = Counter(example.kind for example in examples)
-        parts = [f"{kinds[kind]:,} {word}" for kind, word in (("cot", "CoT"), ("correction", "corrections"))]
-        counts.append((f"rows of {arm} ({', '.join(parts)})", len(examples), None))
-    top = max(count for _, count, _ in counts) or 1
-    return [{"label": label, "count": count, "of": of, "width": 100 * count / top} for label, count, of in counts]
+        detail = ", ".join(f"{kinds[kind]:,} {word}" for kind, word in _KINDS if kinds[kind])
+        counts.append((f"rows of {arm}", detail, len(examples), None))
+    top = max(count for _, _, count, _ in counts) or 1
+    return [
+        {"label": label, "detail": detail, "count": count, "of": of, "width": 100 * count / top}
+        for label, detail, count, of in counts
+    ]
 
 
 def _samplers(rows: Inputs) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Rows to read: corrections beside the paths that they correct, and test questions that two models answer differently."""
+"""Rows to read: corrections beside their wrong paths, and test questions that two models answer differently."""
 
 import hashlib
 from collections import defaultdict

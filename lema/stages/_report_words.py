@@ -45,7 +45,7 @@ def _effect(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     p = probability(lead["p"])
     figures = f"{level}, p {p if p.startswith('<') else f'= {p}'}"
     if lead["difference"] == 0:
-        return f"{lead['arm']} and {lead['than']} answer equally many of the {facts['tests']} test questions ({figures})."
+        return f"{lead['arm']} and {lead['than']} answer equally many of {facts['tests']} test questions ({figures})."
     return (
         f"{lead['arm']} answers {points(abs(lead['difference']))} percentage points "
         f"{'more' if lead['difference'] > 0 else 'fewer'} of the {facts['tests']} test questions correctly than "
@@ -60,21 +60,23 @@ def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     if lead["detectable"] >= 1:
         return "So few questions cannot tell any difference from chance."
     return (
-        f"That is not evidence of no difference: with this many questions, a true difference under about "
-        f"{points(lead['detectable'])} points would more often than not be hard to see "
-        f"({facts['power']:.0%} power)."
+        f"That is no evidence of equality: with so many questions, only a true difference of about "
+        f"{points(lead['detectable'])} points or more would be found {facts['power']:.0%} of the time."
     )
 
 
 def _rows(lead: Mapping[str, Any]) -> str:
     if lead["than_is_base"]:
-        return f"No arm learnt without corrections, so {lead['arm']} is compared with the base; what the corrections add to chain of thought alone was not measured."  # noqa: E501
+        return (
+            f"No arm learnt without corrections, so {lead['arm']} is compared with the base; what corrections add to "
+            "chain of thought alone was not measured."
+        )
     if lead["more_rows"] == 0:
         return "Both learnt from equally many rows."
     more = "more" if lead["more_rows"] > 0 else "fewer"
     return (
         f"{lead['arm']} learnt from {abs(lead['more_rows']):,} {more} rows than {lead['than']}; rows alone may account "
-        f"for a difference. An arm of equal size (`rows: {{match: {lead['arm']}}}`) tells the two apart."
+        f"for a difference. An arm of equal size (rows: {{match: {lead['arm']}}}) tells the two apart."
     )
 
 

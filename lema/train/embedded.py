@@ -96,7 +96,7 @@ def convert(gguf: Path, folder: Path) -> None:
     fields = {name: field.contents() for name, field in reader.fields.items()}
     _config(fields).save_pretrained(folder)
     _generation(fields).save_pretrained(folder)
-    _tokenizer(fields).save_pretrained(folder)
+    save_tokenizer(_tokenizer(fields), folder)
     _weights(reader, fields, folder / "model.safetensors")
 
 
@@ -158,6 +158,14 @@ def _tokenizer(fields: dict[str, Any]) -> Any:
     )
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a tokenizer so that transformers 4, which many servers still use, can load it too."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 PARTS = {
@@ -194,6 +202,7 @@ def _weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
                 values = values.view(heads[part], half, 2, -1).transpose(1, 2).reshape(values.shape)
         weights[name] = values.to(torch.bfloat16).contiguous()
     save_file(weights, target, metadata={"format": "pt"})
+    target.chmod(0o644)
 
 
 def main() -> None:

@@ -1,0 +1,165 @@
+"""`lema check`: every mistake in recipes, prompts and params.yaml at once. Loads no model and asks no network."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lema.errors import Problem, allowed
+from lema.plan import rules, variables
+from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
+from lema.plan.messages import salvage, say
+from lema.plan.yaml import Mark, Tree
+from lema.recipe import Params, Run, RunName
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is wrong, and what is worth knowing; both in file order."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """params.yaml as far as it can be read."""
+
+    file: str
+    tree: Tree
+    recipes: Mapping[str, str]
+    runs: Mapping[str, RunName]
+    run: Run
+
+    def say(self, *path: str, message: str, key: bool = True) -> Problem:
+        """A problem at a path of params.yaml."""
+        return say(self.tree, path, message, key=key)
+
+
+def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, str] | None) -> Report:
+    """Check recipes, given as files or names, and params.yaml; without any, all of recipes/ (files that begin with
+    `_` serve only to be extended). `env` is the environment; without it, API keys are not looked for."""
+    params, tree, found = read_params(root / PARAMS, root)
+    settings = _settings(params, tree, show(root / PARAMS, root))
+    problems, notes = list(found), list[Problem]()
+    shipped = sorted(path for path in (root / RECIPES).glob("*.yaml") if not path.name.startswith("_"))
+    drafts = []
+    for given in recipes if recipes is not None else shipped:
+        path = _path(given, root)
+        if path.is_file():
+            drafts.append(read_draft(path, root))
+        else:
+            message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
+            problems.append(Problem(show(path, root), 0, 0, message))
+    for draft in drafts:
+        problems += [*draft.problems, *rules.problems(draft, root), *variables.problems(draft)]
+        urgent = recipes is not None or draft.name in settings.recipes
+        problems += _endpoints(draft, settings)
+        if env is not None:
+            (problems if urgent else notes).extend(_keys(draft, settings, env))
+        problems += _built(draft, settings)
+    if recipes is None:
+        problems += _names(settings, {path.stem for path in shipped})
+        notes += _idle(settings, drafts)
+    return Report(tuple(sorted(set(problems))), tuple(sorted(set(notes) - set(problems))))
+
+
+def _settings(params: Params | None, tree: Tree, file: str) -> Settings:
+    if params:
+        return Settings(file, tree, params.recipes, params.runs, params.run)
+    kept: dict[str, Any] = {
+        key: salvage(tree.value[key], field.annotation)
+        for key, field in Params.model_fields.items()
+        if isinstance(tree.value, dict) and key in tree.value
+    }
+    return Settings(file, tree, kept.get("recipes") or {}, kept.get("runs") or {}, kept.get("run") or Run())
+
+
+def _path(given: Path | str, root: Path) -> Path:
+    """A recipe's file; a bare name is looked up in recipes/."""
+    path = Path(given)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        return root / RECIPES / f"{path}.yaml"
+    return root / path
+
+
+def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """Endpoints are in params.yaml."""
+    known = settings.tree.keys("run", "endpoints")
+    for name, model in (draft.sections["models"] or {}).items():
+        if model.endpoint is not None and model.endpoint not in known:
+            message = f"{settings.file} has no endpoint {model.endpoint!r} in `run.endpoints`"
+            yield say(draft.tree, ("models", name, "endpoint"), f"{message}; {allowed(model.endpoint, known)}")
+
+
+def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Environment variables that hold the keys of the endpoints that a recipe asks are set."""
+    models = draft.sections["models"] or {}
+    asked = dict.fromkeys(models[name].endpoint for _, name in rules.asked_models(draft) if name in models)
+    for name in asked:
+        endpoint = settings.run.endpoints.get(name or "")
+        if name and endpoint and endpoint.key and not env.get(endpoint.key):
+            message = f"the environment variable {endpoint.key} is not set; the recipe {draft.name} needs it"
+            yield settings.say("run", "endpoints", name, "key", message=message, key=False)
+
+
+def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """A recipe that params.yaml builds has its arms and its outside file there."""
+    if draft.name not in settings.recipes:
+        return
+    there = {run.arm for run in settings.runs.values() if run.recipe == draft.name}
+    arms = draft.tree.keys("mix", "arms")
+    for key, run in settings.runs.items():
+        if run.recipe == draft.name and arms and run.arm not in arms:
+            message = f"the recipe {draft.name} has no arm {run.arm!r}; {allowed(run.arm, arms)}"
+            yield settings.say("runs", key, "arm", message=message, key=False)
+    for arm in arms:
+        if arm not in there:
+            line = f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}"
+            message = f"arm {arm!r} of the recipe {draft.name} is missing; add the line `{line}`"
+            yield settings.say("runs", message=message)
+    said, needed = settings.recipes[draft.name], rules.outside(draft)
+    names = [name for _, name, _ in rules.outside_files(draft)]
+    if not needed:
+        message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
+        yield settings.say("recipes", draft.name, message=message, key=False)
+    elif said != needed and not (names and _holds(said, names)):
+        what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
+        message = f"{what}; write `{draft.name}: {needed}`"
+        yield settings.say("recipes", draft.name, message=message, key=False)
+
+
+def _holds(folder: str, names: Sequence[str]) -> bool:
+    """Whether a folder other than the project's own holds all the files."""
+    parts = PurePosixPath(folder).parts
+    return bool(parts) and all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
+
+
+def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
+    """Recipes and runs of params.yaml name each other and files that are there."""
+    for name in settings.recipes:
+        if name not in files:
+            yield settings.say("recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}")
+    for name, run in settings.runs.items():
+        if run.recipe not in settings.tree.keys("recipes"):
+            message = f"the recipe {run.recipe!r} is not in `recipes`; {allowed(run.recipe, settings.recipes)}"
+            yield settings.say("runs", name, "recipe", message=message, key=False)
+        if name != f"{run.recipe}-{run.arm}":
+            message = f"a run is named after its recipe and arm: write `{run.recipe}-{run.arm}`"
+            yield settings.say("runs", name, message=message)
+
+
+def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
+    """Recipes that `dvc repro` leaves alone, with the lines that would build them."""
+    for draft in drafts:
+        if draft.name not in settings.recipes and not draft.problems:
+            yield Mark(draft.file, 0, 0).problem(
+                f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"
+            )
+
+
+def lines(draft: Draft) -> str:
+    """What params.yaml needs for a recipe to be built, in one line."""
+    runs = [f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}" for arm in draft.tree.keys("mix", "arms")]
+    recipe = f"{draft.name}: {rules.outside(draft) or 'the folder that holds its files'}"
+    return f"under recipes `{recipe}`, under runs `{'`, `'.join(runs)}`"

@@ -1,0 +1,133 @@
+"""The plan of a recipe: for every artifact, all that decides its bytes and stands in no file that it reads.
+
+Each artifact has a key of its own, and its DVC stage depends on that key alone, so that one edit reruns what it
+concerns. A key holds the settings with defaults, prompts as the SHA-256 of their templates, the models and the task
+that are used, and `code`, the fingerprint of the stage and of its parts. A prompt's text never stands in a plan:
+dvc.lock repeats it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from lema.component import Kind, module_name
+from lema.plan.fingerprint import fingerprint
+from lema.plan.load import Loaded
+from lema.plan.yaml import reads_as_text
+from lema.prompt import digest
+from lema.recipe import Arm, Match, MixSpec, ModelSampler, Prompt, Recipe
+
+BASE = "base"
+LOCAL = "lema.models.transformers"
+
+
+def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
+    """Plain values: `recipe` and `description` for readers, then one key an artifact; `mix` has one key an arm."""
+    recipe = loaded.recipe
+    task = _module("tasks", recipe.questions.task)
+    sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
+    corrector = [recipe.corrections.model]
+
+    def key(artifact: str, *modules: str, **more: Any) -> dict[str, Any]:
+        code = fingerprint([f"lema.stages.{artifact}", *modules], root)
+        return {**plain(getattr(recipe, artifact)), **more, "code": code}
+
+    source, pretrain = recipe.source, recipe.base.pretrain
+    graded = {"task": recipe.questions.task}
+    mix_code = fingerprint(["lema.stages.mix"], root)
+    return {
+        "recipe": loaded.name,
+        "description": recipe.description or "",
+        "source": key("source", *([_module("tasks", source.generator)] if source.generator else [])),
+        "questions": key("questions", task),
+        "base": key("base", "lema.train.base", *([_module("tasks", pretrain.task)] if pretrain else [])),
+        "samples": key("samples", *_backends(recipe, sampled), models=_models(recipe, sampled)),
+        "grades": key("grades", task, **graded),
+        "corrections": key(
+            "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded
+        ),
+        "verdicts": key(
+            "verdicts", task, *(_module("filters", part.use) for part in recipe.verdicts.filters), **graded
+        ),
+        "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
+        "adapter": key("adapter", "lema.train.lora"),
+        "answers": key("answers", task, LOCAL, **graded),
+        "scores": key("scores"),
+        "report": key("report"),
+    }
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """A plan as YAML that YAML 1.1 and 1.2 read alike; equal plans make equal bytes."""
+    return yaml.dump(dict(plan), Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=10_000)
+
+
+def plain(value: Any) -> Any:
+    """Settings as plain values: prompts as digests, absent settings left out, tuples as lists."""
+    if isinstance(value, Prompt):
+        return digest(value)
+    if isinstance(value, BaseModel):
+        fields = ((field.alias or name, getattr(value, name)) for name, field in type(value).model_fields.items())
+        return {name: plain(child) for name, child in fields if child is not None}
+    if isinstance(value, Mapping):
+        return {key: plain(child) for key, child in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(child) for child in value]
+    return value
+
+
+def arm_settings(mix: MixSpec, name: str) -> dict[str, Any]:
+    """All that decides the rows of one arm: itself, the formats that it uses, and the arms that it is sized by."""
+    arm = mix.arms[name]
+    formats = {"cot": mix.cot, "correction": mix.correction}
+    used = [kind for kind, rows in (("cot", arm.cot), ("correction", arm.corrections)) if rows]
+    return {
+        **plain(arm),
+        "formats": {kind: digest(formats[kind]) for kind in used},
+        "matched": {other: plain(mix.arms[other]) for other in _matched(mix, arm) if other != name},
+        "seed": mix.seed,
+    }
+
+
+def _matched(mix: MixSpec, arm: Arm) -> list[str]:
+    """The arms that size an arm, and those that size them."""
+    found: list[str] = []
+    todo = [arm]
+    while todo:
+        one = todo.pop()
+        for rows in (one.cot, one.corrections):
+            other = rows.rows.match if rows and isinstance(rows.rows, Match) else None
+            if other in mix.arms and other not in found:
+                found.append(other)
+                todo.append(mix.arms[other])
+    return sorted(found)
+
+
+def _module(kind: Kind, name: str) -> str:
+    return module_name(kind, name)
+
+
+def _models(recipe: Recipe, names: Iterable[str]) -> dict[str, Any]:
+    return {name: plain(recipe.models[name]) for name in names if name in recipe.models}
+
+
+def _backends(recipe: Recipe, names: Iterable[str]) -> list[str]:
+    """The modules of the backends of models; the base is asked by the local backend."""
+    return [_module("models", recipe.models[name].backend) if name in recipe.models else LOCAL for name in names]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that some reader of YAML takes for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if reads_as_text(text) else '"')
+
+
+_Dumper.add_representer(str, _text)

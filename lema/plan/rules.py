@@ -1,0 +1,264 @@
+"""What must hold within one recipe beyond its shape: its parts exist, its names meet, its files are there."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lema import component
+from lema.errors import Problem, allowed
+from lema.plan.load import Draft
+from lema.plan.messages import salvage, say
+from lema.plan.yaml import Path_, Tree
+from lema.recipe import ImportSampler, Match, ModelSampler, Part
+from lema.tasks import Task
+
+BASE = "base"
+# What our own backends cannot do without.
+NEEDS: Mapping[str, tuple[str, ...]] = {"openai": ("name", "endpoint"), "transformers": ("name",)}
+FORMATS = (".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something wrong at a path of the recipe; `key` when it is the key that is meant, not the value."""
+
+    path: Path_
+    message: str
+    key: bool = False
+
+
+def problems(draft: Draft, root: Path) -> list[Problem]:
+    """Everything that is wrong within a recipe, prompts apart."""
+    rules: Iterable[Iterator[Found]] = (
+        *(tasks(draft), filters(draft), backends(draft), references(draft), arms(draft)),
+        *(counts(draft), hints(draft), files(draft, root)),
+    )
+    return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+
+
+def tasks(draft: Draft) -> Iterator[Found]:
+    """Tasks exist; generators generate, with options that they know."""
+    questions, source, base = (draft.sections[key] for key in ("questions", "source", "base"))
+    if questions:
+        yield from _task(("questions", "task"), questions.task, None)
+    if source and source.generator:
+        yield from _task(("source", "generator"), source.generator, source.options)
+        for split in ("train", "test"):
+            if split not in draft.tree.keys("source"):
+                yield Found(("source",), f"a generator never ends; say how many `{split}` records")
+    if base and base.pretrain:
+        yield from _task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
+
+
+def _task(path: Path_, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
+    """`options` are those of its generator, None where none is needed."""
+    try:
+        task = component.load("tasks", name)
+    except component.PartError as error:
+        yield Found(path, str(error))
+        return
+    if not isinstance(task, Task):
+        yield Found(path, f"{name} is not a lema.tasks.Task")
+    elif options is not None and task.generate is None:
+        yield Found(path, f"the task {name} has no generator; see `lema ls tasks`")
+    elif options is not None and task.generate is not None:
+        place = (*path[:-1], "options")
+        wrong = list(_options(place, task.generate, options))
+        yield from wrong or _refused(place, task.generate, options)
+
+
+def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
+    """A generator may refuse options when it is called, before it makes anything."""
+    try:
+        generate(**options)
+    except ValueError as error:
+        yield Found(path, str(error))
+
+
+def _options(path: Path_, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
+    for name, message in component.option_problems(part, options):
+        yield Found((*path, name), message, key=message.startswith("unknown"))
+
+
+def filters(draft: Draft) -> Iterator[Found]:
+    """Filters exist, with options that they know."""
+    for path, item in _items(draft, ("verdicts", "filters")):
+        if part := salvage(item, Part):
+            options = "options" if item.keys()[:1] == ("use",) else part.use
+            yield from _part("filters", path, part.use, part.options, (*path, options))
+
+
+def _items(draft: Draft, path: Path_) -> Iterator[tuple[Path_, Tree]]:
+    """The entries of a list as they stand in the file, each with its path."""
+    found = draft.tree.find(path)
+    items = found.value if found and isinstance(found.value, list) else []
+    yield from (((*path, at), item) for at, item in enumerate(items))
+
+
+def backends(draft: Draft) -> Iterator[Found]:
+    """Backends exist, with options that they know; models have what their backend needs."""
+    for name, model in (draft.sections["models"] or {}).items():
+        path = ("models", name)
+        if name == BASE:
+            yield Found(path, "`base` is the student itself; give this model another name", key=True)
+        yield from _part("models", (*path, "backend"), model.backend, model.options, (*path, "options"))
+        for need in NEEDS.get(model.backend, ()):
+            if getattr(model, need) is None:
+                yield Found(path, f"the backend {model.backend} needs `{need}`", key=True)
+
+
+def _part(
+    kind: component.Kind, path: Path_, name: str, options: Mapping[str, Any], options_path: Path_
+) -> Iterator[Found]:
+    try:
+        part = component.load(kind, name)
+    except component.PartError as error:
+        yield Found(path, str(error))
+        return
+    if not callable(part):
+        yield Found(path, f"{name} cannot be called")
+    else:
+        yield from _options(options_path, part, options)
+
+
+def references(draft: Draft) -> Iterator[Found]:
+    """Models and samplers that are named exist."""
+    models = {*draft.tree.keys("models"), BASE}
+    samplers = draft.tree.keys("samples", "samplers")
+    for path, name in asked_models(draft):
+        if name not in models:
+            yield Found(path, f"unknown model {name!r}; {allowed(name, models)}")
+    lists = [("corrections", "samplers")] + [
+        ("mix", "arms", arm, "cot", "samplers") for arm in draft.tree.keys("mix", "arms")
+    ]
+    for path, item in (found for where in lists for found in _items(draft, where)):
+        if isinstance(item.value, str) and item.value not in samplers:
+            yield Found(path, f"unknown sampler {item.value!r}; {allowed(item.value, samplers)}")
+
+
+def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
+    """The models that are asked, each with the place where the recipe says so."""
+    samples, corrections = draft.sections["samples"], draft.sections["corrections"]
+    for name, sampler in samples.samplers.items() if samples else ():
+        if isinstance(sampler, ModelSampler):
+            yield ("samples", "samplers", name, "model"), sampler.model
+    if corrections:
+        yield ("corrections", "model"), corrections.model
+
+
+def arms(draft: Draft) -> Iterator[Found]:
+    """Arms have names of their own, take something, and are sized by arms that exist, never in a circle."""
+    mix = draft.sections["mix"]
+    names = draft.tree.keys("mix", "arms")
+    if BASE in names:
+        yield Found(
+            ("mix", "arms", BASE), "`base` is the model before fine-tuning; give this arm another name", key=True
+        )
+    matches: dict[str, list[str]] = {}
+    for name, arm in mix.arms.items() if mix else ():
+        path = ("mix", "arms", name)
+        for kind, rows in (("cot", arm.cot), ("corrections", arm.corrections)):
+            if rows and isinstance(rows.rows, Match):
+                matches.setdefault(name, []).append(rows.rows.match)
+                if rows.rows.match not in names:
+                    others = [other for other in names if other != name]
+                    message = f"unknown arm {rows.rows.match!r}; {allowed(rows.rows.match, others)}"
+                    yield Found((*path, kind, "rows", "match"), message)
+        if arm.cot and not arm.cot.rationales and not arm.cot.samplers:
+            yield Found((*path, "cot"), "takes nothing: `rationales` is false and `samplers` is empty", key=True)
+        if len(matches.get(name, ())) == 2:
+            yield Found(path, "only one of cot and corrections can be sized by `match`", key=True)
+    for circle in _circles(matches):
+        yield Found(("mix", "arms", circle[0]), f"is sized by itself: {' -> '.join(circle)}", key=True)
+
+
+def _circles(matches: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Each circle once, from its first name in the alphabet."""
+
+    def walk(trail: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for other in matches.get(trail[-1], ()):
+            if other == trail[0]:
+                yield (*trail, other)
+            elif other not in trail and other > trail[0]:
+                yield from walk((*trail, other))
+
+    for name in sorted(matches):
+        yield from dict.fromkeys(walk((name,)))
+
+
+def counts(draft: Draft) -> Iterator[Found]:
+    """There are questions, and no more than the source has records."""
+    source, questions = draft.sections["source"], draft.sections["questions"]
+    for split in ("train", "test"):
+        there = getattr(source, split, None)
+        asked = getattr(questions, split, None)
+        if there is not None and asked is not None and asked > there:
+            yield Found(("questions", split), f"{asked} questions, but `source.{split}` keeps {there} records")
+        for section, value in (("source", there), ("questions", asked)):
+            if value == 0:
+                purpose = "to learn from" if split == "train" else "to compare the arms on"
+                yield Found((section, split), f"needs at least 1: there would be nothing {purpose}")
+    if source and source.test_from == "train" and source.test is None:
+        yield Found(("source",), "with `test_from: train`, say how many `test` records to take")
+    if source and source.file and source.test_from == "test" and "{split}" not in source.file:
+        message = "one file has no test split: write {split} for train and test in its name, or say `test_from: train`"
+        yield Found(("source", "file"), message)
+
+
+def hints(draft: Draft) -> Iterator[Found]:
+    """The programmatic corrector works from the gold rationale."""
+    corrections, models = draft.sections["corrections"], draft.sections["models"] or {}
+    model = models.get(corrections.model) if corrections else None
+    if model and model.backend == "reference" and corrections.hint != "rationale":
+        message = "the reference corrector compares a path with the gold rationale: say `hint: rationale`"
+        yield Found(("corrections", "hint"), message)
+
+
+def files(draft: Draft, root: Path) -> Iterator[Found]:
+    """Files outside the recipe are there, unless another recipe makes them."""
+    for path, name, folder in outside_files(draft):
+        if PurePosixPath(name).is_absolute():
+            yield Found(path, f"{name} is an absolute path; write it relative to the project's folder")
+        elif not folder and PurePosixPath(name).suffix not in FORMATS:
+            yield Found(path, f"{name} needs one of the endings {', '.join(FORMATS)}")
+        elif not _made(name) and not ((root / name).is_dir() if folder else (root / name).is_file()):
+            yield Found(path, f"there is no {'folder' if folder else 'file'} {name}")
+
+
+def _made(name: str) -> bool:
+    """Whether a file is an artifact, which may not be made yet: a round that builds on another recipe."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > 2 and parts[0] == "data" and parts[1] != "sources"
+
+
+def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
+    """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
+    source, samples, base = (draft.sections[key] for key in ("source", "samples", "base"))
+    if source and source.file:
+        splits = ("train",) if source.test_from == "train" else ("train", "test")
+        for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
+            yield ("source", "file"), name, False
+    for name, sampler in samples.samplers.items() if samples else ():
+        if isinstance(sampler, ImportSampler):
+            yield ("samples", "samplers", name, "import", "file"), sampler.import_.file, False
+    if base and base.folder:
+        yield ("base", "folder"), base.folder, True
+
+
+def outside(draft: Draft) -> str:
+    """What params.yaml says that a recipe reads: the file or folder outside it that holds all it reads, or
+    constraints.txt when it reads none; empty when nothing but the project's folder holds them all."""
+    names = list(dict.fromkeys(name for _, name, _ in outside_files(draft)))
+    if not names:
+        return "constraints.txt"
+    if len(names) == 1:
+        return names[0]
+    parts = [PurePosixPath(name).parts for name in names]
+    common = []
+    for level in zip(*parts, strict=False):
+        if any(one != other for one, other in pairwise(level)):
+            break
+        common.append(level[0])
+    return "/".join(common)

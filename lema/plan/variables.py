@@ -1,0 +1,106 @@
+"""Which variables each prompt of a recipe may use, and whether it keeps to them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lema import prompt as prompts
+from lema.errors import Problem, allowed
+from lema.plan.load import Draft
+from lema.plan.messages import dotted
+from lema.plan.yaml import Path_, Tree
+from lema.prompt import PromptError, Turn
+from lema.recipe import ModelSampler, Prompt
+
+COT = frozenset({"question", "steps", "answer"})
+PATH = frozenset({"question", "path", "steps"})
+CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "answer"}
+HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A prompt and what it is given: `asked` in the system's and user's turns, `answered` in the assistant's, None
+    when the assistant's turn only serves demonstrations."""
+
+    path: Path_
+    prompt: Prompt
+    asked: frozenset[str]
+    answered: frozenset[str] | None = None
+
+
+def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Iterator[Use]:
+    """Every prompt of a recipe. The input of a training example never sees its answer. `hints` are what the
+    corrector is shown when the recipe's own word on that cannot be read."""
+    samples, corrections, mix, answers, base = (
+        sections[key] for key in ("samples", "corrections", "mix", "answers", "base")
+    )
+    question = frozenset({"question"})
+    for name, sampler in samples.samplers.items() if samples else ():
+        if isinstance(sampler, ModelSampler):
+            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, question)
+    if corrections:
+        shown = HINTS[corrections.hint] if hints is None else hints
+        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown)
+    if mix:
+        yield Use(("mix", "cot"), mix.cot, question, COT)
+        yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION)
+    if answers:
+        yield Use(("answers", "prompt"), answers.prompt, question)
+    if base and base.pretrain:
+        yield Use(("base", "pretrain", "format"), base.pretrain.format, question, COT)
+
+
+def problems(draft: Draft) -> list[Problem]:
+    """Everything that is wrong with the prompts of a recipe."""
+    hint = draft.tree.find(("corrections", "hint"))
+    unreadable = hint is not None and hint.value not in HINTS
+    found = uses(draft.sections, HINTS["rationale"] if unreadable else None)
+    return [problem for use in found for problem in _wrong(use, draft.tree)]
+
+
+def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:
+    # A prompt that could not be read has been reported, and stands empty in the tree.
+    if not use.prompt.user and tree.find((*use.path, "user")):
+        return
+    for turn in prompts.TURNS:
+        if getattr(use.prompt, turn) is None:
+            if turn == "assistant" and use.answered is not None:
+                yield _say(use, tree, turn, "needs an `assistant` template: what the model learns to write")
+            continue
+        try:
+            names = prompts.variables(use.prompt, turn)
+        except PromptError as error:
+            yield _say(use, tree, turn, error.message, error.line)
+            continue
+        may = use.answered if turn == "assistant" else use.asked
+        for name in sorted(names - may) if may is not None else ():
+            message = f"unknown variable {name!r}; {allowed(name, may or ())}"
+            if use.path[0] == "corrections" and name in HINTS["rationale"]:
+                message += f" (`{name}` is given with `hint: {'answer' if name == 'gold' else 'rationale'}`)"
+            yield _say(use, tree, turn, message, prompts.line_of(getattr(use.prompt, turn), name))
+    yield from _demonstrations(use, tree)
+
+
+def _demonstrations(use: Use, tree: Tree) -> Iterator[Problem]:
+    try:
+        needed = prompts.variables(use.prompt, "user", "assistant")
+    except PromptError:
+        return
+    for at, demonstration in enumerate(use.prompt.demonstrations):
+        for name in sorted(needed - demonstration.keys()):
+            path = (*use.path, "demonstrations", at)
+            found = tree.find(path)
+            if found:
+                message = f"lacks the variable {name!r}; {allowed(name, demonstration)}"
+                yield found.mark.problem(f"{dotted(path)}: {message}")
+
+
+def _say(use: Use, tree: Tree, turn: Turn, message: str, line: int = 0) -> Problem:
+    """A problem in a template, at its line in the file where the text is a block."""
+    path = (*use.path, turn)
+    found = tree.find(path)
+    if found is None:
+        whole = tree.find(use.path)
+        return (whole.mark if whole else tree.mark).problem(f"{dotted(use.path)}: {message}")
+    return found.mark.problem(f"{dotted(path)}: {message}", line)

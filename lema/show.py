@@ -1,0 +1,219 @@
+"""Rows as a person reads them: `lema show`, and the list of parts: `lema ls`."""
+
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from typer import style
+
+from lema import component
+from lema.errors import LemaError, allowed
+from lema.rows import Answer, Example, Question, Record, Sample
+from lema.stages._report_examples import correction as view
+from lema.steps import split
+
+_KINDS: Mapping[str, component.Kind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
+# Artifact -> field of its rows -> the artifact whose row of that id belongs to it.
+_JOINS: Mapping[str, Mapping[str, str]] = {
+    "samples": {"question_id": "questions", "id": "grades"},
+    "grades": {"question_id": "questions", "id": "samples"},
+    "corrections": {"id": "verdicts", "sample_id": "samples", "question_id": "questions"},
+    "verdicts": {"id": "corrections", "sample_id": "samples", "question_id": "questions"},
+    "mix": {"question_id": "questions"},
+    "answers": {"question_id": "questions"},
+}
+_LABEL = 13
+
+# The parts of one row: (label, text) and, for steps, (label, [(number, text, mark)]).
+Part = tuple[str, "str | list[tuple[int, str, str]]"]
+Joined = Mapping[str, Any]
+
+
+class ShowError(LemaError):
+    """An artifact, field or part that does not exist."""
+
+    exit_code = 2
+
+
+def show(
+    artifact: str, tables: Mapping[str, Sequence[Any]], *, n: int = 3, where: Sequence[str] = (), width: int = 100
+) -> str:
+    """The first `n` rows of an artifact of which every `field=value` of `where` is true, and how many there are.
+
+    `tables` holds the recipe's artifacts that exist; rows are shown with what belongs to them. A field is one of the
+    row's own or of a row that belongs to it, so `accepted=false` works for corrections; `samples.model=...` says
+    whose. Raises ShowError for an artifact that is not there and for unknown fields, with the nearest name.
+    """
+    if artifact not in tables:
+        raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, tables)}")
+    joined = [name for name in _JOINS.get(artifact, {}).values() if name in tables]
+    indexes = {name: {row.id: row for row in tables[name]} for name in joined}
+    rows = [_joined(artifact, row, indexes) for row in tables[artifact]]
+    wanted = [_condition(text, artifact, rows) for text in where]
+    found = [row for row in rows if all(holds(row) for holds in wanted)]
+    shown = [_render(*_DRAW[artifact](row[artifact], row), width=width) for row in found[:n]]
+    place = f" where {' and '.join(where)}" if where else ""
+    return "\n\n".join([*shown, style(f"{len(shown)} of {len(found):,} rows of {artifact}{place}", dim=True)])
+
+
+def parts(kind: str, root: Path) -> str:
+    """The parts that a recipe can name, with what each is for: tasks, filters, backends or prompts; all for ""."""
+    kinds = [*_KINDS, "prompts"]
+    if kind and kind not in kinds:
+        raise ShowError(f"unknown kind of part {kind!r}; {allowed(kind, kinds)}")
+    return "\n\n".join(_listing(name, root) for name in ([kind] if kind else kinds))
+
+
+def _listing(kind: str, root: Path) -> str:
+    if kind == "prompts":
+        folder = root / "recipes/prompts"
+        files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
+        entries = {file.relative_to(folder).with_suffix("").as_posix(): _first_comment(file) for file in files}
+    else:
+        entries = {name: component.summary(_KINDS[kind], name) for name in component.names(_KINDS[kind])}
+    column = max([len(name) for name in entries], default=0)
+    lines = [f"  {name:<{column}}  {style(about, dim=True)}".rstrip() for name, about in entries.items()]
+    return "\n".join([style(kind, bold=True), *(lines or ["  none"])])
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") and "yaml-language-server" not in first else ""
+
+
+def _joined(artifact: str, row: Any, indexes: Mapping[str, Mapping[str, Any]]) -> Joined:
+    """A row and what belongs to it, by artifact; None where that is missing."""
+    joins = _JOINS.get(artifact, {})
+    others = {name: indexes.get(name, {}).get(getattr(row, field)) for field, name in joins.items()}
+    return {artifact: row, **others}
+
+
+def _condition(text: str, artifact: str, rows: Sequence[Joined]) -> Callable[[Joined], bool]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ShowError(f"--where {text!r} is not of the form field=value")
+    known: dict[str, tuple[str, str]] = {}
+    for table in [artifact, *_JOINS.get(artifact, {}).values()]:
+        one = next((row[table] for row in rows if row.get(table) is not None), None)
+        for label in [field.name for field in fields(one)] if one is not None else []:
+            known.setdefault(label, (table, label))
+            known[f"{table}.{label}"] = (table, label)
+    if name.strip() not in known:
+        if not rows:
+            return lambda _: False
+        bare = [one for one in known if "." not in one]
+        raise ShowError(f"rows of {artifact} have no field {name.strip()!r}; {allowed(name.strip(), bare)}")
+    owner, own = known[name.strip()]
+    return lambda row: _said(getattr(row[owner], own, None)) == value.strip().casefold()
+
+
+def _said(value: Any) -> str:
+    """A value as a user writes it: true, false, none, numbers and texts."""
+    return str(value).casefold()
+
+
+def _render(title: str, tags: Sequence[str], content: Sequence[Part], *, width: int) -> str:
+    lines = [" · ".join([style(title, bold=True), *(_tag(tag) for tag in tags if tag)])]
+    for label, text in content:
+        if isinstance(text, str):
+            lines += _labelled(label, "", text, width)
+            continue
+        for place, (number, step, mark) in enumerate(text):
+            sign = {"wrong": "✗", "new": "+"}.get(mark, " ")
+            colour = {"wrong": "red", "new": "green"}.get(mark)
+            block = _labelled(label if place == 0 else "", f"{sign} {number:>2}  ", step, width)
+            lines += [line[:_LABEL] + style(line[_LABEL:], fg=colour) for line in block] if colour else block
+    return "\n".join(lines)
+
+
+def _tag(tag: str) -> str:
+    colours = {"accepted": "green", "correct": "green", "dropped": "red", "incorrect": "red"}
+    return style(tag, fg=colours[tag]) if tag in colours else tag
+
+
+def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
+    """Paragraphs beside a label, later lines indented alike."""
+    room = max(20, width - _LABEL - len(lead))
+    lines = [line for paragraph in text.splitlines() or [""] for line in textwrap.wrap(paragraph, room) or [""]]
+    first = f"{label:<{_LABEL}}{lead}"
+    return [f"{first if place == 0 else ' ' * len(first)}{line}".rstrip() for place, line in enumerate(lines)]
+
+
+def _steps(text: str | None) -> list[tuple[int, str, str]]:
+    return [(place, step, "") for place, step in enumerate(split(text or ""), 1)]
+
+
+def _question(question: Question | None) -> Iterator[Part]:
+    if question is not None:
+        yield "Question", question.text
+        yield "Gold", question.gold
+
+
+def _draw_record(row: Record, _: Joined) -> tuple[str, list[str], list[Part]]:
+    record = json.loads(row.record)
+    pairs = record.items() if isinstance(record, dict) else [("record", record)]
+    return row.id, [row.split], [(str(key), text if isinstance(text, str) else json.dumps(text)) for key, text in pairs]
+
+
+def _draw_question(row: Question, _: Joined) -> tuple[str, list[str], list[Part]]:
+    rationale: list[Part] = [("Rationale", _steps(row.rationale))] if row.rationale else []
+    return row.id, [row.split], [*_question(row), *rationale]
+
+
+def _draw_sample(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    sample: Sample | None = joined["samples"]
+    grade = joined["grades"]
+    name = sample.id if sample else grade.id
+    tags = [grade.outcome, f"answer {grade.answer}" if grade.answer is not None else "no answer"] if grade else []
+    content = list(_question(joined["questions"]))
+    if sample is not None:
+        content += [("Error", sample.error)] if sample.error else [("Path", _steps(sample.text))]
+    return name, tags, content
+
+
+def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    row, verdict, question, sample = (joined[name] for name in ("corrections", "verdicts", "questions", "samples"))
+    if row is None:
+        return verdict.id, [], [*_question(question), *((drop.filter, drop.reason) for drop in verdict.drops)]
+    verdict_tag = "" if verdict is None else "accepted" if verdict.accepted else "dropped"
+    tags, content = [row.error_type or "", verdict_tag], list(_question(question))
+    if row.status != "parsed" or question is None or sample is None:
+        path: list[Part] = [("Wrong path", _steps(sample.text))] if sample else []
+        content += [*path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
+    else:
+        content += _correction(view(question, sample, row, verdict))
+    content += [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
+    return row.id, tags, content
+
+
+def _correction(seen: Mapping[str, Any]) -> Iterator[Part]:
+    yield "Wrong path", seen["path"]
+    yield "Explanation", seen["explanation"]
+    if seen["kept"]:
+        yield "Correction", f"(steps 1 to {seen['kept']} as before)" if seen["kept"] > 1 else "(step 1 as before)"
+    yield "" if seen["kept"] else "Correction", seen["solution"]
+
+
+def _draw_example(row: Example, _: Joined) -> tuple[str, list[str], list[Part]]:
+    turns: list[Part] = [(message.role.capitalize(), message.content) for message in row.prompt]
+    return row.id, [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
+
+
+def _draw_answer(row: Answer, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    text: Part = ("Error", row.error) if row.error else ("Answer", row.text)
+    return row.id, [row.outcome], [*_question(joined["questions"]), text]
+
+
+_DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] = {
+    "source": _draw_record,
+    "questions": _draw_question,
+    "samples": _draw_sample,
+    "grades": _draw_sample,
+    "corrections": _draw_correction,
+    "verdicts": _draw_correction,
+    "mix": _draw_example,
+    "answers": _draw_answer,
+}

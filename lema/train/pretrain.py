@@ -1,0 +1,129 @@
+"""A tiny student trained from scratch: Llama-shaped, a few million parameters, generated problems, minutes on a laptop.
+
+Its mistakes are those of a model that half understands: slips of arithmetic in sensible steps.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lema import component
+from lema.prompt import render, reply
+from lema.recipe import PretrainSpec
+from lema.steps import split
+from lema.train import Progress, silent
+from lema.train.lora import IGNORED, _Pad
+
+# Problems that the tokenizer is learnt from.
+TOKENIZER_TEXTS = 2000
+END, PAD = "<end>", "<pad>"
+
+
+def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
+    """Train a student and save it and its tokenizer into an existing folder. The loss is on the whole text: a model
+    that starts from nothing has to learn the language of the questions too."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    set_seed(spec.seed)
+    texts = _texts(spec)
+    first = list(itertools.islice(texts, TOKENIZER_TEXTS))
+    tokenizer = _tokenizer([prompt + text for prompt, text in first], spec)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=spec.width,
+            intermediate_size=spec.width * 4,
+            num_hidden_layers=spec.layers,
+            num_attention_heads=spec.heads,
+            max_position_embeddings=spec.context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    warm = max(1, spec.steps // 20)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=warm),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, spec.steps - warm), spec.lr * 0.05),
+        ],
+        [warm],
+    )
+    pad = _Pad(tokenizer.pad_token_id)
+    endless = _batches(itertools.chain(first, texts), tokenizer, spec)
+    for step, batch in enumerate(itertools.islice(endless, spec.steps), start=1):
+        loss = model(**{name: value.to(device) for name, value in pad(batch).items()}).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        log(step, spec.steps, f"loss {loss.item():.3f}" if step % 10 == 0 or step == spec.steps else "")
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _texts(spec: PretrainSpec) -> Iterator[tuple[str, str]]:
+    """Prompts and solutions of training problems, without end: test questions are never among them."""
+    task = component.load("tasks", spec.task)
+    for part, record in task.generate(**spec.options):
+        if part == "train":
+            reading = task.read(record)
+            steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]
+            variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
+            messages = render(spec.format, variables)
+            yield "\n\n".join(message.content for message in messages), reply(spec.format, variables)
+
+
+def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
+    """Byte-level BPE whose digits are tokens of their own: arithmetic is then done digit by digit."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=spec.vocabulary, special_tokens=[PAD, END], initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=spec.context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _batches(texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpec) -> Iterator[list[dict[str, list[int]]]]:
+    """Batches of problems of similar length, in an order drawn by seed; those longer than the context are left out."""
+    chance = random.Random(spec.seed)
+    while True:
+        pool = []
+        for prompt, text in itertools.islice(texts, spec.batch * 16):
+            ids = [*tokenizer(prompt)["input_ids"], *tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            if len(ids) <= spec.context:
+                pool.append({"input_ids": ids, "labels": list(ids)})
+        if len(pool) < spec.batch:
+            return
+        pool.sort(key=lambda row: len(row["input_ids"]))
+        batches = [pool[at : at + spec.batch] for at in range(0, len(pool) - spec.batch + 1, spec.batch)]
+        chance.shuffle(batches)
+        yield from batches
+
+
+__all__ = ["IGNORED", "pretrain"]

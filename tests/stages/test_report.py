@@ -1,0 +1,208 @@
+import copy
+import html
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from lema.recipe import ReportSpec
+from lema.stages import _report_charts as charts
+from lema.stages._report_data import settings
+from lema.stages._report_words import points, probability
+from lema.stages.report import Report, report
+from tests.stages.world import world
+
+WORLD = world()
+SPEC = ReportSpec()
+VOID = {"meta", "line", "circle", "rect", "polyline", "br"}
+
+
+def made(spec: ReportSpec = SPEC, **changes: Any) -> Report:
+    return report(**{**WORLD, **changes}, spec=spec)
+
+
+class Balance(HTMLParser):
+    """Checks that every tag is closed in order, and collects the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+
+def read(page: str) -> str:
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    return " ".join(" ".join(parser.text).split())
+
+
+def pair(**figures: Any) -> dict[str, Any]:
+    """The scores of the world with the pair lema - cot-more, the leading one, given other figures."""
+    scores = copy.deepcopy(WORLD["scores"])
+    mirrored = {"difference": -figures["difference"], "low": -figures["high"], "high": -figures["low"]}
+    scores["pairs"]["cot-more-minus-lema"] |= figures | mirrored
+    return scores
+
+
+def test_the_page_is_whole_and_asks_for_nothing() -> None:
+    page = made().html
+    text = read(page)
+    assert not re.search(r"https?:|src=|href=|<script|<link|@import|url\(", page)
+    assert "prefers-color-scheme: dark" in page
+    for section in ("Arms side by side", "Corrections dropped", "Kinds of mistakes", "Training", "Settings"):
+        assert section in text
+    assert "None" not in text
+    assert "nan" not in text.split()
+
+
+def test_equal_rows_give_equal_bytes() -> None:
+    assert made() == made() == report(**world(), spec=SPEC)
+
+
+def test_counts_are_those_of_the_rows() -> None:
+    text, markdown = read(made().html), made().markdown
+    incorrect = sum(row.outcome == "incorrect" for row in WORLD["grades"])
+    accepted = sum(row.accepted for row in WORLD["verdicts"])
+    judged = len(WORLD["verdicts"])
+    assert f"| graded incorrect | {incorrect} | {100 * incorrect / len(WORLD['samples']):.0f}% |" in markdown
+    for said in (text, markdown):
+        assert f"The filters accepted {accepted} of {judged} corrections." in said
+    kinds = [example.kind for example in WORLD["mix"]["lema"]]
+    assert f"{kinds.count('cot')} CoT, {kinds.count('correction')} corrections" in text
+    for arm, score in WORLD["scores"]["models"].items():
+        assert re.search(rf"\| {arm} \|.*\| {score['correct']} \| {score['accuracy'] * 100:.1f}% \|", markdown)
+
+
+def test_the_drop_matrix_counts_pairs_of_filters() -> None:
+    drops = [{drop.filter for drop in row.drops} for row in WORLD["verdicts"]]
+    both = sum({"answer_matches", "max_tokens"} <= names for names in drops)
+    assert 0 < both < sum("answer_matches" in names for names in drops)
+    row = re.search(r"^\| answer\\_matches \|(.*)\|", made().markdown, re.MULTILINE)
+    assert row is not None
+    assert row[1].split("|")[-1].strip() == str(both)
+    assert re.search(r"\| changed \| 0 \| 0 \| 0 \|", made().markdown)
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"difference": 0.1, "low": 0.03, "high": 0.17, "p": 0.004}, "helped: 10.0 points more than cot-more"),
+        ({"difference": -0.1, "low": -0.17, "high": -0.03, "p": 0.004}, "hurt: 10.0 points less than cot-more"),
+        ({"difference": 0.1, "low": -0.03, "high": 0.2, "p": 0.2}, "No clear difference"),
+        ({"difference": 0.1, "low": -0.1, "high": 0.2, "p": 0.2, "detectable": 0.138}, "of about 13.8 points"),
+        ({"difference": 0.0, "low": -0.1, "high": 0.1, "p": 1.0}, "answer equally many of 80 test questions"),
+        ({"difference": 0.1, "low": -0.5, "high": 0.5, "p": 1.0, "detectable": 1.0}, "cannot tell any"),
+    ],
+)  # fmt: skip
+def test_the_headline_says_what_was_seen_and_no_more(figures: dict[str, Any], says: str) -> None:
+    both = made(scores=pair(**figures))
+    assert says in read(both.html)
+    assert says in both.markdown
+
+
+def test_a_difference_in_rows_is_said() -> None:
+    sizes = {arm: len(rows) for arm, rows in WORLD["mix"].items()}
+    assert f"lema learnt from {sizes['lema'] - sizes['cot-more']} more rows than cot-more" in made().markdown
+    even = {**WORLD["mix"], "cot-more": WORLD["mix"]["cot"][:1] * sizes["lema"]}
+    assert "Both learnt from equally many rows." in made(mix=even).markdown
+
+
+def test_without_corrections_nothing_is_claimed() -> None:
+    small = world(arms={"base": 0.5, "cot": 0.6})
+    assert "No arm learnt from corrections" in read(report(**small, spec=SPEC).html)
+    only = world(arms={"base": 0.5, "lema": 0.6})
+    assert "lema is compared with the base" in report(**only, spec=SPEC).markdown
+
+
+def test_nothing_in_a_row_becomes_markup() -> None:
+    evil = '</p><script>alert("1")</script><img src=x onerror=y> | **bold** `code` \n\n# head'
+    questions = [replace(row, text=evil) for row in WORLD["questions"]]
+    corrections = [replace(row, explanation=evil, error_type=evil, model=evil) for row in WORLD["corrections"]]
+    samples = [replace(row, text=f"{evil}\nThe answer is 1.") for row in WORLD["samples"]]
+    answers = [replace(row, text=evil) for row in WORLD["answers"]]
+    drops = [replace(row, reason=row.reason and evil) for row in WORLD["verdicts"]]
+    plan = {**WORLD["plan"], "description": evil, evil: {evil: evil}}
+    adapters = {arm: {**figures, evil: evil} for arm, figures in WORLD["adapters"].items()}
+    both = made(
+        ReportSpec(title=evil), plan=plan, questions=questions, corrections=corrections, samples=samples,
+        answers=answers, verdicts=drops, adapters=adapters,
+    )  # fmt: skip
+    assert '<script>alert("1")</script>' in read(both.html)
+    assert "<script" not in both.html
+    assert "<img" not in both.html
+    assert not re.search(r"<(?!!)[a-z/]", both.markdown)
+    assert not re.search(r"(?<!\\)\*\*bold|(?<!\\)`code|^# head", both.markdown, re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", both.markdown, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_examples_are_spread_over_error_types_and_show_dropped_ones_too() -> None:
+    page = made(ReportSpec(examples=8)).html
+    shown = re.findall(r"<article>\n<h3>([A-Z][a-z ]+) <small>· <span class=\"(accepted|dropped)\"", page)
+    assert [verdict for _, verdict in shown] == ["accepted"] * 6 + ["dropped"] * 2
+    assert len({kind for kind, _ in shown[:4]}) == 4
+    assert page.count('<li value="1" class="wrong">') + page.count('class="wrong">') > 8
+    assert "Corrections to read" not in made(ReportSpec(examples=0)).html
+
+
+def test_a_step_is_marked_where_the_corrector_found_the_mistake() -> None:
+    accepted = {verdict.id: verdict for verdict in WORLD["verdicts"] if verdict.accepted}
+    row = next(row for row in WORLD["corrections"] if row.id in accepted and row.incorrect_step == 2)
+    one = [accepted[row.id]]
+    page = made(ReportSpec(examples=1), corrections=[row], verdicts=one).html
+    assert re.search(r'<li value="2" class="wrong">', page)
+    assert "step 1 as before" in page
+    assert html.escape(str(row.explanation)).replace("&#x27;", "&#39;") in page
+
+
+def test_little_data_is_no_trouble() -> None:
+    nothing: dict[str, Any] = {
+        "samples": [], "grades": [], "corrections": [], "verdicts": [], "adapters": {}, "plan": {},
+        "mix": {arm: [] for arm in WORLD["mix"]},
+    }  # fmt: skip
+    text = read(made(**nothing).html)
+    assert "No filter dropped any of the 0 corrections." in text
+    bare = {arm: {"curve": [{"step": 1, "loss": float("nan")}, {"step": 2}]} for arm in WORLD["adapters"]}
+    assert "polyline points" not in made(adapters=bare).html
+
+
+def test_settings_are_flat_and_long_texts_are_named_by_digest() -> None:
+    tree = {"a": {"b": {"c": 1.5}, "list": [1, 2], "many": [{"x": True}, {"x": None}]}, "alone": "x" * 200, "none": {}}
+    made = settings(tree)
+    assert made["a"] == [("b.c", "1.5"), ("list", "1, 2"), ("many.1.x", "yes"), ("many.2.x", "none")]
+    assert made["recipe"][0][1].startswith("a text of 200 characters, SHA-256 ")
+    assert made["recipe"][1] == ("none", "none")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.08, 0.62, [0.0, 0.2, 0.4, 0.6, 0.8]),
+        (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (-0.03, 0.02, [-0.03, -0.02, -0.01, 0.0, 0.01, 0.02]),
+        (0.0, 340, [0, 100, 200, 300, 400]),
+    ],
+)
+def test_axes_are_round_and_hold_what_they_show(low: float, high: float, ticks: list[float]) -> None:
+    assert charts.axis(low, high) == ticks
+    assert charts.place(ticks[-1], ticks) == "100.00"
+
+
+def test_figures_in_words() -> None:
+    assert [points(value, True) for value in (0.051, -0.051, 0.0, -0.0001)] == ["+5.1", "−5.1", "0.0", "0.0"]
+    assert [probability(p) for p in (0.0001, 0.0123, 0.5)] == ["< 0.001", "0.012", "0.50"]
