@@ -27,7 +27,7 @@ from lema.engine.progress import track
 from lema.engine.store import Store, packs_folder
 from lema.errors import LemaError, RecipeError, RunError, allowed
 from lema.models import Model
-from lema.plan import check, load_params, load_recipe, make_plan
+from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import BaseSpec, ModelSpec
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
 
@@ -101,7 +101,7 @@ def _write_plan(recipe: str) -> None:
         raise RecipeError(report.problems)
     plan = make_plan(load_recipe(path, root), root)
     with files.atomic(place("plan", recipe)) as out:
-        out.write_text(yaml.safe_dump(plan, sort_keys=True, allow_unicode=True), encoding="utf-8")
+        out.write_text(plan_text(plan), encoding="utf-8")
 
 
 class Kitchen:

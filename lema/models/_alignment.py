@@ -7,7 +7,7 @@ passes, and a right detour that the path never comes back from does not.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -18,10 +18,9 @@ Kind = Literal["slip", "computed", "repeated", "unknown", "stated", "extra", "fi
 
 _ANSWER = re.compile(r"\banswer\s+is\b|^\W*-?[\d.,/%]+\W*$", re.IGNORECASE)
 _WORDS = {
-    **{word: Fraction(value) for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )},
+    **dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+                "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+               map(Fraction, range(21)), strict=True)),
     **{"thirty": Fraction(30), "forty": Fraction(40), "fifty": Fraction(50), "sixty": Fraction(60)},
     **{"hundred": Fraction(100), "thousand": Fraction(1000), "dozen": Fraction(12), "couple": Fraction(2)},
     **{"twice": Fraction(2), "double": Fraction(2), "both": Fraction(2), "triple": Fraction(3)},
@@ -32,6 +31,7 @@ _COMMON = frozenset(Fraction(value) for value in (0, 1, 2, 7, 10, 12, 24, 30, 52
 _RANGE = re.compile(r"\d+\s?[-–:]\s?\d+")
 # A fraction that stands for itself: "1/3 of a barrel", not "12/4 = 3".
 _SHARE = re.compile(r"(?<![\d./ ])\s(\d+)/(\d+)(?![\d./])(?!\s*[=x*+\-/])")
+_FRACTION = re.compile(r"(?<![\d./])(\d+)/(\d+)(?![\d./])")
 _TIMES = re.compile(r"(?<=[\d)%])\s+x\s+(?=[\d($])")
 _FORMULA = re.compile(r"[^;=]+=[^;=]+")
 _DEEPEST = 4
@@ -66,10 +66,10 @@ def rationale(question: str, steps: Sequence[str], gold: Fraction) -> Rationale:
         steps = steps[:-1]
     found = tuple(tuple(equations(step)) for step in steps)
     sides = [side for line in found for equation in line for side in (equation.left, equation.right)]
-    given = frozenset(_figures(question))
-    results = frozenset(abs(value) for side in sides if (value := evaluate(side)) is not None) | {gold}
+    given = frozenset(figures(question))
+    results = frozenset(abs(value) for value in map(evaluate, sides) if value is not None) | {gold}
     parts = frozenset(value for side in sides for value in _parts(side))
-    mentioned = frozenset(value for step in steps for value in _figures(step))
+    mentioned = frozenset(value for step in steps for value in figures(step))
     # Numbers that only the rationale brings in ("3 hours are 180 minutes") are as good as computed.
     values = results | parts | (mentioned - given)
     return Rationale(tuple(steps), found, gold, given, results, values, mentioned)
@@ -90,10 +90,10 @@ def first_fault(path: Sequence[str], gold: Rationale) -> Fault | None:
         fault = _fault(at, body, lines, gold, seen, computed)
         if fault is not None:
             return _introduced(fault, body, lines)
-        seen |= set(_figures(step))
+        seen |= set(figures(step))
         for equation in lines[at]:
-            computed.setdefault(_result(equation), sorted(numbers(equation.left)))
-    return _ending(path, body, lines, gold, seen)
+            computed.setdefault(result(equation), sorted(numbers(equation.left)))
+    return _ending(path, body, lines, gold)
 
 
 def _fault(
@@ -106,40 +106,44 @@ def _fault(
 ) -> Fault | None:
     step = body[at]
     for equation in lines[at]:
-        value, operands = _result(equation), sorted(numbers(equation.left))
+        value, operands = result(equation), sorted(numbers(equation.left))
         if not holds(equation):
             return Fault(at, "slip", equation, value)
         if not _among(value, gold.values, step):
             if not _leads_back(at, value, body, lines, gold):
                 return Fault(at, "computed", equation, value)
-        elif value in computed and computed[value] != operands and _times(value, gold) < 2:
+        elif value in computed and computed[value] != operands and not _within(operands, gold):
             return Fault(at, "repeated", equation, value)
     if unsolved := _unsolved(step, gold.values | gold.given | seen):
         return Fault(at, "unknown", unsolved)
-    own = {abs(value) for equation in lines[at] for value in (*numbers(equation.text), _result(equation))}
+    own = {abs(value) for equation in lines[at] for value in (*numbers(equation.text), result(equation))}
     known = gold.values | gold.mentioned | gold.given | _COMMON | seen | own | set(_spoken(step))
-    for value in [*map(abs, numbers(_RANGE.sub(" ", step))), *_shares(step, gold)]:
-        if not _among(value, known, step):
+    for value in [*map(abs, numbers(_RANGE.sub(" ", step))), *_quotients(_SHARE.findall(step))]:
+        if not _among(value, known, step) and 1 - value not in known:
             return Fault(at, "stated", None, value)
     finished = gold.gold in seen and gold.results <= seen | {gold.gold}
-    if finished and lines[at] and _result(lines[at][-1]) not in seen:
-        return Fault(at, "extra", lines[at][-1], _result(lines[at][-1]))
+    if finished and lines[at] and result(lines[at][-1]) not in seen:
+        return Fault(at, "extra", lines[at][-1], result(lines[at][-1]))
     return None
 
 
 def _ending(
-    path: Sequence[str], body: Sequence[str], lines: Sequence[Sequence[Equation]], gold: Rationale, seen: set[Fraction]
+    path: Sequence[str], body: Sequence[str], lines: Sequence[Sequence[Equation]], gold: Rationale
 ) -> Fault | None:
-    """What is wrong when no step is: the answer was miscopied, or the path stops before the end."""
+    """What is wrong when no step is: the path goes on after the answer, miscopies it, or stops before it."""
     last = len(path) - 1
     answer = number(path[-1].rpartition("is")[2]) if len(path) > len(body) else None
     if answer == gold.gold or not path:
         return None
-    reached = _result(lines[-1][-1]) if lines and lines[-1] else None
-    if reached == gold.gold or (lines and gold.gold in seen and gold.gold in _figures(body[-1])):
+    working = [at for at, line in enumerate(lines) if line]
+    reached = [at for at in working if any(result(equation) == gold.gold for equation in lines[at])]
+    if reached and reached[-1] == working[-1]:
         return Fault(last, "final", None, answer)
-    # "Therefore Ann earned 124 in all" is a conclusion drawn too early, and the place of the mistake.
-    early = len(path) > len(body) > 0 and not lines[-1]
+    if reached:
+        further = next(at for at in working if at > reached[-1])
+        return Fault(further, "extra", lines[further][-1], result(lines[further][-1]))
+    # "So Ann earned 124 in all", or a sum of only some of the parts, is a conclusion drawn too early.
+    early = len(path) > len(body) > 0 and not (lines[-1] and result(lines[-1][-1]) in gold.results)
     return Fault(last - 1 if early else last, "missing", None, answer)
 
 
@@ -157,9 +161,9 @@ def _leads_back(
 ) -> bool:
     """Does right arithmetic lead from this value to a value of the rationale that was not there before?"""
     for later in range(at, len(lines)):
-        before = {figure for step in body[:later] for figure in _figures(step)}
+        before = {figure for step in body[:later] for figure in figures(step)}
         for equation in lines[later]:
-            own = _result(equation)
+            own = result(equation)
             if own == value or value not in map(abs, numbers(equation.left)) or not holds(equation):
                 continue
             if _among(own, gold.values - before, body[later]):
@@ -169,7 +173,7 @@ def _leads_back(
     return False
 
 
-def _unsolved(step: str, values: frozenset[Fraction] | set[Fraction]) -> Equation | None:
+def _unsolved(step: str, values: Set[Fraction]) -> Equation | None:
     """An equation in one unknown that no value of the problem solves."""
     masked = re.sub(r"[^\W\d_]{2,}", lambda word: ";" * len(word.group()), _TIMES.sub(" * ", step))
     for formula in _FORMULA.finditer(masked):
@@ -180,12 +184,12 @@ def _unsolved(step: str, values: frozenset[Fraction] | set[Fraction]) -> Equatio
         letter = letters.pop()
         pairs = [[evaluate(side.replace(letter, f"({value})")) for side in sides] for value in sorted(values)]
         known = [(left, right) for left, right in pairs if left is not None and right is not None]
-        if known and not any(abs(left - right) * 1000 <= max(1, abs(left)) for left, right in known):
+        if known and not any(abs(left - right) * 1000 <= max(Fraction(1), abs(left)) for left, right in known):
             return Equation(formula.group().strip(" .,"), sides[0], sides[1], formula.start(), formula.end())
     return None
 
 
-def _among(value: Fraction, values: frozenset[Fraction] | set[Fraction], text: str) -> bool:
+def _among(value: Fraction, values: Set[Fraction], text: str) -> bool:
     """Is the value there, but for rounding, and for cents and per cent where the text speaks of them?"""
     scales = (1, 100, Fraction(1, 100)) if "%" in text or "cent" in text else (1, 100) if value <= 1 else (1,)
     for scaled in (value * scale for scale in scales):
@@ -196,31 +200,39 @@ def _among(value: Fraction, values: frozenset[Fraction] | set[Fraction], text: s
     return False
 
 
-def _result(equation: Equation) -> Fraction:
+def result(equation: Equation) -> Fraction:
     return abs(evaluate(equation.right) or Fraction(0))
 
 
-def _times(value: Fraction, gold: Rationale) -> int:
-    return sum(_result(equation) == value for line in gold.equations for equation in line)
+def _within(operands: Sequence[Fraction], gold: Rationale) -> bool:
+    """Does one expression of the rationale hold all these operands?"""
+    return any(set(operands) <= set(numbers(equation.left)) for line in gold.equations for equation in line)
 
 
-def _figures(text: str) -> list[Fraction]:
-    return [abs(value) for value in numbers(text)] + list(_spoken(text))
+def figures(text: str) -> list[Fraction]:
+    """All numbers in a text, in digits, as fractions and in words."""
+    return [*(abs(value) for value in numbers(text)), *_quotients(_FRACTION.findall(text)), *_spoken(text)]
+
+
+def _quotients(pairs: Sequence[tuple[str, str]]) -> list[Fraction]:
+    values = (evaluate(f"{over}/{under}") for over, under in pairs)
+    return [value for value in values if value is not None]
 
 
 def _spoken(text: str) -> Iterator[Fraction]:
     return (_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _WORDS)
 
 
-def _shares(step: str, gold: Rationale) -> list[Fraction]:
-    shares = (evaluate(f"{over}/{under}") for over, under in _SHARE.findall(step))
-    written = " ".join(gold.steps)
-    return [share for share in shares if share is not None and f"{share.numerator}/{share.denominator}" not in written]
-
-
 def _parts(expression: str) -> list[Fraction]:
     """The values of the parts of an expression: of "3 + (30 + 58)" also 88."""
     tokens = re.findall(r"\d[\d.]*%?|\.\d+%?|\*\*|[-+*/^()]", expression)[:24]
-    spans = (tokens[start:end] for start in range(len(tokens)) for end in range(start + 3, len(tokens) + 1))
-    values = (evaluate(" ".join(span)) for span in spans)
+    values = []
+    for start in range(len(tokens)):
+        for end in range(start + 3, len(tokens) + 1):
+            before, span, after = tokens[start - 1 : start], tokens[start:end], tokens[end : end + 1]
+            loose = "+" in span or "-" in span
+            tight = before in (["/"], ["^"], ["**"]) or after in (["^"], ["**"])
+            if tight or (loose and (before in (["-"], ["*"]) or after in (["*"], ["/"]))):
+                continue
+            values.append(evaluate(" ".join(span)))
     return [abs(value) for value in values if value is not None]

@@ -28,6 +28,7 @@ from typing import Any, Literal, TypeVar
 
 from lema.errors import RunError, allowed
 from lema.models import Completion, Model, Request, Worker, cut
+from lema.models._text import plain
 from lema.recipe import Endpoint, Run
 from lema.rows import Finish
 
@@ -182,7 +183,7 @@ def body(request: Request, omit: frozenset[str], extra: Mapping[str, Any]) -> di
     if request.model.chat:
         said: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in messages]}
     else:
-        said = {"prompt": "\n\n".join(one.content for one in messages)}
+        said = {"prompt": plain(messages)}
     asked: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

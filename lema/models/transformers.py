@@ -1,12 +1,13 @@
 """`transformers`: a local model, answering in batches on a processor or a GPU."""
 
-import contextlib
 import hashlib
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from lema.models import Completion, Model, Request, cut, key
+from lema.models._text import plain
 from lema.recipe import Run
 
 
@@ -29,8 +30,6 @@ class _Local:
         self.torch, self.size, self.chat = torch, run.batch, model.chat
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cpu":
-            import os
-
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // run.workers))
         # float32 on processors: bfloat16 is slower there without matrix extensions.
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
@@ -72,7 +71,7 @@ class _Local:
             messages = [{"role": one.role, "content": one.content} for one in request.messages]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self.tokenizer(plain(request))["input_ids"])
+        return list(self.tokenizer(plain(request.messages))["input_ids"])
 
     def _answer(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Completion]:
         torch, tokenizer, sampling = self.torch, self.tokenizer, requests[0].sampling
@@ -82,7 +81,7 @@ class _Local:
         choices: dict[str, Any] = {"do_sample": False}
         if sampling.temperature > 0:
             choices["logits_processor"] = [_Draw(requests, width)]
-        with torch.inference_mode(), contextlib.ExitStack():
+        with torch.inference_mode():
             output = self.model.generate(
                 **padded,
                 **choices,
@@ -109,11 +108,6 @@ class _Local:
         if stopped:
             used = min(used, _tokens_until(self.tokenizer, tokens, request.sampling.stop))
         return Completion(text.strip(), finish, None, len(prompt), used)
-
-
-def plain(request: Request) -> str:
-    """The messages as one text, for models without a chat template."""
-    return "\n\n".join(message.content for message in request.messages)
 
 
 def _alike(request: Request) -> tuple[Any, ...]:

@@ -174,8 +174,8 @@ class _Files:
             elif base in above:
                 message = f"extends: {extends.value} extends this file in turn"
             elif not base.is_file():
-                others = (other.name for other in path.parent.glob("*.yaml") if other != path)
-                message = f"extends: there is no file {extends.value}; {allowed(extends.value, others)}"
+                others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
+                message = f"extends: there is no file {extends.value}; {allowed(base.stem, others)}"
         if message:
             self.problems.append(extends.mark.problem(message))
             self.broken = True

@@ -122,7 +122,7 @@ def _backends(recipe: Recipe, names: Iterable[str]) -> list[str]:
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that some reader of YAML takes for something else."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, *_: Any) -> bool:
         return True
 
 

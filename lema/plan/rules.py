@@ -47,7 +47,7 @@ def tasks(draft: Draft) -> Iterator[Found]:
         yield from _task(("source", "generator"), source.generator, source.options)
         for split in ("train", "test"):
             if split not in draft.tree.keys("source"):
-                yield Found(("source",), f"a generator never ends; say how many `{split}` records")
+                yield Found(("source",), f"a generator never ends; say how many `{split}` records", key=True)
     if base and base.pretrain:
         yield from _task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
 
@@ -201,7 +201,7 @@ def counts(draft: Draft) -> Iterator[Found]:
                 purpose = "to learn from" if split == "train" else "to compare the arms on"
                 yield Found((section, split), f"needs at least 1: there would be nothing {purpose}")
     if source and source.test_from == "train" and source.test is None:
-        yield Found(("source",), "with `test_from: train`, say how many `test` records to take")
+        yield Found(("source",), "with `test_from: train`, say how many `test` records to take", key=True)
     if source and source.file and source.test_from == "test" and "{split}" not in source.file:
         message = "one file has no test split: write {split} for train and test in its name, or say `test_from: train`"
         yield Found(("source", "file"), message)

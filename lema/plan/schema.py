@@ -63,7 +63,7 @@ def _definition(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
 
 def _loosen(made: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping of which every key may be absent or null."""
-    loose = {key: value for key, value in _untitled(made).items() if key != "required"}
+    loose = {key: value for key, value in _tidy(made).items() if key != "required"}
     if "properties" in loose:
         loose["properties"] = {name: _or_null(value) for name, value in loose["properties"].items()}
     return loose
@@ -73,18 +73,27 @@ def _or_null(value: dict[str, Any]) -> dict[str, Any]:
     null = {"type": "null"}
     if null in value.get("anyOf", ()):
         return value
-    about = {key: value[key] for key in ("description", "default") if key in value}
+    if isinstance(value.get("type"), str) and "const" not in value and "enum" not in value:
+        return {**value, "type": [value["type"], "null"]}
+    about: dict[str, Any] = {key: value[key] for key in ("description", "default") if key in value}
     return {**about, "anyOf": [{key: one for key, one in value.items() if key not in about}, null]}
 
 
-def _untitled(value: Any) -> Any:
-    """Without the titles that pydantic makes of names, and with doc comments on one line."""
+def _tidy(value: Any) -> Any:
+    """Without the titles that pydantic makes of names and defaults that say nothing; doc comments on one line; names
+    that fit no pattern refused; no telling apart of branches by what they require."""
     if isinstance(value, list):
-        return [_untitled(one) for one in value]
+        return [_tidy(one) for one in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: " ".join(one.split()) if key == "description" and isinstance(one, str) else _untitled(one)
-        for key, one in value.items()
-        if not (key == "title" and isinstance(one, str))
-    }
+    tidy = {("anyOf" if key == "oneOf" else key): _tidy(one) for key, one in value.items()}
+    if isinstance(tidy.get("title"), str):
+        del tidy["title"]
+    if isinstance(tidy.get("description"), str):
+        tidy["description"] = " ".join(tidy["description"].split())
+    if "default" in tidy and tidy["default"] in (None, {}, []):
+        del tidy["default"]
+    if "patternProperties" in tidy:
+        names = {pattern: _or_null(one) for pattern, one in tidy["patternProperties"].items()}
+        tidy |= {"patternProperties": names, "additionalProperties": False}
+    return tidy

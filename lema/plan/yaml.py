@@ -265,6 +265,7 @@ _ELEVEN = yaml.SafeLoader("")
 def reads_as_text(text: str) -> bool:
     """Whether a text without quotes is a text to every reader: to YAML 1.1 as well as to DVC."""
     try:
-        return _plain(text) is text and _ELEVEN.resolve(ScalarNode, text, (True, False)).endswith(":str")
+        resolved: str = _ELEVEN.resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        return _plain(text) is text and resolved.endswith(":str")
     except ValueError:
         return False

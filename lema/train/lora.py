@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
+from lema.models._text import plain
 from lema.recipe import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
@@ -120,7 +121,7 @@ def encode(example: Example, tokenizer: Any, chat: bool) -> dict[str, list[int]]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     else:
-        prompt = tokenizer("\n\n".join(one.content for one in example.prompt))["input_ids"]
+        prompt = tokenizer(plain(example.prompt))["input_ids"]
     completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return {"input_ids": [*prompt, *completion], "labels": [IGNORED] * len(prompt) + completion}
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lema import component
+from lema.models._text import plain
 from lema.prompt import render, reply
 from lema.recipe import PretrainSpec
 from lema.steps import split
 from lema.train import Progress, silent
-from lema.train.lora import IGNORED, _Pad
+from lema.train.lora import _Pad
 
 # Problems that the tokenizer is learnt from.
 TOKENIZER_TEXTS = 2000
@@ -82,8 +83,7 @@ def _texts(spec: PretrainSpec) -> Iterator[tuple[str, str]]:
             reading = task.read(record)
             steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]
             variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
-            messages = render(spec.format, variables)
-            yield "\n\n".join(message.content for message in messages), reply(spec.format, variables)
+            yield plain(render(spec.format, variables)), reply(spec.format, variables)
 
 
 def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
@@ -125,5 +125,3 @@ def _batches(texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpe
         chance.shuffle(batches)
         yield from batches
 
-
-__all__ = ["IGNORED", "pretrain"]

@@ -1,0 +1,456 @@
+"""`lema check` as a user meets it: one broken recipe of each kind, with the place and the words of its problem."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from lema.plan import check
+
+# What each recipe says beside `extends: good.yaml`, which is line 1, and what is said about it.
+BROKEN = {
+    "unknown key at the top": ("reprot: {}", ["2:1: unknown key 'reprot'; did you mean 'report'?"]),
+    "unknown key": (
+        "samples: {samplers: {student: {temprature: 1}}}",
+        ["2:32: samples.samplers.student: unknown key 'temprature'; did you mean 'temperature'? allowed: max_tokens,"],
+    ),
+    "wrong type": ("questions: {train: three}", ["2:20: questions.train: needs a whole number, got 'three'"]),
+    "fraction of a question": ("questions: {train: 1.5}", ["2:20: questions.train: needs a whole number, got 1.5"]),
+    "boolean for a number": ("adapter: {rank: true}", ["2:17: adapter.rank: needs a whole number, got true"]),
+    "1.1 boolean": ("base: {chat: yes}", ["2:14: base.chat: needs true or false, got 'yes'"]),
+    "text for a list": ("answers: {stop: x}", ["2:17: answers.stop: needs a list, each a text, got 'x'"]),
+    "number for a mapping": ("adapter: 3", ["2:10: adapter: needs a mapping, got 3"]),
+    "out of bounds": ("adapter: {lr: 0}", ["2:15: adapter.lr: needs more than 0, got 0"]),
+    "not a number": ("adapter: {lr: .nan}", ["2:15: adapter.lr: needs a finite number"]),
+    "missing key": ("adapter: {epochs: null}", ["2:1: adapter: needs exactly one of epochs, steps"]),
+    "missing mapping": ("answers: null", ["1:1: missing key 'answers'"]),
+    "missing key of a sampler": (
+        "samples: {samplers: {other: {model: base}}}",
+        ["2:22: samples.samplers.other: missing key 'prompt'"],
+    ),
+    "two origins": ("base: {hub: a/b}", ["2:1: base: needs exactly one of embedded, pretrain, hub, folder"]),
+    "unknown choice": (
+        "corrections: {hint: gold}",
+        ["2:21: corrections.hint: needs one of none, answer, rationale, got 'gold'"],
+    ),
+    "size of no kind": (
+        "mix: {arms: {cot: {cot: {rows: half}}}}",
+        ["2:32: mix.arms.cot.cot.rows: needs 'all' or a whole number or a mapping with fraction or a mapping with match"],
+    ),
+    "size out of bounds": (
+        "mix: {arms: {cot: {cot: {rows: {fraction: 2}}}}}",
+        ["2:43: mix.arms.cot.cot.rows.fraction: needs at most 1, got 2"],
+    ),
+    "empty arm": ("mix: {arms: {none: {}}}", ["2:14: mix.arms.none: needs cot, corrections or both"]),
+    "name with a space": (
+        "mix: {arms: {my arm: {cot: {}}}}",
+        ["2:14: mix.arms.my arm: the name 'my arm' may hold only letters, digits, _ and -"],
+    ),
+    "reserved arm": ("mix: {arms: {base: {cot: {}}}}", ["2:14: mix.arms.base: `base` is the model before"]),
+    "reserved model": ("models: {base: {backend: scripted}}", ["2:10: models.base: `base` is the student itself"]),
+    "arm that takes nothing": (
+        "mix: {arms: {cot: {cot: {rationales: false}}}}",
+        ["2:20: mix.arms.cot.cot: takes nothing: `rationales` is false and `samplers` is empty"],
+    ),
+    "unknown arm to match": (
+        "mix: {arms: {cot: {cot: {rows: {match: lima}}}}}",
+        ["2:40: mix.arms.cot.cot.rows.match: unknown arm 'lima'; did you mean 'lema'? allowed: lema"],
+    ),
+    "arms in a circle": (
+        "mix:\n  arms:\n    cot: {cot: {rows: {match: lema}}}\n    lema: {cot: {rows: {match: cot}}}",
+        ["4:5: mix.arms.cot: is sized by itself: cot -> lema -> cot"],
+    ),
+    "unknown task": (
+        "questions: {task: word_problem}",
+        ["2:19: questions.task: unknown task 'word_problem'; did you mean 'word_problems'? allowed: "],
+    ),
+    "task from nowhere": (
+        "questions: {task: 'nowhere.at_all:task'}",
+        ["2:19: questions.task: task 'nowhere.at_all:task': there is no module 'nowhere'"],
+    ),
+    "task from the standard library": (
+        "questions: {task: 'subprocess:run'}",
+        ["2:19: questions.task: task 'subprocess:run': parts do not come from Python's standard library"],
+    ),
+    "not a task": (
+        "questions: {task: 'lema.filters.changed:changed'}",
+        ["2:19: questions.task: lema.filters.changed:changed is not a lema.tasks.Task"],
+    ),
+    "task that generates nothing": (
+        "source: {generator: gsm8k}",
+        ["2:21: source.generator: the task gsm8k has no generator"],
+    ),
+    "unknown option of a generator": (
+        "source: {options: {seeds: 1}}",
+        ["2:20: source.options.seeds: unknown option 'seeds'; did you mean 'seed'? allowed: "],
+    ),
+    "option that a generator refuses": (
+        "source: {options: {largest: 1}}",
+        ["2:19: source.options: largest is at least 20, not 1"],
+    ),
+    "endless source": ("source: {test: null}", ["2:1: source: a generator never ends; say how many `test` records"]),
+    "unknown filter": (
+        "verdicts:\n  filters:\n    - has_field",
+        ["4:7: verdicts.filters.0: unknown filter 'has_field'; did you mean 'has_fields'? allowed: "],
+    ),
+    "unknown option of a filter": (
+        "verdicts:\n  filters:\n    - max_tokens: {limits: 1, limit: 2}",
+        ["4:20: verdicts.filters.0.max_tokens.limits: unknown option 'limits'; did you mean 'limit'? allowed: limit"],
+    ),
+    "wrong option of a filter": (
+        "verdicts:\n  filters:\n    - max_tokens: {limit: many}",
+        ["4:27: verdicts.filters.0.max_tokens.limit: option 'limit' needs a whole number, got 'many'"],
+    ),
+    "filter of no form": ("verdicts: {filters: [{a: 1, b: 2}]}", ["2:22: verdicts.filters.0: needs a name, or one"]),
+    "unknown backend": (
+        "models: {strong: {backend: open_ai}}",
+        ["2:28: models.strong.backend: unknown backend 'open_ai'; did you mean 'openai'? allowed: "],
+    ),
+    "model without a name": ("models: {strong: {name: null}}", ["2:10: models.strong: the backend openai needs `name`"]),
+    "unknown endpoint": (
+        "models: {strong: {endpoint: locl}}",
+        ["2:29: models.strong.endpoint: params.yaml has no endpoint 'locl' in `run.endpoints`; did you mean 'local'?"],
+    ),
+    "missing environment variable": (
+        "models: {strong: {endpoint: paid}}",
+        ["params.yaml:9:47: run.endpoints.paid.key: the environment variable PAID_KEY is not set; the recipe broken"],
+    ),
+    "unknown model": (
+        "corrections: {model: stong}",
+        ["2:22: corrections.model: unknown model 'stong'; did you mean 'strong'? allowed: base, strong"],
+    ),
+    "unknown model of a sampler": (
+        "samples: {samplers: {student: {model: bass}}}",
+        ["2:39: samples.samplers.student.model: unknown model 'bass'; did you mean 'base'? allowed: base, strong"],
+    ),
+    "unknown sampler": (
+        "corrections: {samplers: [studnt]}",
+        ["2:26: corrections.samplers.0: unknown sampler 'studnt'; did you mean 'student'? allowed: student"],
+    ),
+    "unknown sampler of an arm": (
+        "mix: {arms: {cot: {cot: {samplers: [strong]}}}}",
+        ["2:37: mix.arms.cot.cot.samplers.0: unknown sampler 'strong'; allowed: student"],
+    ),
+    "unknown prompt": (
+        "answers: {prompt: cto}",
+        ["2:19: answers.prompt: there is no prompt 'cto' in recipes/prompts; did you mean 'cot'? allowed: correct,"],
+    ),
+    "prompt from elsewhere": (
+        "answers: {prompt: ../../params}",
+        ["2:19: answers.prompt: there is no prompt '../../params' in recipes/prompts; "],
+    ),
+    "unknown variable": (
+        "answers:\n  prompt:\n    user: |\n      Question:\n      {{ qestion }}",
+        ["6: answers.prompt.user: unknown variable 'qestion'; did you mean 'question'? allowed: question"],
+    ),
+    "gold answer for a blind corrector": (
+        "corrections: {prompt: {user: '{{ path }} {{ gold }}'}}",
+        ["2:30: corrections.prompt.user: unknown variable 'gold'; allowed: path, question, steps (`gold` is given with"],
+    ),
+    "answer in the input of an example": (
+        "mix: {cot: {user: '{{ question }} {{ answer }}', assistant: '{{ answer }}'}}",
+        ["2:19: mix.cot.user: unknown variable 'answer'; allowed: question"],
+    ),
+    "format without a reply": (
+        "mix: {cot: null}\n",
+        ["2:1: mix: missing key 'cot'"],
+    ),
+    "format without an assistant": (
+        "mix: {cot: solve}",
+        ["prompts/solve.yaml:1:1: mix.cot: needs an `assistant` template: what the model learns to write"],
+    ),
+    "broken template": (
+        "answers: {prompt: {user: 'Q: {{ question'}}",
+        ["2:26: answers.prompt.user: unexpected end of template"],
+    ),
+    "call in a template": (
+        "answers: {prompt: {user: '{{ question.upper() }}'}}",
+        ["2:26: answers.prompt.user: a call is not available in prompts"],
+    ),
+    "demonstration without a variable": (
+        "answers:\n  prompt:\n    user: '{{ question }}'\n    assistant: '{{ reply }}'\n    demonstrations:\n"
+        "      - {question: a}",
+        ["7:9: answers.prompt.demonstrations.0: lacks the variable 'reply'; allowed: question"],
+    ),
+    "demonstrations without a reply": (
+        "answers: {prompt: {user: '{{ question }}', demonstrations: [{question: a}]}}",
+        ["2:11: answers.prompt: demonstrations need an `assistant` template"],
+    ),
+    "reference without a hint": (
+        "models: {strong: {backend: reference, name: null, endpoint: null}}",
+        ["good.yaml:9:1: corrections.hint: the reference corrector compares a path with the gold rationale"],
+    ),
+    "missing file": (
+        "source: {generator: null, file: 'data/sources/x-{split}.jsonl'}",
+        [
+            "2:33: source.file: there is no file data/sources/x-test.jsonl",
+            "2:33: source.file: there is no file data/sources/x-train.jsonl",
+        ],
+    ),
+    "missing file to import": (
+        "samples: {samplers: {others: {import: {file: paths.jsonl}}}}",
+        ["2:46: samples.samplers.others.import.file: there is no file paths.jsonl"],
+    ),
+    "file of another kind": (
+        "samples: {samplers: {others: {import: {file: paths.txt}}}}",
+        ["2:46: samples.samplers.others.import.file: paths.txt needs one of the endings .jsonl, .csv, .parquet"],
+    ),
+    "absolute path": (
+        "samples: {samplers: {others: {import: {file: /tmp/paths.jsonl}}}}",
+        ["2:46: samples.samplers.others.import.file: /tmp/paths.jsonl is an absolute path"],
+    ),
+    "missing folder": (
+        "base: {embedded: null, folder: models/mine}",
+        ["2:32: base.folder: there is no folder models/mine"],
+    ),
+    "file without a test split": (
+        "source: {generator: null, file: params.jsonl}",
+        ["2:33: source.file: one file has no test split", "2:33: source.file: there is no file params.jsonl"],
+    ),
+    "more questions than records": (
+        "questions: {train: 50}",
+        ["2:20: questions.train: 50 questions, but `source.train` keeps 40 records"],
+    ),
+    "no test questions": ("questions: {test: 0}", ["2:19: questions.test: needs at least 1: there would be nothing to"]),
+    "repeated key": ("adapter:\n  rank: 1\n  rank: 2", ["4:3: the key 'rank' is here a second time"]),
+    "date": ("description: 2024-01-01", ["2:14: 2024-01-01 is a date to YAML, which DVC cannot track; put it in"]),
+    "number as a key": ("models: {1: {backend: scripted}}", ["2:10: the key 1 is not a text; put it in quotes"]),
+    "not YAML": ("adapter: {rank: 1", ["3:1: not valid YAML: expected ',' or '}', but got '<stream end>'"]),
+    "tab": ("adapter:\n\trank: 1", ["3:1: not valid YAML: found character '\\t' that cannot start any token"]),
+    "tag": ("description: !!python/name:os.system x", ["2:14: not valid YAML: a tag (!) is not allowed"]),
+    "several": (
+        "questions: {train: x}\nadapter: {rnk: 1}\nverdicts: {filters: [chnged]}\nanswers: {prompt: {user: '{{ q }}'}}",
+        [
+            "2:20: questions.train: needs a whole number, got 'x'",
+            "3:11: adapter: unknown key 'rnk'; did you mean 'rank'?",
+            "4:22: verdicts.filters.0: unknown filter 'chnged'; did you mean 'changed'?",
+            "5:26: answers.prompt.user: unknown variable 'q'; allowed: question",
+        ],
+    ),
+}
+JARGON = ("pydantic", "validation error", "Input should", "Traceback", "https://errors", "type=")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken(project, kind):
+    text, expected = BROKEN[kind]
+    project.write("recipes/broken.yaml", f"extends: good.yaml\n{text}\n")
+    report = check(["broken"], project.root, {})
+    said = [str(problem) for problem in report.problems]
+    wanted = [line if ".yaml:" in line else f"broken.yaml:{line}" for line in expected]
+    assert len(said) == len(wanted), said
+    for line, start in zip(said, wanted, strict=True):
+        assert line.removeprefix("recipes/").startswith(start), said
+        assert not any(word in line for word in JARGON)
+
+
+def test_thirty_kinds():
+    assert len(BROKEN) >= 30
+
+
+def test_good_project_has_no_problems(project):
+    report = check(None, project.root, {})
+    assert report.problems == ()
+    assert report.notes == ()
+
+
+EXTENDS = {
+    "missing": ({"a": "extends: b.yaml"}, "a.yaml:1:10: extends: there is no file b.yaml; allowed: good"),
+    "itself": ({"a": "extends: a.yaml"}, "a.yaml:1:10: extends: a.yaml extends this file in turn"),
+    "circle": ({"a": "extends: b.yaml", "b": "extends: a.yaml"}, "b.yaml:1:10: extends: a.yaml extends this file"),
+    "outside": ({"a": "extends: ../../x.yaml"}, "a.yaml:1:10: extends: ../../x.yaml lies outside the project"),
+    "list": ({"a": "extends: [good.yaml]"}, "a.yaml:1:10: extends: needs the name of one recipe file"),
+    "no mapping": ({"a": "- 1"}, "a.yaml:1:1: a recipe is a mapping: one key an artifact"),
+}
+
+
+@pytest.mark.parametrize("kind", EXTENDS)
+def test_extends(project, kind):
+    files, expected = EXTENDS[kind]
+    for name, text in files.items():
+        project.write(f"recipes/{name}.yaml", text)
+    (problem,) = check(["a"], project.root, {}).problems
+    assert str(problem).removeprefix("recipes/").startswith(expected)
+
+
+def test_error_in_what_is_extended_points_there(project):
+    project.edit("recipes/good.yaml", "epochs: 1", "epoch: 1")
+    project.write("recipes/other.yaml", "extends: good.yaml\nadapter: {rank: 0}\n")
+    said = [str(problem) for problem in check(["other"], project.root, {}).problems]
+    assert said[0].startswith("recipes/good.yaml:17:11: adapter: unknown key 'epoch'")
+    assert said[1] == "recipes/other.yaml:2:17: adapter.rank: needs at least 1, got 0"
+
+
+def test_error_in_a_prompt_file_points_there_at_its_line(project):
+    project.write("recipes/prompts/correct.yaml", "# A comment.\nuser: |\n  {{ question }}\n  {{ pth }}\n")
+    (problem,) = check(["good"], project.root, {}).problems
+    assert str(problem).startswith("recipes/prompts/correct.yaml:4: corrections.prompt.user: unknown variable 'pth'")
+
+
+def test_broken_prompt_file_is_reported_once(project):
+    project.write("recipes/prompts/cot.yaml", "user: [")
+    said = [str(problem) for problem in check(["good"], project.root, {}).problems]
+    assert len(said) == 1
+    assert said[0].startswith("recipes/prompts/cot.yaml:")
+
+
+def test_messages_hold_no_text_of_a_prompt(project):
+    secret = "The secret of our prompt is long and must not be seen in any log of anybody"
+    project.write("recipes/broken.yaml", f"extends: good.yaml\nanswers: {{prompt: '{secret}', stop: '{secret}'}}\n")
+    report = check(["broken"], project.root, {})
+    assert len(report.problems) == 2
+    assert "secret" not in "".join(map(str, report.problems))
+
+
+PARAMS = {
+    "no file": ("", None, "params.yaml: cannot be read: No such file or directory"),
+    "recipe without file": (
+        "recipes:\n",
+        "recipes:\n  god: constraints.txt\n",
+        "params.yaml:2:3: recipes.god: there is no recipes/god.yaml; did you mean 'good'? allowed: good",
+    ),
+    "arm left out": (
+        "  good-lema: {recipe: good, arm: lema}\n",
+        "",
+        "params.yaml:3:1: runs: arm 'lema' of the recipe good is missing; add the line "
+        "`good-lema: {recipe: good, arm: lema}`",
+    ),
+    "run of no recipe": (
+        "runs:\n",
+        "runs:\n  goo-cot: {recipe: goo, arm: cot}\n",
+        "params.yaml:4:21: runs.goo-cot.recipe: the recipe 'goo' is not in `recipes`; did you mean 'good'?",
+    ),
+    "run of no arm": (
+        "runs:\n",
+        "runs:\n  good-cut: {recipe: good, arm: cut}\n",
+        "params.yaml:4:33: runs.good-cut.arm: the recipe good has no arm 'cut'; did you mean 'cot'? allowed: cot, lema",
+    ),
+    "run of another name": (
+        "good-cot:",
+        "good-cut:",
+        "params.yaml:4:3: runs.good-cut: a run is named after its recipe and arm: write `good-cot`",
+    ),
+    "file that is not read": (
+        "good: constraints.txt",
+        "good: data/x",
+        "params.yaml:2:9: recipes.good: the recipe good reads no file outside it; write `good: constraints.txt`",
+    ),
+    "forbidden name": (
+        "recipes:\n",
+        'recipes:\n  "go.od": constraints.txt\n',
+        "params.yaml:2:3: recipes.go.od: the name 'go.od' may hold only letters, digits, _ and -",
+    ),
+    "unknown key": (
+        "run:\n",
+        "run:\n  worker: 2\n",
+        "params.yaml:7:3: run: unknown key 'worker'; did you mean 'workers'?",
+    ),
+    "unknown executor": (
+        "run:\n",
+        "run:\n  executor: dask\n",
+        "params.yaml:7:13: run.executor: needs one of local, ray, got 'dask'",
+    ),
+    "repeated run": (
+        "good-lema:",
+        "good-cot:",
+        "params.yaml:5:3: the key 'good-cot' is here a second time",
+    ),
+    "date": ("run:\n", "run:\n  workers: 2024-01-01\n", "params.yaml:7:12: 2024-01-01 is a date to YAML"),
+}
+
+
+@pytest.mark.parametrize("kind", PARAMS)
+def test_params(project, kind):
+    old, new, expected = PARAMS[kind]
+    if new is None:
+        (project.root / "params.yaml").unlink()
+    else:
+        project.edit("params.yaml", old, new)
+    said = [str(problem) for problem in check(None, project.root, {}).problems]
+    assert any(line.startswith(expected) for line in said), said
+
+
+OUTSIDE = [
+    ({"one.jsonl": "", "two.jsonl": ""}, "good: data/in", ()),
+    ({"one.jsonl": "", "two.jsonl": ""}, "good: data", ()),
+    ({"one.jsonl": "", "two.jsonl": ""}, "good: constraints.txt", ("write `good: data/in`",)),
+    ({"one.jsonl": "", "two.jsonl": ""}, "good: data/in/one.jsonl", ("write `good: data/in`",)),
+]
+
+
+@pytest.mark.parametrize(("files", "line", "expected"), OUTSIDE)
+def test_params_name_what_a_recipe_reads(project, files, line, expected):
+    for name, text in files.items():
+        project.write(f"data/in/{name}", text)
+    project.edit(
+        "recipes/good.yaml",
+        "  samplers:\n",
+        "  samplers:\n    a: {import: {file: data/in/one.jsonl}}\n    b: {import: {file: data/in/two.jsonl}}\n",
+    )
+    project.edit("params.yaml", "good: constraints.txt", line)
+    problems = check(None, project.root, {}).problems
+    assert len(problems) == len(expected)
+    for problem, words in zip(problems, expected, strict=True):
+        assert words in problem.message
+
+
+def test_recipe_that_is_not_built_is_a_note_with_the_lines_to_add(project):
+    project.write("recipes/other.yaml", "extends: good.yaml\nmodels: {strong: {endpoint: paid}}\n")
+    project.write("recipes/_part.yaml", "adapter: {}\n")
+    report = check(None, project.root, {})
+    assert report.problems == ()
+    key, lines = (str(note) for note in report.notes)
+    assert key.startswith("params.yaml:9:47: run.endpoints.paid.key: the environment variable PAID_KEY is not set")
+    assert lines.startswith("recipes/other.yaml: not built by `dvc repro`")
+    assert "`other: constraints.txt`" in lines
+    assert "`other-lema: {recipe: other, arm: lema}`" in lines
+
+
+def test_keys_are_looked_for_only_in_an_environment(project):
+    project.edit("recipes/good.yaml", "endpoint: local", "endpoint: paid")
+    assert len(check(["good"], project.root, {}).problems) == 1
+    assert check(["good"], project.root, {"PAID_KEY": "x"}).problems == ()
+    assert check(["good"], project.root, None).problems == ()
+
+
+def test_recipes_by_name_and_by_path(project):
+    for given in ("good", "recipes/good.yaml", project.root / "recipes/good.yaml"):
+        assert check([given], project.root, {}).problems == ()
+    (problem,) = check(["goood"], project.root, {}).problems
+    assert str(problem) == "recipes/goood.yaml: there is no such recipe; did you mean 'good'? allowed: good"
+
+
+def test_name_of_a_recipe(project):
+    project.write("recipes/not.good.yaml", "extends: good.yaml\n")
+    (problem,) = check(["recipes/not.good.yaml"], project.root, {}).problems
+    assert "the recipe's name 'not.good' may hold only" in problem.message
+
+
+def test_round_on_what_another_recipe_makes(project):
+    text = "extends: good.yaml\nsource: {generator: null, file: data/good/evolved.parquet, test_from: train}\n"
+    project.write("recipes/second.yaml", text)
+    assert check(["second"], project.root, {}).problems == ()
+
+
+def test_parts_of_the_user(project):
+    project.write("recipes/parts.py", "def short(candidates, *, limit: int):\n    yield\n")
+    filters = "[has_fields, max_tokens: {limit: 50}]"
+    project.edit("recipes/good.yaml", filters, "['recipes.parts:short': {limit: 3}]")
+    assert check(["good"], project.root, {}).problems == ()
+    project.edit("recipes/good.yaml", "recipes.parts:short", "recipes.parts:shot")
+    (problem,) = check(["good"], project.root, {}).problems
+    assert "recipes.parts has no 'shot'; did you mean 'short'?" in problem.message
+
+
+def test_nothing_heavy_is_imported(project):
+    program = f"""
+        import sys
+        from pathlib import Path
+        from lema.plan import check
+        assert not check(None, Path({str(project.root)!r}), {{}}).problems
+        heavy = ["ray", "torch", "openai", "dvc", "datasets", "pyarrow", "transformers", "peft", "numpy", "scipy"]
+        print(*[name for name in heavy if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
