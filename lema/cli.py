@@ -66,7 +66,7 @@ def schema(
 @app.command()
 def make(
     artifact: Annotated[str, typer.Argument(help="Which artifact.")],
-    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of which recipe; of which arm for mix and adapter.")],
+    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of what; mix and adapter are an arm's.")],
     offline: Annotated[bool, typer.Option(help="Fail on the first completion that is not in the store.")] = False,
 ) -> None:
     """Make one artifact of a recipe from those that it reads: the command of every DVC stage."""
@@ -104,7 +104,7 @@ def show(
     from lema.show import show as show_rows
 
     recipe, _, arm = target.partition("/")
-    typer.echo(show_rows(artifact, tables(artifact, recipe, arm or None), n=n, where=where or []))
+    typer.echo(show_rows(artifact, tables(recipe, arm or None), n=n, where=where or []))
 
 
 @completions.command()

@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +26,12 @@ from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
 from lema.engine.progress import track
 from lema.engine.store import Store, packs_folder
-from lema.errors import LemaError, RecipeError, RunError, allowed
+from lema.errors import RecipeError, RunError, allowed
 from lema.models import Model
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
-from lema.recipe import BaseSpec, ModelSpec
+from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
+from lema.train import Progress
 
 DATA = Path("data")
 # In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
@@ -79,7 +81,8 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
     if artifact not in ARTIFACTS:
         raise RunError(f"unknown artifact {artifact!r}; {allowed(artifact, ARTIFACTS)}")
     if (arm is not None) != (artifact in BY_ARM):
-        raise RunError(f"{artifact} is made for {'an arm: RECIPE/ARM' if artifact in BY_ARM else 'a recipe, not an arm'}")
+        owner = "an arm: RECIPE/ARM" if artifact in BY_ARM else "a recipe, not an arm"
+        raise RunError(f"{artifact} is made for {owner}")
     with files.lock(place(artifact, recipe, arm)):
         if artifact == "plan":
             _write_plan(recipe)
@@ -310,12 +313,26 @@ def _build_base(spec: BaseSpec, folder: Path) -> None:
         build(spec, folder, files.home(), log)
 
 
-def _train(base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: Any, folder: Path, curve: Path) -> None:
+def _train(
+    base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
+) -> None:
     from lema.train.base import open_base
     from lema.train.lora import train
 
     with _progress("adapter") as log, files.atomic(curve) as lines:
         train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Progress]:
+    """Progress of work that tells how far it is by itself."""
+    with track(name) as bar:
+
+        def log(done: int, total: int, note: str) -> None:
+            bar.total = total
+            bar.advance(done - bar.done, note or None)
+
+        yield log
 
 
 def _training(recipe: str, arm: str) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Rationale:
     results: frozenset[Fraction]
     values: frozenset[Fraction]
     mentioned: frozenset[Fraction]
+    below_zero: bool
 
 
 def rationale(question: str, steps: Sequence[str], gold: Fraction) -> Rationale:
@@ -67,12 +68,13 @@ def rationale(question: str, steps: Sequence[str], gold: Fraction) -> Rationale:
     found = tuple(tuple(equations(step)) for step in steps)
     sides = [side for line in found for equation in line for side in (equation.left, equation.right)]
     given = frozenset(figures(question))
-    results = frozenset(abs(value) for value in map(evaluate, sides) if value is not None) | {gold}
+    reached = [value for value in map(evaluate, sides) if value is not None]
+    results = frozenset(map(abs, reached)) | {gold}
     parts = frozenset(value for side in sides for value in _parts(side))
     mentioned = frozenset(value for step in steps for value in figures(step))
     # Numbers that only the rationale brings in ("3 hours are 180 minutes") are as good as computed.
     values = results | parts | (mentioned - given)
-    return Rationale(tuple(steps), found, gold, given, results, values, mentioned)
+    return Rationale(tuple(steps), found, gold, given, results, values, mentioned, min(reached, default=0) < 0)
 
 
 def is_answer(step: str) -> bool:
@@ -109,15 +111,18 @@ def _fault(
         value, operands = result(equation), sorted(numbers(equation.left))
         if not holds(equation):
             return Fault(at, "slip", equation, value)
+        if evaluate(equation.right) == -value != 0 and not gold.below_zero:
+            return Fault(at, "computed", equation, -value)
         if not _among(value, gold.values, step):
             if not _leads_back(at, value, body, lines, gold):
                 return Fault(at, "computed", equation, value)
         elif value in computed and computed[value] != operands and not _within(operands, gold):
             return Fault(at, "repeated", equation, value)
-    if unsolved := _unsolved(step, gold.values | gold.given | seen):
+    solved, unsolved = _formulas(step, gold.values | gold.given | seen)
+    if unsolved is not None:
         return Fault(at, "unknown", unsolved)
     own = {abs(value) for equation in lines[at] for value in (*numbers(equation.text), result(equation))}
-    known = gold.values | gold.mentioned | gold.given | _COMMON | seen | own | set(_spoken(step))
+    known = gold.values | gold.mentioned | gold.given | _COMMON | seen | own | set(_spoken(step)) | solved
     for value in [*map(abs, numbers(_RANGE.sub(" ", step))), *_quotients(_SHARE.findall(step))]:
         if not _among(value, known, step) and 1 - value not in known:
             return Fault(at, "stated", None, value)
@@ -173,9 +178,10 @@ def _leads_back(
     return False
 
 
-def _unsolved(step: str, values: Set[Fraction]) -> Equation | None:
-    """An equation in one unknown that no value of the problem solves."""
+def _formulas(step: str, values: Set[Fraction]) -> tuple[set[Fraction], Equation | None]:
+    """The numbers of equations in one unknown that some value of the problem solves, and the first that none does."""
     masked = re.sub(r"[^\W\d_]{2,}", lambda word: ";" * len(word.group()), _TIMES.sub(" * ", step))
+    solved: set[Fraction] = set()
     for formula in _FORMULA.finditer(masked):
         sides = [re.sub(r"[$\s]|[.,](?!\d)", "", side) for side in formula.group().split("=")]
         letters = {mark for side in sides for mark in side if mark.isalpha()}
@@ -184,9 +190,11 @@ def _unsolved(step: str, values: Set[Fraction]) -> Equation | None:
         letter = letters.pop()
         pairs = [[evaluate(side.replace(letter, f"({value})")) for side in sides] for value in sorted(values)]
         known = [(left, right) for left, right in pairs if left is not None and right is not None]
-        if known and not any(abs(left - right) * 1000 <= max(Fraction(1), abs(left)) for left, right in known):
-            return Equation(formula.group().strip(" .,"), sides[0], sides[1], formula.start(), formula.end())
-    return None
+        if any(abs(left - right) * 1000 <= max(Fraction(1), abs(left)) for left, right in known):
+            solved |= {abs(value) for value in numbers(formula.group())}
+        elif known:
+            return solved, Equation(formula.group().strip(" .,"), sides[0], sides[1], formula.start(), formula.end())
+    return solved, None
 
 
 def _among(value: Fraction, values: Set[Fraction], text: str) -> bool:

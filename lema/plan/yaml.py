@@ -138,6 +138,12 @@ class _Loader(yaml.SafeLoader):
     def resolve(self, *_: Any) -> str:
         return PLAIN
 
+    def fetch_value(self) -> None:
+        # Without it, as in `[a:]` or `["a":1]`, the readers of YAML 1.1 and 1.2 part ways.
+        if self.flow_level and self.peek(1) not in " \t\r\n\0":
+            raise yaml.MarkedYAMLError(problem="a space is needed after ':'", problem_mark=self.get_mark())
+        super().fetch_value()
+
     def scan_directive(self) -> Any:
         raise yaml.MarkedYAMLError(problem="a directive (%) is not allowed", problem_mark=self.get_mark())
 

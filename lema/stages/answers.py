@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from lema.models import Model, Request
+from lema.models import Model, Request, key
 from lema.prompt import render
 from lema.recipe import AnswersSpec
 from lema.rows import Answer, Question
 from lema.stages import Generate, grade, sampling, usage
-from lema.models import key
 from lema.tasks import Task
 
 

@@ -11,6 +11,7 @@ from lema.rows import Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages import chosen
 from lema.steps import number, split
 
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """What an example is made of, before it has a place in an arm."""

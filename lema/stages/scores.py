@@ -36,8 +36,7 @@ def scores(answers: Sequence[Answer], *, spec: ScoresSpec) -> dict[str, Any]:
     """
     arms = _by_arm(answers)
     pairs = {
-        f"{second}-minus-{first}": _pair(arms[second], arms[first], spec)
-        for first, second in combinations(arms, 2)
+        f"{second}-minus-{first}": _pair(arms[second], arms[first], spec) for first, second in combinations(arms, 2)
     }
     models = {arm: _model(rows, spec.confidence) for arm, rows in arms.items()}
     return {"confidence": spec.confidence, "power": POWER, "models": models, "pairs": pairs}

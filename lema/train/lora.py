@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ def train(
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments, set_seed
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # transformers calls what it deprecates itself.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     tokenizer = AutoTokenizer.from_pretrained(base.location, revision=base.revision)
     encoded = [(example.id, encode(example, tokenizer, base.chat)) for example in examples]
     rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
@@ -80,6 +83,7 @@ def train(
         bf16=gpu,
         report_to=[],
         disable_tqdm=True,
+        dataloader_pin_memory=gpu,
         remove_unused_columns=False,
     )
     trainer = _trainer(Trainer)(
@@ -89,11 +93,12 @@ def train(
         data_collator=_Pad(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id),
         callbacks=[_callback(log)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
     trainer.train(resume_from_checkpoint=_newest(scratch))
     # The name of the base instead of a folder of this machine.
     model.peft_config["default"].base_model_name_or_path = base.identity
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     _write_curve(curve, history)

@@ -109,7 +109,9 @@ def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
     )
 
 
-def _batches(texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpec) -> Iterator[list[dict[str, list[int]]]]:
+def _batches(
+    texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpec
+) -> Iterator[list[dict[str, list[int]]]]:
     """Batches of problems of similar length, in an order drawn by seed; those longer than the context are left out."""
     chance = random.Random(spec.seed)
     while True:
@@ -124,4 +126,3 @@ def _batches(texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpe
         batches = [pool[at : at + spec.batch] for at in range(0, len(pool) - spec.batch + 1, spec.batch)]
         chance.shuffle(batches)
         yield from batches
-

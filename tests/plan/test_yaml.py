@@ -127,13 +127,14 @@ DOCUMENTS = [
     "a: |2\n    x\n",
     'a: "\\x41\\n\\u263a"',
     "? a\n: b",
-    "{a, b: , 'c':1}",
+    "{a, b: , 'c': 1}",
     "a: x # comment\n",
     "\ufeffa: 1",
     "---\na: 1\n...\n",
     "a: 'x\n\n  y'",
     "- - - a",
     "{a: b:c, d: http://e}",
+    '{"a": [1,{"b": {}}],"c": ""}',
 ]
 
 
@@ -155,6 +156,7 @@ STRUCTURE = {
     "%YAML 1.1\n---\na: yes": ["1:1: not valid YAML: a directive (%) is not allowed"],
     "[" * 5000: ["nested too deeply"],
     "a: [1\nb: 2": ["2:2: not valid YAML: expected ',' or ']', but got"],
+    "a: [b:]": ["1:6: not valid YAML: a space is needed after ':'"],
     "a: \x07": ["not valid YAML: special characters are not allowed"],
 }
 
@@ -205,7 +207,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=15000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_what_is_accepted_dvc_reads_the_same(text):
     for document in (text, f"a: {text}", f"a: [{text}]", f"{text}: 1"):
@@ -223,7 +225,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), VALUES, max_size=4))
 def test_what_dvc_writes_is_read_back(data):
     from dvc.utils.serialize import dumps_yaml
