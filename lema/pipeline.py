@@ -28,7 +28,7 @@ from lema.engine.progress import track
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
 from lema.models import Model
-from lema.plan import check, load_params, load_recipe, make_plan, plan_text
+from lema.plan import check, fingerprint, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
 from lema.train import Progress
@@ -239,8 +239,11 @@ class Kitchen:
 
 
 def named_model(name: str, spec: ModelSpec) -> Model:
-    """A model of the recipe. Its options decide replies too, so they are in its identity."""
-    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, json.dumps(spec.options, sort_keys=True)]
+    """A model of the recipe. Its options decide replies too, so they are in its identity; of a program, which has
+    neither a name nor an endpoint, so does its code."""
+    program = spec.endpoint is None and spec.name is None
+    code = fingerprint([component.module_name("models", spec.backend)], Path.cwd()) if program else None
+    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, json.dumps(spec.options, sort_keys=True)]
     return Model(
         label=name,
         backend=spec.backend,

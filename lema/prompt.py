@@ -99,7 +99,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def _absent(self, obj: Any, name: Any) -> Any:
         if isinstance(obj, StrictUndefined):
-            return self.undefined(obj=obj, name=name)
+            return obj  # its own message tells more
         if isinstance(obj, LoopContext):
             return self.undefined(hint=f"loop has no {name!r}; {allowed(name, LOOP)}")
         kind = "mapping" if isinstance(obj, Mapping) else "text" if isinstance(obj, str) else "list"

@@ -34,8 +34,8 @@ def test_evaluate(expression: str, value: int | Fraction) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "1 +", "(1", "1)", "1/0", "9^99", "2^0.5", "9^32^32", "1 2", "__import__('os')", "(" * 60 + "1" + ")" * 60,
-     "1+" * 300 + "1", "9" * 5000, "()", "%"],
+    ["", "a", "1 +", "(1", "1)", "1/0", "9^99", "2^0.5", "9^32^32", "1 2", "__import__('os')", "()", "%",
+     "(" * 60 + "1" + ")" * 60, "1+" * 300 + "1", "9" * 5000],
 )  # fmt: skip
 def test_evaluate_refuses(text: str) -> None:
     assert evaluate(text) is None

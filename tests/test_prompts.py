@@ -52,9 +52,8 @@ def test_it_renders(file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cot", "paper_cot", "solve_word_problems"])
 def test_chain_of_thought_ends_with_the_answer(name: str) -> None:
-    assert reply(prompt(name), VARIABLES).endswith(
-        "3 + 4 = 7" + (" " if name == "paper_cot" else "\n") + "The answer is 7."
-    )
+    between = " " if name == "paper_cot" else "\n"
+    assert reply(prompt(name), VARIABLES) == f"3 + 4 = 7{between}The answer is 7."
 
 
 @pytest.mark.parametrize("name", ["solve_word_problems", "solve_gsm8k"])

@@ -90,7 +90,8 @@ class Completion:
 
 class Worker(Protocol):
     """Answers a block of requests for one model, in order, one completion each; never raises for a single bad
-    request. Called from one thread at a time unless it has `concurrent = True`."""
+    request. Called from one thread at a time unless it has `concurrent = True`. It may have `fatal: str | None`:
+    why every further request would fail the same way; the block is kept, then the stage stops."""
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion]: ...
 

@@ -34,7 +34,6 @@ _SHARE = re.compile(r"(?<![\d./ ])\s(\d+)/(\d+)(?![\d./])(?!\s*[=x*+\-/])")
 _FRACTION = re.compile(r"(?<![\d./])(\d+)/(\d+)(?![\d./])")
 _TIMES = re.compile(r"(?<=[\d)%])\s+x\s+(?=[\d($])")
 _FORMULA = re.compile(r"[^;=]+=[^;=]+")
-_DEEPEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,99 +81,111 @@ def is_answer(step: str) -> bool:
     return bool(_ANSWER.search(step)) and not equations(step)
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """An equation of a path, looked at once."""
+
+    equation: Equation
+    value: Fraction
+    operands: tuple[Fraction, ...]
+    true: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The steps of a path without its answer line, what each claims, and the figures that stand before each."""
+
+    steps: Sequence[str]
+    claims: Sequence[Sequence[_Claim]]
+    before: Sequence[frozenset[Fraction]]
+
+
 def first_fault(path: Sequence[str], gold: Rationale) -> Fault | None:
     """The first mistake of a path, or None where every step and the answer fit the rationale."""
-    body = path[:-1] if path and is_answer(path[-1]) else path
-    lines = [equations(step) for step in body]
-    seen: set[Fraction] = set()
-    computed: dict[Fraction, list[Fraction]] = {}
-    for at, step in enumerate(body):
-        fault = _fault(at, body, lines, gold, seen, computed)
-        if fault is not None:
-            return _introduced(fault, body, lines)
-        seen |= set(figures(step))
-        for equation in lines[at]:
-            computed.setdefault(result(equation), sorted(numbers(equation.left)))
-    return _ending(path, body, lines, gold)
+    steps = path[:-1] if path and is_answer(path[-1]) else path
+    before = [frozenset[Fraction]()]
+    for step in steps:
+        before.append(before[-1] | set(figures(step)))
+    body = _Path(steps, [[_claim(equation) for equation in equations(step)] for step in steps], before)
+    faults = (_fault(at, body, gold) for at in range(len(steps)))
+    first = next((fault for fault in faults if fault is not None), None)
+    return _introduced(first, body) if first is not None else _ending(path, body, gold)
 
 
-def _fault(
-    at: int,
-    body: Sequence[str],
-    lines: Sequence[Sequence[Equation]],
-    gold: Rationale,
-    seen: set[Fraction],
-    computed: dict[Fraction, list[Fraction]],
-) -> Fault | None:
-    step = body[at]
-    for equation in lines[at]:
-        value, operands = result(equation), sorted(numbers(equation.left))
-        if not holds(equation):
-            return Fault(at, "slip", equation, value)
-        if evaluate(equation.right) == -value != 0 and not gold.below_zero:
-            return Fault(at, "computed", equation, -value)
-        if not _among(value, gold.values, step):
-            if not _leads_back(at, value, body, lines, gold):
-                return Fault(at, "computed", equation, value)
-        elif value in computed and computed[value] != operands and not _within(operands, gold):
-            return Fault(at, "repeated", equation, value)
+def _claim(equation: Equation) -> _Claim:
+    operands = tuple(sorted(abs(value) for value in numbers(equation.left)))
+    return _Claim(equation, result(equation), operands, holds(equation))
+
+
+def _fault(at: int, path: _Path, gold: Rationale) -> Fault | None:
+    step, claims, seen = path.steps[at], path.claims[at], path.before[at]
+    earlier = {claim.value: claim.operands for line in reversed(path.claims[:at]) for claim in reversed(line)}
+    for claim in claims:
+        if not claim.true:
+            return Fault(at, "slip", claim.equation, claim.value)
+        if evaluate(claim.equation.right) == -claim.value != 0 and not gold.below_zero:
+            return Fault(at, "computed", claim.equation, -claim.value)
+        if not _among(claim.value, gold.values, step):
+            if not _leads_back(at, claim.value, path, gold):
+                return Fault(at, "computed", claim.equation, claim.value)
+        elif earlier.get(claim.value, claim.operands) != claim.operands and not _within(claim.operands, gold):
+            return Fault(at, "repeated", claim.equation, claim.value)
     solved, unsolved = _formulas(step, gold.values | gold.given | seen)
     if unsolved is not None:
         return Fault(at, "unknown", unsolved)
-    own = {abs(value) for equation in lines[at] for value in (*numbers(equation.text), result(equation))}
+    own = {abs(value) for claim in claims for value in (*numbers(claim.equation.text), claim.value)}
     known = gold.values | gold.mentioned | gold.given | _COMMON | seen | own | set(_spoken(step)) | solved
     for value in [*map(abs, numbers(_RANGE.sub(" ", step))), *_quotients(_SHARE.findall(step))]:
         if not _among(value, known, step) and 1 - value not in known:
             return Fault(at, "stated", None, value)
     finished = gold.gold in seen and gold.results <= seen | {gold.gold}
-    if finished and lines[at] and result(lines[at][-1]) not in seen:
-        return Fault(at, "extra", lines[at][-1], result(lines[at][-1]))
+    if finished and claims and claims[-1].value not in seen:
+        return Fault(at, "extra", claims[-1].equation, claims[-1].value)
     return None
 
 
-def _ending(
-    path: Sequence[str], body: Sequence[str], lines: Sequence[Sequence[Equation]], gold: Rationale
-) -> Fault | None:
+def _ending(whole: Sequence[str], path: _Path, gold: Rationale) -> Fault | None:
     """What is wrong when no step is: the path goes on after the answer, miscopies it, or stops before it."""
-    last = len(path) - 1
-    answer = number(path[-1].rpartition("is")[2]) if len(path) > len(body) else None
-    if answer == gold.gold or not path:
+    last, answered = len(whole) - 1, len(whole) > len(path.steps)
+    answer = number(whole[-1].rpartition("is")[2]) if answered else None
+    if answer == gold.gold or not whole:
         return None
-    working = [at for at, line in enumerate(lines) if line]
-    reached = [at for at in working if any(result(equation) == gold.gold for equation in lines[at])]
+    working = [at for at, claims in enumerate(path.claims) if claims]
+    reached = [at for at in working if any(claim.value == gold.gold for claim in path.claims[at])]
     if reached and reached[-1] == working[-1]:
         return Fault(last, "final", None, answer)
     if reached:
         further = next(at for at in working if at > reached[-1])
-        return Fault(further, "extra", lines[further][-1], result(lines[further][-1]))
+        claim = path.claims[further][-1]
+        return Fault(further, "extra", claim.equation, claim.value)
     # "So Ann earned 124 in all", or a sum of only some of the parts, is a conclusion drawn too early.
-    early = len(path) > len(body) > 0 and not (lines[-1] and result(lines[-1][-1]) in gold.results)
-    return Fault(last - 1 if early else last, "missing", None, answer)
+    fits = bool(path.steps and path.claims[-1]) and path.claims[-1][-1].value in gold.results
+    return Fault(last - 1 if answered and path.steps and not fits else last, "missing", None, answer)
 
 
-def _introduced(fault: Fault, body: Sequence[str], lines: Sequence[Sequence[Equation]]) -> Fault:
+def _introduced(fault: Fault, path: _Path) -> Fault:
     """A step that ends in a colon and only announces what comes next is where the mistake begins."""
-    before = fault.step - 1
-    announced = before >= 0 and body[before].rstrip().endswith(":") and not lines[before] and "=" not in body[before]
+    at = fault.step - 1
+    announced = at >= 0 and path.steps[at].rstrip().endswith(":") and "=" not in path.steps[at]
     if announced and fault.kind in ("unknown", "computed"):
-        return Fault(before, fault.kind, fault.equation, fault.value)
+        return Fault(at, fault.kind, fault.equation, fault.value)
     return fault
 
 
-def _leads_back(
-    at: int, value: Fraction, body: Sequence[str], lines: Sequence[Sequence[Equation]], gold: Rationale, depth: int = 0
-) -> bool:
+def _leads_back(at: int, value: Fraction, path: _Path, gold: Rationale) -> bool:
     """Does right arithmetic lead from this value to a value of the rationale that was not there before?"""
-    for later in range(at, len(lines)):
-        before = {figure for step in body[:later] for figure in figures(step)}
-        for equation in lines[later]:
-            own = result(equation)
-            if own == value or value not in map(abs, numbers(equation.left)) or not holds(equation):
-                continue
-            if _among(own, gold.values - before, body[later]):
-                return True
-            if depth < _DEEPEST and later > at and _leads_back(later, own, body, lines, gold, depth + 1):
-                return True
+    to_follow, met = [(at, value)], {(at, value)}
+    while to_follow:
+        start, used = to_follow.pop()
+        for later in range(start, len(path.steps)):
+            for claim in path.claims[later]:
+                if claim.value == used or used not in claim.operands or not claim.true:
+                    continue
+                if _among(claim.value, gold.values - path.before[later], path.steps[later]):
+                    return True
+                if later > at and (later, claim.value) not in met:
+                    met.add((later, claim.value))
+                    to_follow.append((later, claim.value))
     return False
 
 

@@ -144,6 +144,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="a space is needed after ':'", problem_mark=self.get_mark())
         super().fetch_value()
 
+    def scan_anchor(self, kind: Any) -> Any:
+        token = super().scan_anchor(kind)  # type: ignore[no-untyped-call]
+        if self.peek() in "?:%@`":
+            raise yaml.MarkedYAMLError(problem="a space is needed after a name", problem_mark=self.get_mark())
+        return token
+
     def scan_directive(self) -> Any:
         raise yaml.MarkedYAMLError(problem="a directive (%) is not allowed", problem_mark=self.get_mark())
 

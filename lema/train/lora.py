@@ -100,6 +100,7 @@ def train(
     model.peft_config["default"].base_model_name_or_path = base.identity
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    _settle(folder / "adapter_config.json")
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     _write_curve(curve, history)
     record = {
@@ -206,6 +207,13 @@ def _newest(scratch: Path) -> str | None:
             continue
         return str(path)
     return None
+
+
+def _settle(path: Path) -> None:
+    """peft keeps module names in sets, whose order differs from process to process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _write_curve(path: Path, history: Sequence[dict[str, Any]]) -> None:
