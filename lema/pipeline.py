@@ -288,7 +288,7 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
 
 def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
     """The artifacts of rows of a recipe that have been made."""
-    found = {}
+    found: dict[str, Sequence[Any]] = {}
     for artifact, row_type in ARTIFACTS.items():
         path = place(artifact, recipe, arm)
         if row_type is not None and path.is_file():

@@ -9,6 +9,7 @@ from typing import Any
 from lema.models import Completion, Model, Request, cut, key
 from lema.models._text import plain
 from lema.recipe import Run
+from lema.rows import Finish
 
 
 def transformers(model: Model, run: Run) -> "_Local":
@@ -103,7 +104,7 @@ class _Local:
         length = next((at for at, token in enumerate(tokens) if token in ends), None)
         text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
         text, stopped = cut(text, request.sampling.stop)
-        finish = "stop" if stopped or length is not None else "length"
+        finish: Finish = "stop" if stopped or length is not None else "length"
         used = len(tokens) if length is None else length + 1
         if stopped:
             used = min(used, _tokens_until(self.tokenizer, tokens, request.sampling.stop))

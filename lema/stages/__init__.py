@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lema.models import Completion, Model, Request, Sampling, key
 from lema.prompt import digest
-from lema.recipe import SamplingSpec
+from lema.recipe import Prompt, SamplingSpec
 from lema.rows import Outcome
 from lema.tasks import Task
 
@@ -30,12 +30,12 @@ def sampling(spec: SamplingSpec) -> Sampling:
     )
 
 
-def provenance(request: Request, prompt: Any) -> dict[str, str]:
+def provenance(request: Request, prompt: Prompt) -> dict[str, Any]:
     """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
     return {"model": request.model.identity, "prompt": digest(prompt), "completion": key(request)}
 
 
-def usage(completion: Completion) -> dict[str, int]:
+def usage(completion: Completion) -> dict[str, Any]:
     """Tokens of one completion."""
     return {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
 

@@ -43,7 +43,7 @@ def _request(question: Question, sampler: ModelSampler, index: int, models: Mapp
     return Request(models[sampler.model], messages, sampling(sampler), index)
 
 
-def _sample(question: Question, sampler: str, index: int, reply: Completion, origin: Mapping[str, str]) -> Sample:
+def _sample(question: Question, sampler: str, index: int, reply: Completion, origin: Mapping[str, Any]) -> Sample:
     return Sample(
         id=f"{question.id}/{sampler}/{index}",
         question_id=question.id,
