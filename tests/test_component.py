@@ -40,7 +40,11 @@ def test_part_of_the_user(user):
         ("filters", "_text", "unknown filter '_text'; "),
         ("models", "lema.models.openai", "unknown backend 'lema.models.openai'; "),
         ("models", "", "unknown backend ''; "),
-        ("filters", "lema_test_parts.good:min", "lema_test_parts.good has no 'min'; did you mean 'mine'? allowed: mine"),
+        (
+            "filters",
+            "lema_test_parts.good:min",
+            "lema_test_parts.good has no 'min'; did you mean 'mine'? allowed: mine",
+        ),
         ("filters", "lema_test_parts.none:mine", "there is no module 'lema_test_parts.none'"),
         ("filters", "lema_test_partz.good:mine", "there is no module 'lema_test_partz'"),
         ("filters", "lema_test_parts.bad:mine", "importing lema_test_parts.bad failed: ModuleNotFoundError: No module"),

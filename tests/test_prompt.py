@@ -138,7 +138,12 @@ def test_mistakes(template, line, message):
 
 
 def test_messages_hold_no_text_of_the_prompt():
-    for template in ("Our secret recipe {{ q }}", "Our secret recipe {{ q", "Our secret recipe {% for %}", "{{ q - 1 }}"):
+    for template in (
+        "Our secret recipe {{ q }}",
+        "Our secret recipe {{ q",
+        "Our secret recipe {% for %}",
+        "{{ q - 1 }}",
+    ):
         with pytest.raises(PromptError) as error:
             render(Prompt(user=template), {"p": "secret"} if "- 1" not in template else {"q": "secret"})
         shown = str(error.value) + repr(error.value)

@@ -2,7 +2,8 @@
 
 A fingerprint covers modules and all that they import from their own package and from lema, also inside functions.
 Comments, docstrings and formatting do not count. Left out of lema: `engine`, which moves bytes without changing
-them; `errors`; `component`, which only looks parts up; and `recipe`, whose values stand in the plan themselves.
+them; `errors`; `component`, which only looks parts up; `recipe`, whose values stand in the plan themselves; and the
+version number.
 """
 
 import ast
@@ -19,9 +20,11 @@ OWN = Path(lema.__file__).parent
 LEFT_OUT = ("lema.engine", "lema.errors", "lema.component", "lema.recipe", "lema.plan", "lema.pipeline", "lema.cli")
 
 
-def fingerprint(modules: Iterable[str], root: Path) -> str:
+def fingerprint(modules: Iterable[str], root: Path, without: Iterable[str] = ()) -> str:
     """Sixteen hexadecimal digits for modules by their dotted names; those of the user are looked for below `root`
-    first. Raises PartError for a module that has no source file."""
+    first. What only the modules `without` import does not count. Raises PartError for a module that has no source
+    file."""
+    left_out = (*LEFT_OUT, *without)
     seen: dict[str, str] = {}
     todo = sorted(set(modules))
     for name in todo:
@@ -34,7 +37,11 @@ def fingerprint(modules: Iterable[str], root: Path) -> str:
             continue
         stat = file.stat()
         seen[name], imported = _read(name, file, stat.st_mtime_ns, stat.st_size)
-        todo += [other for other in imported if not _left_out(other)]
+        todo += [
+            other
+            for other in imported
+            if other != "lema" and not any(f"{other}.".startswith(f"{name}.") for name in left_out)
+        ]
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(seen.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
@@ -48,10 +55,6 @@ def find(module: str, root: Path) -> Path | None:
         if file.is_file():
             return file
     return None if own else source_file(module)
-
-
-def _left_out(module: str) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in LEFT_OUT)
 
 
 @functools.lru_cache(maxsize=1024)

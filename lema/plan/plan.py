@@ -20,8 +20,9 @@ from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
 from lema.recipe import Arm, Match, MixSpec, ModelSampler, Prompt, Recipe
 
-BASE = "base"
 LOCAL = "lema.models.transformers"
+# How a base can come about; each is of concern only to the bases that come about so.
+MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
 
 
 def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
@@ -31,11 +32,15 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
     corrector = [recipe.corrections.model]
 
-    def key(artifact: str, *modules: str, **more: Any) -> dict[str, Any]:
-        code = fingerprint([f"lema.stages.{artifact}", *modules], root)
+    def key(artifact: str, *modules: str, without: Iterable[str] = (), **more: Any) -> dict[str, Any]:
+        code = fingerprint([f"lema.stages.{artifact}", *modules], root, without)
         return {**plain(getattr(recipe, artifact)), **more, "code": code}
 
-    source, pretrain = recipe.source, recipe.base.pretrain
+    source, base = recipe.source, recipe.base
+    made = [module for origin, module in MAKERS.items() if getattr(base, origin)]
+    others = [module for module in MAKERS.values() if module not in made]
+    if base.pretrain:
+        made.append(_module("tasks", base.pretrain.task))
     graded = {"task": recipe.questions.task}
     mix_code = fingerprint(["lema.stages.mix"], root)
     return {
@@ -43,7 +48,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "description": recipe.description or "",
         "source": key("source", *([_module("tasks", source.generator)] if source.generator else [])),
         "questions": key("questions", task),
-        "base": key("base", "lema.train.base", *([_module("tasks", pretrain.task)] if pretrain else [])),
+        "base": key("base", "lema.train.base", *made, without=others),
         "samples": key("samples", *_backends(recipe, sampled), models=_models(recipe, sampled)),
         "grades": key("grades", task, **graded),
         "corrections": key(
@@ -53,7 +58,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
             "verdicts", task, *(_module("filters", part.use) for part in recipe.verdicts.filters), **graded
         ),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
-        "adapter": key("adapter", "lema.train.lora"),
+        "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", task, LOCAL, **graded),
         "scores": key("scores"),
         "report": key("report"),
@@ -127,7 +132,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if reads_as_text(text) else '"')
+    bare = reads_as_text(text) and "\n" not in text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if bare else '"')
 
 
 _Dumper.add_representer(str, _text)

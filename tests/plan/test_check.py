@@ -36,7 +36,9 @@ BROKEN = {
     ),
     "size of no kind": (
         "mix: {arms: {cot: {cot: {rows: half}}}}",
-        ["2:32: mix.arms.cot.cot.rows: needs 'all' or a whole number or a mapping with fraction or a mapping with match"],
+        [
+            "2:32: mix.arms.cot.cot.rows: needs 'all' or a whole number or a mapping with fraction or a mapping with match"
+        ],
     ),
     "size out of bounds": (
         "mix: {arms: {cot: {cot: {rows: {fraction: 2}}}}}",
@@ -107,7 +109,10 @@ BROKEN = {
         "models: {strong: {backend: open_ai}}",
         ["2:28: models.strong.backend: unknown backend 'open_ai'; did you mean 'openai'? allowed: "],
     ),
-    "model without a name": ("models: {strong: {name: null}}", ["2:10: models.strong: the backend openai needs `name`"]),
+    "model without a name": (
+        "models: {strong: {name: null}}",
+        ["2:10: models.strong: the backend openai needs `name`"],
+    ),
     "unknown endpoint": (
         "models: {strong: {endpoint: locl}}",
         ["2:29: models.strong.endpoint: params.yaml has no endpoint 'locl' in `run.endpoints`; did you mean 'local'?"],
@@ -146,7 +151,9 @@ BROKEN = {
     ),
     "gold answer for a blind corrector": (
         "corrections: {prompt: {user: '{{ path }} {{ gold }}'}}",
-        ["2:30: corrections.prompt.user: unknown variable 'gold'; allowed: path, question, steps (`gold` is given with"],
+        [
+            "2:30: corrections.prompt.user: unknown variable 'gold'; allowed: path, question, steps (`gold` is given with"
+        ],
     ),
     "answer in the input of an example": (
         "mix: {cot: {user: '{{ question }} {{ answer }}', assistant: '{{ answer }}'}}",
@@ -212,7 +219,10 @@ BROKEN = {
         "questions: {train: 50}",
         ["2:20: questions.train: 50 questions, but `source.train` keeps 40 records"],
     ),
-    "no test questions": ("questions: {test: 0}", ["2:19: questions.test: needs at least 1: there would be nothing to"]),
+    "no test questions": (
+        "questions: {test: 0}",
+        ["2:19: questions.test: needs at least 1: there would be nothing to"],
+    ),
     "repeated key": ("adapter:\n  rank: 1\n  rank: 2", ["4:3: the key 'rank' is here a second time"]),
     "date": ("description: 2024-01-01", ["2:14: 2024-01-01 is a date to YAML, which DVC cannot track; put it in"]),
     "number as a key": ("models: {1: {backend: scripted}}", ["2:10: the key 1 is not a text; put it in quotes"]),

@@ -151,7 +151,11 @@ STRUCTURE = {
     "<<: 1": ["1:5: `<<` takes a mapping or a list of mappings"],
     "a: &x [*x]": ["1:4: an alias inside what it stands for"],
     "a: &x {<<: *x}": ["1:4: an alias inside what it stands for"],
-    "1: a\ntrue: b\n[c]: d": ["1:1: the key 1 is not a text", "2:1: the key true is not", "3:1: this key is not a text"],
+    "1: a\ntrue: b\n[c]: d": [
+        "1:1: the key 1 is not a text",
+        "2:1: the key true is not",
+        "3:1: this key is not a text",
+    ],
     "---\na: 1\n---\nb: 1": ["3:1: not valid YAML: but found another document"],
     "%YAML 1.1\n---\na: yes": ["1:1: not valid YAML: a directive (%) is not allowed"],
     "[" * 5000: ["nested too deeply"],
@@ -182,7 +186,12 @@ def test_aliases_that_multiply():
 def test_places():
     tree = yaml.loads("a:\n  b: [1, {c: x}]\nd: |\n  one\n  two\n", "f.yaml")
     places = {
-        path: (tree.find(path).key.line, tree.find(path).key.column, tree.find(path).mark.line, tree.find(path).mark.column)
+        path: (
+            tree.find(path).key.line,
+            tree.find(path).key.column,
+            tree.find(path).mark.line,
+            tree.find(path).mark.column,
+        )
         for path in [("a",), ("a", "b"), ("a", "b", 1), ("a", "b", 1, "c"), ("d",)]
     }
     assert places == {
@@ -204,7 +213,19 @@ def test_files_that_are_no_text(tmp_path):
 
 
 PIECES = st.sampled_from(
-    [*"0123456789abeExXoO_.,:;-+~=<>!?&*#%@|'\"[]{} \n\t", "null", "true", "no", "\n  ", ": ", "- ", "1e", "0x", "é", "<<"]
+    [
+        *"0123456789abeExXoO_.,:;-+~=<>!?&*#%@|'\"[]{} \n\t",
+        "null",
+        "true",
+        "no",
+        "\n  ",
+        ": ",
+        "- ",
+        "1e",
+        "0x",
+        "é",
+        "<<",
+    ]
 )
 
 
@@ -241,7 +262,9 @@ def test_what_dvc_writes_is_read_back(data):
         assert repr(value) == repr(dvc(text))
 
 
-@pytest.mark.parametrize("text", ["1e-4", "yes", "012", "1:30", "~", "", "=", "2024-01-01", "_1", "0o7", "plain", "1e5x"])
+@pytest.mark.parametrize(
+    "text", ["1e-4", "yes", "012", "1:30", "~", "", "=", "2024-01-01", "_1", "0o7", "plain", "1e5x"]
+)
 def test_texts_that_need_quotes_for_some_reader(text):
     def reads(loader):
         try:
