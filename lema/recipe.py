@@ -101,15 +101,15 @@ class PretrainSpec(Spec):
     task: PartName = Field(default="word_problems", description="A task that makes its own questions.")
     options: dict[str, Any] = Field(default={}, description="Options of the task's generator.")
     format: Prompt = Field(description="`user` is what it reads, `assistant` what it learns to write.")
-    width: Positive = 192
-    layers: Positive = 4
-    heads: Positive = 4
+    width: Positive = Field(default=192, description="Hidden size.")
+    layers: Positive = Field(default=4, description="Transformer layers.")
+    heads: Positive = Field(default=4, description="Attention heads; they share the width.")
     vocabulary: Positive = Field(default=480, description="Tokens of its byte-level BPE; digits are single tokens.")
     context: Positive = Field(default=512, description="Longest sequence, in tokens.")
     steps: Positive = Field(description="Optimizer steps.")
-    batch: Positive = 32
-    lr: float = Field(default=3e-3, gt=0)
-    seed: int = 0
+    batch: Positive = Field(default=32, description="Problems a step.")
+    lr: float = Field(default=3e-3, gt=0, description="Highest learning rate.")
+    seed: int = Field(default=0, description="Of weights and order.")
 
 
 class BaseSpec(Spec):
@@ -133,11 +133,11 @@ class SamplingSpec(Spec):
     """How a model is asked."""
 
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy.")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: Positive | None = None
-    max_tokens: Positive = 512
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the probability that is drawn from.")
+    top_k: Positive | None = Field(default=None, description="Draw from the likeliest tokens only.")
+    max_tokens: Positive = Field(default=512, description="Longest reply.")
     stop: tuple[str, ...] = Field(default=(), description="Strings that end a reply.")
-    seed: int = 0
+    seed: int = Field(default=0, description="Of the draw; every path has its own.")
 
 
 class ModelSampler(SamplingSpec):
@@ -159,7 +159,7 @@ class ImportSpec(Spec):
 class ImportSampler(Spec):
     """A sampler that takes existing paths."""
 
-    import_: ImportSpec = Field(alias="import")
+    import_: ImportSpec = Field(alias="import", description="Where the paths are.")
 
 
 Sampler = Annotated[
@@ -173,7 +173,7 @@ Sampler = Annotated[
 class SamplesSpec(Spec):
     """Paths for the training questions, from all samplers at once."""
 
-    samplers: dict[Label, Sampler] = Field(min_length=1)
+    samplers: dict[Label, Sampler] = Field(min_length=1, description="By name, which is part of every path's id.")
 
 
 class GradesSpec(Spec):
@@ -220,13 +220,13 @@ class VerdictsSpec(Spec):
 class Fraction(Spec):
     """A share of what there is."""
 
-    fraction: Share
+    fraction: Share = Field(description="Between 0 and 1.")
 
 
 class Match(Spec):
     """As many rows as bring the arm to the size of another arm."""
 
-    match: Name
+    match: Name = Field(description="The other arm.")
 
 
 Size = Literal["all"] | Count | Fraction | Match
@@ -237,13 +237,13 @@ class CotRows(Spec):
 
     rationales: bool = Field(default=True, description="The gold rationales of the training questions.")
     samplers: tuple[Label, ...] = Field(default=(), description="Samplers whose right paths are taken.")
-    rows: Size = "all"
+    rows: Size = Field(default="all", description="all, a count, {fraction: share} or {match: arm}.")
 
 
 class CorrectionRows(Spec):
     """Rows made of accepted corrections."""
 
-    rows: Size = "all"
+    rows: Size = Field(default="all", description="all, a count, {fraction: share} or {match: arm}.")
     ellipsis: bool = Field(
         default=True, description="Untouched steps before the incorrect one become `...`, as in the paper."
     )
@@ -252,8 +252,8 @@ class CorrectionRows(Spec):
 class Arm(Spec):
     """What one arm of the comparison learns from."""
 
-    cot: CotRows | None = None
-    corrections: CorrectionRows | None = None
+    cot: CotRows | None = Field(default=None, description="Chain-of-thought rows.")
+    corrections: CorrectionRows | None = Field(default=None, description="Correction rows.")
 
     @model_validator(mode="after")
     def _something(self) -> "Arm":
@@ -265,7 +265,7 @@ class Arm(Spec):
 class MixSpec(Spec):
     """Training data of every arm."""
 
-    arms: dict[Name, Arm] = Field(min_length=1)
+    arms: dict[Name, Arm] = Field(min_length=1, description="By name; each needs a line in params.yaml.")
     cot: Prompt = Field(description="Format of CoT rows.")
     correction: Prompt = Field(description="Format of correction rows.")
     seed: int = Field(default=0, description="Which rows when not all, and their order.")
@@ -274,27 +274,31 @@ class MixSpec(Spec):
 class AdapterSpec(Spec):
     """LoRA fine-tuning of the base, one adapter an arm."""
 
-    rank: Positive = 16
-    alpha: float = Field(default=32, gt=0)
-    dropout: Share = 0.0
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    lr: float = Field(default=2e-4, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    rank: Positive = Field(default=16, description="Rank of the update.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the update, times 1 / rank.")
+    dropout: Share = Field(default=0.0, description="Of what the update reads.")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        default="all-linear", description="Layers that learn: all-linear, or names of modules."
+    )
+    lr: float = Field(default=2e-4, gt=0, description="Highest learning rate.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="Of the learning rate, after the warm-up."
+    )
     warmup: Share = Field(default=0.0, description="Share of the steps.")
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Passes over the examples.")
     steps: Positive | None = Field(default=None, description="Optimizer steps, instead of epochs.")
     batch: Positive = Field(default=8, description="Examples a device and step.")
     accumulate: Positive = Field(default=1, description="Steps whose gradients are summed for one optimizer step.")
     max_length: Positive = Field(
         default=1024, description="Tokens; longer examples are left out and reported, never cut."
     )
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    beta2: Share = 0.999
-    group_by_length: bool = True
-    gradient_checkpointing: bool = False
+    weight_decay: float = Field(default=0.0, ge=0, description="Of AdamW.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to it.")
+    beta2: Share = Field(default=0.999, description="Of AdamW.")
+    group_by_length: bool = Field(default=True, description="Batches of examples of like length.")
+    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
     save_every: Positive = Field(default=50, description="Optimizer steps between checkpoints to resume from.")
-    seed: int = 0
+    seed: int = Field(default=0, description="Of weights, dropout and order.")
 
     @model_validator(mode="after")
     def _one_length(self) -> "AdapterSpec":
@@ -312,22 +316,22 @@ class AnswersSpec(SamplingSpec):
 class ScoresSpec(Spec):
     """Accuracy with intervals, and every pair of models compared on the same questions."""
 
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
     resamples: Positive = Field(default=10_000, description="Bootstrap resamples for paired differences.")
-    seed: int = 0
+    seed: int = Field(default=0, description="Of the resamples.")
 
 
 class ReportSpec(Spec):
     """One HTML page and one Markdown file."""
 
-    title: str | None = None
+    title: str | None = Field(default=None, description="Of the page; the recipe's name when absent.")
     examples: Count = Field(default=8, description="Corrections to read.")
 
 
 class Recipe(Spec):
     """A recipe. Keys are artifacts, in the order in which they are made."""
 
-    description: str | None = None
+    description: str | None = Field(default=None, description="One line, for the report.")
     models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for samples and corrections.")
     source: SourceSpec
     questions: QuestionsSpec

@@ -54,7 +54,7 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
 def problems(draft: Draft) -> list[Problem]:
     """Everything that is wrong with the prompts of a recipe."""
     hint = draft.tree.find(("corrections", "hint"))
-    unreadable = hint is not None and hint.value not in HINTS
+    unreadable = hint is not None and hint.value not in tuple(HINTS)
     found = uses(draft.sections, HINTS["rationale"] if unreadable else None)
     return [problem for use in found for problem in _wrong(use, draft.tree)]
 

@@ -1,15 +1,19 @@
 """`mix`: the training examples of one arm, chain of thought and corrections, shuffled (LEMA, sections 2.3 and 3.2)."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lema.prompt import render, reply
 from lema.recipe import CorrectionRows, CotRows, Fraction, Match, MixSpec, Prompt, Size
-from lema.reply import ELLIPSIS, elide, numbered
+from lema.reply import elide, expand, numbered
 from lema.rows import Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages import chosen
 from lema.steps import number, split
+
+# The sentence of a path that states the answer; the format of CoT rows states it again in its own way.
+_ANSWER = re.compile(r"\s*\b(?:(?:so|thus|hence|therefore)[,\s]+)?the\s+(?:(?:final|correct|right)\s+)?answer\s+is\b.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def _cot_rows(spec: MixSpec, cot: CotRows, pools: _Pools) -> list[_Row]:
     ]
     rows: dict[tuple[str, tuple[str, ...]], _Row] = {}
     for question, source_id, text in solutions:
-        steps = tuple(step for step in split(text) if "the answer is" not in step.lower())
+        steps = tuple(bare for step in split(text) if (bare := _ANSWER.sub("", step).strip()))
         variables = {"question": question.text, "steps": list(steps), "answer": question.gold}
         rows.setdefault((question.id, steps), _Row("cot", question.id, source_id, spec.cot, variables))
     return chosen(rows.values(), spec.seed, lambda row: row.source_id)
@@ -118,20 +122,20 @@ def _correction_rows(spec: MixSpec, wanted: CorrectionRows, pools: _Pools) -> li
     rows = [
         _Row("correction", row.question_id, row.id, spec.correction, variables)
         for row in pools.corrections
-        if row.id in accepted
-        for variables in [_correction(row, asked[row.question_id], paths[row.sample_id], wanted.ellipsis)]
+        # Without the filter `has_fields`, replies that say nothing may have been accepted.
+        if row.id in accepted and row.incorrect_step and row.solution
+        for variables in [
+            _correction(row, row.incorrect_step, row.solution, asked[row.question_id], paths[row.sample_id], wanted)
+        ]
     ]
     return chosen(rows, spec.seed, lambda row: row.source_id)
 
 
-def _correction(row: Correction, question: Question, path: tuple[str, ...], ellipsis: bool) -> dict[str, Any]:
+def _correction(
+    row: Correction, at: int, text: str, question: Question, path: tuple[str, ...], wanted: CorrectionRows
+) -> dict[str, Any]:
     """Variables of the correction format, the untouched steps as `...` or in full."""
-    at = row.incorrect_step or 1
-    solution = tuple((row.solution or "").split("\n"))
-    if ellipsis:
-        solution = elide(solution, at, path)
-    elif solution[0] == ELLIPSIS:
-        solution = (*path[: at - 1], *solution[1:])
+    solution = (elide if wanted.ellipsis else expand)(text.split("\n"), at, path)
     return {
         "question": question.text,
         "path": number(path),

@@ -69,6 +69,8 @@ def _imported(train: Sequence[Question], sampler: str, spec: ImportSpec, read_fi
         if question is None:
             continue
         path = row[spec.path]
+        if not isinstance(path, str | list):
+            raise RunError(f"samples: {spec.file}, row {place}: {spec.path!r} is neither a text nor a list of steps")
         text = path if isinstance(path, str) else number([str(step) for step in path])
         index = taken[question.id] = taken.get(question.id, -1) + 1
         reply = Completion(text, "stop")

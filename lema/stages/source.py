@@ -14,6 +14,9 @@ from lema.tasks import Task
 # Reads one split of the hub data set or file that a spec names.
 ReadSplit = Callable[[SourceSpec, Split], Iterable[Mapping[str, Any]]]
 
+# Records in a row that are of no use, after which a generator is held to have no others.
+IN_VAIN = 10_000
+
 
 def source(*, spec: SourceSpec, generator: Task | None, read_split: ReadSplit) -> Iterator[Record]:
     """Records `<name>-<split>-<number>`, numbered in the order of the source. RunError if there are too few."""
@@ -35,16 +38,16 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
         raise RunError("source: a generator never ends; say how many `train` and `test` records")
     wanted: dict[Split, int] = {"train": spec.train, "test": spec.test}
     found: dict[Split, dict[str, Mapping[str, Any]]] = {"train": {}, "test": {}}
-    seen_before = 0
+    in_vain = 0
     for split, record in generator.generate(**spec.options):
         text = json.dumps(record, sort_keys=True)
-        seen_before = seen_before + 1 if text in found[split] else 0
-        # An option such as one step of numbers up to 3 may leave only so many different questions.
-        if seen_before > 10_000:
-            break
-        if len(found[split]) < wanted[split]:
+        if len(found[split]) < wanted[split] and text not in found[split]:
             found[split][text] = record
-        if all(len(found[each]) >= wanted[each] for each in wanted):
+            in_vain = 0
+        else:
+            in_vain += 1
+        # An option such as one step of numbers up to 3 may leave only so many different questions.
+        if in_vain > IN_VAIN or all(len(found[each]) >= wanted[each] for each in wanted):
             break
     return {split: list(records.values()) for split, records in found.items()}
 
@@ -52,8 +55,8 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
 def _read(spec: SourceSpec, read_split: ReadSplit) -> dict[Split, list[Mapping[str, Any]]]:
     train = list(read_split(spec, "train"))
     if spec.test_from == "train":
-        size = spec.test or 0
-        return {"train": train[: len(train) - size][: spec.train], "test": train[len(train) - size :]}
+        kept = max(0, len(train) - (spec.test or 0))
+        return {"train": train[:kept][: spec.train], "test": train[kept:]}
     test = [] if spec.test == 0 else list(islice(read_split(spec, "test"), spec.test))
     return {"train": train[: spec.train], "test": test}
 

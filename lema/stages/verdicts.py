@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from lema.errors import RunError
 from lema.filters import Candidate, Filter
 from lema.rows import Correction, Drop, Question, Sample, Verdict
 from lema.tasks import Task
@@ -15,11 +16,17 @@ def verdicts(
     task: Task,
     filters: Mapping[str, Filter],
 ) -> Iterator[Verdict]:
-    """One row a correction, accepted or not. Every filter judges every row, so that a drop matrix can be shown."""
+    """One row a correction, accepted or not. Every filter judges every row, so that a drop matrix can be shown.
+
+    RunError if a filter leaves some out.
+    """
     asked = {question.id: question for question in questions}
     paths = {sample.id: sample for sample in samples}
     candidates = [_candidate(asked[row.question_id], paths[row.sample_id], row, task) for row in corrections]
     reasons = {name: list(judge(candidates)) for name, judge in filters.items()}
+    for name, column in reasons.items():
+        if len(column) != len(candidates):
+            raise RunError(f"verdicts: filter {name} judged {len(column)} of {len(candidates)} corrections")
     for place, candidate in enumerate(candidates):
         drops = tuple(Drop(name, reason) for name, column in reasons.items() if (reason := column[place]) is not None)
         yield _verdict(candidate.correction, drops)

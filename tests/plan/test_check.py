@@ -36,9 +36,7 @@ BROKEN = {
     ),
     "size of no kind": (
         "mix: {arms: {cot: {cot: {rows: half}}}}",
-        [
-            "2:32: mix.arms.cot.cot.rows: needs 'all' or a whole number or a mapping with fraction or a mapping with match"
-        ],
+        ["2:32: mix.arms.cot.cot.rows: needs 'all' or a whole number or a mapping with fraction or a mapping"],
     ),
     "size out of bounds": (
         "mix: {arms: {cot: {cot: {rows: {fraction: 2}}}}}",
@@ -151,9 +149,7 @@ BROKEN = {
     ),
     "gold answer for a blind corrector": (
         "corrections: {prompt: {user: '{{ path }} {{ gold }}'}}",
-        [
-            "2:30: corrections.prompt.user: unknown variable 'gold'; allowed: path, question, steps (`gold` is given with"
-        ],
+        ["2:30: corrections.prompt.user: unknown variable 'gold'; allowed: path, question, steps (`gold` is given"],
     ),
     "answer in the input of an example": (
         "mix: {cot: {user: '{{ question }} {{ answer }}', assistant: '{{ answer }}'}}",

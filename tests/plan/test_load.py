@@ -31,7 +31,8 @@ def test_chain_of_recipes(project):
     project.write("recipes/two.yaml", "extends: good.yaml\nadapter: {epochs: null, steps: 9, rank: 2}\n")
     project.write(
         "recipes/sub/three.yaml",
-        "extends: ../two.yaml\nadapter: {rank: 3}\nsamples: {samplers: {student: null, other: {model: base, prompt: cot}}}\n",
+        "extends: ../two.yaml\nadapter: {rank: 3}\n"
+        "samples: {samplers: {student: null, other: {model: base, prompt: cot}}}\n",
     )
     loaded = load_recipe(project.root / "recipes/sub/three.yaml", project.root)
     assert loaded.name == "three"

@@ -156,7 +156,11 @@ def test_pretrained_base(project):
 
 def test_arm_sized_by_an_arm_that_is_sized_by_a_third(project):
     arms = "    cot: {cot: {}}\n    lema: {cot: {}, corrections: {}}\n"
-    sized = "    cot: {cot: {rows: {match: more}}}\n    more: {cot: {rows: {match: lema}}}\n    lema: {corrections: {rows: 5}}\n"
+    sized = (
+        "    cot: {cot: {rows: {match: more}}}\n"
+        "    more: {cot: {rows: {match: lema}}}\n"
+        "    lema: {corrections: {rows: 5}}\n"
+    )
     project.edit("recipes/good.yaml", arms, sized)
     recipe = load_recipe(project.root / "recipes/good.yaml", project.root).recipe
     assert list(arm_settings(recipe.mix, "cot")["matched"]) == ["lema", "more"]

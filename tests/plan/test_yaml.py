@@ -229,7 +229,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=10000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_what_is_accepted_dvc_reads_the_same(text):
     for document in (text, f"a: {text}", f"a: [{text}]", f"{text}: 1"):
@@ -240,6 +240,7 @@ def test_what_is_accepted_dvc_reads_the_same(text):
         assert repr(value or {}) == repr(dvc(document))
 
 
+REASONS = ("quotes", "invisible", "tag", "special characters")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab<=~1.", max_size=4), inner, max_size=3),
@@ -247,19 +248,18 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), VALUES, max_size=4))
 def test_what_dvc_writes_is_read_back(data):
     from dvc.utils.serialize import dumps_yaml
 
     text = dumps_yaml(data)
     try:
-        value = ours(text)
+        value, refusal = ours(text), ""
     except RecipeError as error:
-        # Keys and texts that the two readers of YAML could take for different things.
-        assert any(word in str(error) for word in ("quotes", "invisible", "tag", "special characters"))
-    else:
-        assert repr(value) == repr(dvc(text))
+        value, refusal = None, str(error)
+    # Keys and texts that the two readers of YAML could take for different things are refused.
+    assert repr(value) == repr(dvc(text)) if not refusal else any(why in refusal for why in REASONS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+from typing import Any
+
+import pytest
+
+from lema.stages.grades import grades
+from tests.stages.rows import question, sample, task
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "outcome", "answer"),
+    [
+        ("The answer is 5.", "stop", "correct", "5"),
+        ("The answer is 6.", "stop", "incorrect", "6"),
+        ("Five, I think", "stop", "unparsed", None),
+        ("", "stop", "unparsed", None),
+        ("The answer is 5. And another", "length", "truncated", "5. And another"),
+        ("The answer is 5", "length", "correct", "5"),
+        ("Let us see", "length", "truncated", None),
+        ("The answer is 5.", "failed", "failed", None),
+        ("The answer is 5.", "refused", "failed", None),
+    ],
+)
+def test_what_a_path_is_worth(text: str, finish: Any, outcome: str, answer: str | None) -> None:
+    row = sample("q5", text, finish=finish)
+    (made,) = grades([question(5)], [row], task=task(), pmap=map)
+    assert (made.outcome, made.answer) == (outcome, answer)
+    assert (made.id, made.question_id, made.sampler) == (row.id, "q5", "s")
+
+
+def test_one_row_a_sample_in_their_order() -> None:
+    rows = [sample(f"q{number}", f"The answer is {number}.", index=index) for number in (2, 1) for index in (1, 0)]
+    made = list(grades([question(1), question(2)], rows, task=task(), pmap=map))
+    assert [row.id for row in made] == [row.id for row in rows]
+    assert {row.outcome for row in made} == {"correct"}

@@ -1,0 +1,156 @@
+from typing import Any
+
+import pytest
+
+from lema.recipe import MixSpec
+from lema.rows import Example
+from lema.stages.mix import mix
+from tests.stages.rows import accepted, correction, graded, question, sample
+
+COT = {"user": "{{ question }}", "assistant": "{{ steps | join(' / ') }} = {{ answer }}"}
+FORMAT = {
+    "user": "{{ question }}\n{{ path }}",
+    "assistant": "{{ incorrect_step }}: {{ explanation }}\n{{ solution | join('\n') }}\n{{ answer }}",
+}
+COUNT = 12
+QUESTIONS = [*(question(number) for number in range(COUNT)), question(99, "test")]
+RIGHT = [sample(f"q{n}", f"Let us see.\nSo {n} is it. The answer is {n}.", "good") for n in range(COUNT)]
+WRONG = [sample(f"q{n}", f"First.\n{n} + 1 = {n + 1}\nThe answer is {n + 1}.", "bad") for n in range(COUNT)]
+MENDED = [correction(row, f"...\n{row.question_id} + 0\nThe answer is it.", 2) for row in WRONG]
+
+
+def mixed(arm: str = "a", *, questions: Any = QUESTIONS, samples: Any = None, corrections: Any = MENDED,
+          verdicts: Any = None, seed: int = 0, **arms: Any) -> list[Example]:  # fmt: skip
+    rows = [*RIGHT, *WRONG] if samples is None else samples
+    grades = [graded(row, "incorrect" if row.sampler == "bad" else "correct") for row in rows]
+    judged = [accepted(row) for row in corrections] if verdicts is None else verdicts
+    spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms, "seed": seed})
+    return list(mix(questions, rows, grades, corrections, judged, spec=spec, arm=arm))
+
+
+def sizes(rows: list[Example]) -> tuple[int, int]:
+    return sum(row.kind == "cot" for row in rows), sum(row.kind == "correction" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ({"cot": {}}, (12, 0)),
+        ({"cot": {"rationales": False, "samplers": ("good",)}}, (12, 0)),
+        ({"cot": {"samplers": ("good", "bad")}}, (24, 0)),
+        ({"corrections": {}}, (0, 12)),
+        ({"cot": {"rows": 5}, "corrections": {"rows": 3}}, (5, 3)),
+        ({"cot": {"rows": 0}, "corrections": {}}, (0, 12)),
+        ({"cot": {"rows": 500}}, (12, 0)),
+        ({"cot": {"rows": {"fraction": 0.5}}, "corrections": {"rows": {"fraction": 0.25}}}, (6, 3)),
+        ({"cot": {"rows": {"fraction": 0.0}}, "corrections": {"rows": {"fraction": 1.0}}}, (0, 12)),
+        ({"cot": {"samplers": ("good",), "rows": {"match": "b"}}}, (20, 0)),
+        ({"cot": {"samplers": ("good",), "rows": {"match": "b"}}, "corrections": {"rows": 5}}, (15, 5)),
+        ({"cot": {}, "corrections": {"rows": {"match": "b"}}}, (12, 8)),
+        ({"cot": {"rows": {"match": "c"}, "samplers": ("good",)}}, (20, 0)),
+        ({"cot": {"rows": {"match": "small"}}, "corrections": {"rows": 5}}, (0, 5)),
+    ],
+)
+def test_sizes(arm: dict[str, Any], expected: tuple[int, int]) -> None:
+    others = {
+        "b": {"cot": {}, "corrections": {"rows": 8}},
+        "c": {"cot": {}, "corrections": {"rows": {"match": "b"}}},
+        "small": {"cot": {"rows": 2}},
+    }
+    assert sizes(mixed(a=arm, **others)) == expected
+
+
+def test_the_order_is_drawn_by_seed_and_mixes_the_kinds() -> None:
+    arm = {"cot": {}, "corrections": {}}
+    runs = [[row.source_id for row in mixed(a=arm, seed=seed)] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    assert sorted(runs[0]) == sorted(runs[2])
+    kinds = [row.kind for row in mixed(a=arm)]
+    assert kinds not in (sorted(kinds), sorted(kinds, reverse=True))
+
+
+def test_the_order_does_not_depend_on_the_order_of_the_rows() -> None:
+    arm = {"cot": {}, "corrections": {}}
+    backwards = mixed(a=arm, questions=QUESTIONS[::-1], corrections=MENDED[::-1], samples=[*WRONG[::-1], *RIGHT])
+    assert backwards == mixed(a=arm)
+
+
+@pytest.mark.parametrize("kind", ["cot", "corrections"])
+def test_choices_are_nested(kind: str) -> None:
+    chosen = [{row.source_id for row in mixed(a={kind: {"rows": size}})} for size in (2, 5, 9, 12)]
+    assert [len(ids) for ids in chosen] == [2, 5, 9, 12]
+    assert all(small < large for small, large in zip(chosen, chosen[1:], strict=False))
+
+
+def test_ids_say_the_place_in_the_arm() -> None:
+    assert [row.id for row in mixed(a={"cot": {"rows": 3}})] == ["a/000000", "a/000001", "a/000002"]
+
+
+def test_test_questions_are_never_learnt() -> None:
+    assert "q99" not in {row.question_id for row in mixed(a={"cot": {"samplers": ("good",)}, "corrections": {}})}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("Step 1: 2 + 3 = 5.\nStep 2: The answer is 5.", "2 + 3 = 5. = 5"),
+        ("First 2.\nThen 2 + 3 = 5. The answer is 5.", "First 2. / Then 2 + 3 = 5. = 5"),
+        ("2 + 3 = 5. So, the final answer is 5.", "2 + 3 = 5. = 5"),
+        ("2 + 3 = 5.\nThus the answer is: 5", "2 + 3 = 5. = 5"),
+        ("She breathes the answer is near", "She breathes = 5"),
+        ("The answer is 5.", "= 5"),
+    ],
+)
+def test_a_right_path_keeps_its_steps_and_states_the_answer_once(path: str, expected: str) -> None:
+    rows = mixed(a={"cot": {"rationales": False, "samplers": ("s",)}}, samples=[sample("q5", path)], corrections=[])
+    assert [row.completion for row in rows] == [expected]
+
+
+def test_the_same_steps_are_learnt_once() -> None:
+    rows = [
+        sample("q5", f"Step 1: 5 + 0 = 5.{end}", index=index) for index, end in enumerate(("", "\nThe answer is 5."))
+    ]
+    made = mixed(a={"cot": {"samplers": ("s",)}}, questions=[question(5)], samples=rows, corrections=[])
+    assert [row.source_id for row in made] == ["q5"]
+
+
+def test_questions_without_rationale_have_no_cot_row() -> None:
+    assert mixed(a={"cot": {}}, questions=[question(5, rationale=None)], samples=[], corrections=[]) == []
+
+
+FULL, SHORT = "First.\nSecond, mended.\nThe answer is 5.", "...\nSecond, mended.\nThe answer is 5."
+REWRITTEN = "Another way.\nSecond, mended.\nThe answer is 5."
+
+
+@pytest.mark.parametrize(
+    ("solution", "at", "ellipsis", "lines"),
+    [
+        (SHORT, 2, True, ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 2, True, ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (SHORT, 2, False, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 2, False, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (REWRITTEN, 2, True, ["Step 1: Another way.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 1, True, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+    ],
+)
+def test_untouched_steps(solution: str, at: int, ellipsis: bool, lines: list[str]) -> None:
+    path = sample("q5", "First.\nSecond.\nThe answer is 6.", "bad")
+    (row,) = mixed(
+        a={"corrections": {"ellipsis": ellipsis}}, samples=[path], corrections=[correction(path, solution, at)]
+    )
+    assert row.completion.splitlines() == [f"{at}: Because.", *lines, "5"]
+    assert [message.content for message in row.prompt] == [
+        "Question 5?\nStep 1: First.\nStep 2: Second.\nStep 3: The answer is 6."
+    ]
+    assert (row.kind, row.source_id, row.question_id) == ("correction", "q5/bad/0/c0", "q5")
+
+
+def test_only_accepted_corrections_that_say_something_are_learnt() -> None:
+    empty = correction(WRONG[2], None, None, status="malformed", reason="no", explanation=None)
+    made = mixed(
+        a={"corrections": {}},
+        corrections=[*MENDED[:2], empty],
+        verdicts=[accepted(MENDED[0]), accepted(MENDED[1], False), accepted(empty)],
+    )
+    assert [row.source_id for row in made] == [MENDED[0].id]

@@ -1,0 +1,128 @@
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lema.errors import RunError
+from lema.recipe import SourceSpec
+from lema.stages.source import source
+from tests.stages.rows import task
+
+
+def unread(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
+    raise AssertionError("a generator reads no file")
+
+
+def two_thirds_train(*, first: int = 0, distinct: int = 10**6) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Numbers, every third of them for the test split; from `distinct` on, they come again."""
+    for number in itertools.count(first):
+        value = number % distinct
+        yield ("test" if value % 3 == 2 else "train"), {"q": str(value)}
+
+
+def generated(**spec: Any) -> list[tuple[str, str]]:
+    rows = source(spec=SourceSpec(generator="toy", **spec), generator=task(two_thirds_train), read_split=unread)
+    return [(row.id, json.loads(row.record)["q"]) for row in rows]
+
+
+def test_a_generator_fills_both_splits() -> None:
+    assert generated(train=3, test=2, options={"first": 10}) == [
+        ("toy-train-00000", "10"),
+        ("toy-train-00001", "12"),
+        ("toy-train-00002", "13"),
+        ("toy-test-00000", "11"),
+        ("toy-test-00001", "14"),
+    ]
+
+
+def test_more_records_begin_with_the_same_records() -> None:
+    few, many = generated(train=3, test=2), generated(train=30, test=20)
+    assert set(few) < set(many)
+
+
+def test_a_record_is_not_taken_twice() -> None:
+    rows = generated(train=4, test=2, options={"distinct": 6})
+    assert sorted(text for _, text in rows) == ["0", "1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(("train", "test", "split"), [(5, 2, "train"), (1, 3, "test")])
+def test_a_generator_that_has_no_more_ends(train: int, test: int, split: str) -> None:
+    wanted, found = (train, 4) if split == "train" else (test, 2)
+    with pytest.raises(RunError, match=f"^source: {wanted} {split} records wanted, {found} found"):
+        generated(train=train, test=test, options={"distinct": 6})
+
+
+def test_a_generator_never_ends_by_itself() -> None:
+    with pytest.raises(RunError, match="say how many `train` and `test`"):
+        generated(train=3)
+
+
+def test_a_task_without_a_generator() -> None:
+    with pytest.raises(RunError, match="the task toy has no generator"):
+        list(source(spec=SourceSpec(generator="toy", train=1, test=1), generator=task(), read_split=unread))
+
+
+FILES = {"train": [{"q": name} for name in "abcde"], "test": [{"q": name} for name in "xyz"]}
+
+
+def ids(**spec: Any) -> list[str]:
+    given = SourceSpec(**spec)
+    rows = list(source(spec=given, generator=None, read_split=lambda _, split: iter(FILES[split])))
+    assert {row.id.rsplit("-", 2)[1] == row.split for row in rows} == {True}
+    return [f"{row.id} {json.loads(row.record)['q']}" for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"train": 2, "test": 1}, ["f-train-00000 a", "f-train-00001 b", "f-test-00000 x"]),
+        ({"train": 1, "test": 0}, ["f-train-00000 a"]),
+        ({"train": 1}, ["f-train-00000 a", "f-test-00000 x", "f-test-00001 y", "f-test-00002 z"]),
+        (
+            {"train": 2, "test": 1, "test_from": "train"},
+            ["f-train-00000 a", "f-train-00001 b", "f-test-00000 e"],
+        ),
+        (
+            {"test": 3, "test_from": "train"},
+            ["f-train-00000 a", "f-train-00001 b", "f-test-00000 c", "f-test-00001 d", "f-test-00002 e"],
+        ),
+    ],
+)
+def test_records_of_files(spec: dict[str, Any], expected: list[str]) -> None:
+    assert ids(file="data/sources/f.jsonl", **spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ({"hub": "openai/gsm8k"}, "gsm8k"),
+        ({"file": "data/sources/mine.csv"}, "mine"),
+        ({"file": "data/sources/mine/{split}.csv"}, "mine"),
+        ({"file": "data/sources/mine/train.csv"}, "mine"),
+        ({"file": "train.csv"}, "file"),
+    ],
+)
+def test_what_ids_begin_with(origin: dict[str, Any], name: str) -> None:
+    assert ids(train=1, test=0, **origin) == [f"{name}-train-00000 a"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"train": 9}, "9 train records wanted, 5 found"),
+        ({"test": 9}, "9 test records wanted, 3 found"),
+        ({"test": 9, "test_from": "train"}, "9 test records wanted, 5 found"),
+    ],
+)
+def test_too_few_records(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        ids(file="f.jsonl", **spec)
+
+
+def test_a_record_is_kept_as_canonical_json() -> None:
+    (row,) = source(
+        spec=SourceSpec(file="f.jsonl", test=0), generator=None, read_split=lambda *_: [{"b": "é", "a": [1, None]}]
+    )
+    assert row.record == '{"a": [1, null], "b": "é"}'

@@ -1,0 +1,66 @@
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from lema.errors import RunError
+from lema.filters import Candidate
+from lema.filters.answer_matches import answer_matches
+from lema.filters.has_fields import has_fields
+from lema.rows import Drop, Verdict
+from lema.stages.verdicts import verdicts
+from tests.stages.rows import correction, question, sample, task
+
+PATHS = [sample("q6", "The answer is 5.", index=index) for index in range(4)]
+ROWS = [
+    correction(PATHS[0], "The answer is 6."),
+    correction(PATHS[1], "The answer is 7."),
+    correction(PATHS[2], None, None, status="malformed", reason="`Explanation:` is empty", explanation=None),
+    correction(PATHS[3], "6"),
+]
+
+
+def judged(**filters: object) -> list[Verdict]:
+    return list(verdicts([question(6)], PATHS, ROWS, task=task(), filters=filters))  # type: ignore[arg-type]
+
+
+def test_every_filter_judges_every_row() -> None:
+    made = judged(has_fields=has_fields, answer_matches=answer_matches)
+    assert [row.drops for row in made] == [
+        (),
+        (Drop("answer_matches", "answer is 7, gold is 6"),),
+        (Drop("has_fields", "malformed: `Explanation:` is empty"), Drop("answer_matches", "no answer")),
+        (Drop("answer_matches", "no answer"),),
+    ]
+    assert [row.accepted for row in made] == [True, False, False, False]
+    assert [(row.id, row.sample_id, row.question_id) for row in made] == [
+        (row.id, row.sample_id, row.question_id) for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize("names", [("has_fields", "answer_matches"), ("answer_matches", "has_fields")])
+def test_the_first_objection_is_the_reason(names: tuple[str, str]) -> None:
+    known = {"has_fields": has_fields, "answer_matches": answer_matches}
+    row = judged(**{name: known[name] for name in names})[2]
+    assert (row.dropped_by, row.reason) == (names[0], row.drops[0].reason)
+
+
+def test_without_filters_everything_is_accepted() -> None:
+    assert [(row.accepted, row.dropped_by, row.reason) for row in judged()] == [(True, None, None)] * 4
+
+
+def test_a_candidate_tells_whether_its_answer_is_gold() -> None:
+    seen: list[bool | None] = []
+
+    def look(candidates: Iterable[Candidate]) -> Iterator[None]:
+        for one in candidates:
+            assert one.sample.id == one.correction.sample_id
+            seen.append(one.answer_is_gold)
+            yield None
+
+    judged(look=look)
+    assert seen == [True, False, None, None]
+
+
+def test_a_filter_that_leaves_corrections_out_is_refused() -> None:
+    with pytest.raises(RunError, match="filter lazy judged 1 of 4 corrections"):
+        judged(lazy=lambda candidates: iter([None]))

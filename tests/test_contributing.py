@@ -1,0 +1,207 @@
+"""The examples of CONTRIBUTING.md, in a project of a user's: checked, planned and run as they stand there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lema import component
+from lema.engine import parquet
+from lema.filters import Candidate
+from lema.models import Completion, Model, Request, Sampling
+from lema.prompt import render
+from lema.recipe import Prompt, Run
+from lema.rows import Correction, Message, Question, Sample
+from lema.tasks import Task
+
+ROOT = Path(__file__).parents[1]
+LEMA = Path(sys.executable).with_name("lema")
+BLOCK = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = dict(BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+TASK, FILTER, BACKEND = (f"recipes.parts.{name}:{name}" for name in ("sums", "shorter", "careless"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's project with the examples in it."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "recipes", root / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "constraints.txt"):
+        shutil.copy(ROOT / name, root / name)
+    for name, text in BLOCKS.items():
+        assert not (root / name).exists(), f"{name} is there already"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def parts(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The project's parts can be imported, as they can be from the command line."""
+    monkeypatch.syspath_prepend(str(project))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "recipes"]:
+        del sys.modules[name]
+
+
+def lema(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "LEMA_HOME"}
+    return subprocess.run(
+        [str(LEMA), *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_there_is_an_example_of_everything() -> None:
+    assert set(BLOCKS) == {
+        "recipes/parts/sums.py",
+        "recipes/parts/shorter.py",
+        "recipes/parts/careless.py",
+        "recipes/prompts/add.yaml",
+        "recipes/sums.yaml",
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name != "recipes/sums.yaml"])
+def test_a_part_is_under_twenty_lines(name: str) -> None:
+    assert len([line for line in BLOCKS[name].splitlines() if line.strip()]) < 20
+
+
+def test_the_recipe_names_all_four() -> None:
+    recipe = BLOCKS["recipes/sums.yaml"]
+    assert all(part in recipe for part in (TASK, FILTER, BACKEND, "prompt: add"))
+
+
+def test_the_recipe_is_without_mistakes(project: Path) -> None:
+    done = lema(project, "check", "recipes/sums.yaml")
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("task", TASK, "recipes.parts.sums:sum", "has no 'sum'; did you mean 'sums'?"),
+        ("option of the task", "largest: 60", "large: 60", "unknown option 'large'; did you mean 'largest'?"),
+        ("option of the filter", "times: 3.0", "times: many", "option 'times' needs a number, got 'many'"),
+        ("option of the backend", "every: 2", "evry: 2", "unknown option 'evry'; did you mean 'every'?"),
+        ("prompt", "prompt: add,", "prompt: ad,", "there is no prompt 'ad' in recipes/prompts; did you mean 'add'?"),
+    ],
+)
+def test_mistakes_in_the_use_of_parts_are_found(project: Path, name: str, old: str, new: str, message: str) -> None:
+    text = BLOCKS["recipes/sums.yaml"]
+    assert old in text
+    path = project / "recipes" / "wrong.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        done = lema(project, "check", "recipes/wrong.yaml")
+    finally:
+        path.unlink()
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_prompt_is_listed_with_its_comment(project: Path) -> None:
+    done = lema(project, "ls", "prompts")
+    assert re.search(r"^  add +One line of arithmetic, then the answer\.$", done.stdout, re.MULTILINE)
+
+
+def test_the_task_makes_questions_in_the_pipeline(project: Path) -> None:
+    for artifact in ("plan", "source", "questions"):
+        done = lema(project, "make", artifact, "sums")
+        assert done.returncode == 0, done.stderr
+    questions = parquet.read(project / "data/sums/questions.parquet", Question)
+    train, test = ([row for row in questions if row.split == split] for split in ("train", "test"))
+    assert (len(train), len(test)) == (60, 40)
+    assert not {row.text for row in train} & {row.text for row in test}
+    assert all(row.rationale and row.rationale.endswith(f"= {row.gold}.") for row in questions)
+
+
+def test_an_edit_of_a_part_concerns_the_stages_that_use_it(project: Path) -> None:
+    assert lema(project, "make", "plan", "sums").returncode == 0
+    path = project / "data/sums/plan.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    part = project / "recipes/parts/shorter.py"
+    text = part.read_text(encoding="utf-8")
+    try:
+        part.write_text(text.replace("words > limit", "words >= limit"), encoding="utf-8")
+        assert lema(project, "make", "plan", "sums").returncode == 0
+        after = yaml.safe_load(path.read_text(encoding="utf-8"))
+    finally:
+        part.write_text(text, encoding="utf-8")
+    assert [key for key in before if before[key] != after[key]] == ["verdicts"]
+
+
+@pytest.mark.usefixtures("parts")
+def test_task() -> None:
+    task = component.load("tasks", TASK)
+    assert isinstance(task, Task)
+    assert task.generate is not None
+    made = list(islice(task.generate(seed=1, largest=60), 50))
+    assert made == list(islice(task.generate(seed=1, largest=60), 50))
+    for _, record in made:
+        reading = task.read(record)
+        answer = task.extract(f"The answer is 7? No: {reading.rationale}\nThe answer is {reading.gold}.")
+        assert answer is not None
+        assert task.equal(answer, reading.gold)
+    assert task.extract("No idea.") is None
+    assert not task.equal("41", "42")
+    with pytest.raises(ValueError, match="needs `question` and `answer`"):
+        task.read({"text": "What is 1 + 2?"})
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("options", "reasons"),
+    [
+        ({}, [None, "9 words, limit is 8"]),
+        ({"times": 3.0}, [None, None]),
+        ({"times": 0.5}, ["4 words, limit is 2", "9 words, limit is 2"]),
+    ],
+)
+def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
+    shorter = component.load("filters", FILTER)
+    candidates = [candidate("The answer is 42."), candidate("7 + 5 = 12.\nThe answer is 42.")]
+    assert list(shorter(candidates, **options)) == reasons
+
+
+@pytest.mark.usefixtures("parts")
+def test_backend() -> None:
+    model = Model("careless", BACKEND, "careless")
+    worker = component.load("models", BACKEND)(model, Run(), every=2)
+    asked = [("What is 17 + 25?", 0), ("What is 17 + 25?", 1), ("What is 11 + 22?", 1), ("Hello?", 0)]
+    requests = [Request(model, (Message("user", text),), Sampling(), index) for text, index in asked]
+    assert worker(requests) == [
+        Completion("17 + 25 = 42.\nThe answer is 42.", "stop"),
+        Completion("17 + 25 = 32.\nThe answer is 32.", "stop"),
+        Completion("11 + 22 = 33.\nThe answer is 33.", "stop"),
+        Completion("", "failed", "needs a question with two numbers"),
+    ]
+
+
+def test_prompt() -> None:
+    raw = yaml.safe_load(BLOCKS["recipes/prompts/add.yaml"])
+    prompt = Prompt(**{**raw, "demonstrations": tuple(raw["demonstrations"])})
+    assert render(prompt, {"question": "What is 1 + 2?"}) == (
+        Message("system", "Add the numbers in one line. End with the answer."),
+        Message("user", "What is 17 + 25?"),
+        Message("assistant", "17 + 25 = 42.\nThe answer is 42."),
+        Message("user", "What is 1 + 2?"),
+    )
+
+
+def candidate(solution: str) -> Candidate:
+    """A correction of a wrong path of four words."""
+    path = Sample("q/s/0", "q", "s", 0, "The answer is 32.", "stop", None, "m", "p", "c", 0, 0)
+    row = Correction(
+        "q/s/0/c0", "q/s/0", "q", 0, "parsed", None, solution, 1, None, "Forgot the carry.", solution, "42",
+        "m", "p", "c", 0, 0,
+    )  # fmt: skip
+    return Candidate(Question("q", "train", "What is 17 + 25?", "42", None), path, row, True)
