@@ -6,7 +6,6 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
-RECIPE ?= demo
 
 .PHONY: help setup demo test check clean
 
@@ -26,9 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 .dvc/tmp:
 	mkdir -p $@
 
-demo: setup ## Make the dataset, fine-tune on it and write the report of recipe `demo`
+demo: setup ## Make the dataset, fine-tune on it and write the report
 	$(BIN)/lema repro
-	@echo "Report: data/$(RECIPE)/report.html"
+	@echo "Report: data/demo/report.html"
 
 test: setup ## All tests
 	$(BIN)/pytest -q -n 2 --dist loadgroup

@@ -20,6 +20,8 @@ def main() -> NoReturn:
     """Entry point of `lema`; exit code 2 for mistakes in recipes and arguments, 1 for a stage that failed."""
     # The user's own parts, `my_pkg.my_mod:func`, are looked up from the project's root.
     sys.path.insert(0, str(Path.cwd()))
+    # Threads of torch that wait do not spin: beside another busy process, spinning makes both several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app())
     except LemaError as error:

@@ -4,15 +4,13 @@ A stage's positional parameters name the artifacts that it reads; its keyword pa
 the recipe, its task, models and effects. `make` looks both up, calls the stage and writes the result.
 """
 
-import csv
 import hashlib
 import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -21,17 +19,14 @@ from typing import Any
 import yaml
 
 from lema import component
+from lema.effects import adapted, base_model, build_base, named_model, train_adapter, training
 from lema.engine import files, parquet, records
 from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
-from lema.engine.progress import track
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
-from lema.models import Model
-from lema.plan import check, fingerprint, load_params, load_recipe, make_plan, plan_text
-from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
+from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
-from lema.train import Progress
 
 DATA = Path("data")
 # In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
@@ -165,9 +160,9 @@ class Kitchen:
             "pmap": lambda: partial(pmap, self._workers()),
             "read_file": lambda: records.read_file,
             "read_split": lambda: records.read_split,
-            "build": lambda: _build_base,
-            "train": lambda: partial(_train, place("base", self.name), self._scratch()),
-            "curve": lambda: DATA / self.name / "curves" / f"{self.arm}.csv",
+            "build": lambda: build_base,
+            "train": lambda: partial(train_adapter, place("base", self.name), self._scratch()),
+            "curve": lambda: self._curve(str(self.arm)),
         }
         return {name: makers[name]() for name in keywords if name != "folder"}
 
@@ -180,7 +175,7 @@ class Kitchen:
             base = base_model(place("base", self.name))
             return {arm: adapted(base, arm, place("adapter", self.name, arm)) for arm in arms}
         if artifact == "adapters":
-            return {arm: _training(self.name, arm) for arm in arms}
+            return {arm: training(place("adapter", self.name, arm), self._curve(arm)) for arm in arms}
         if artifact == "mix" and self.arm is None:
             return {arm: parquet.read(place("mix", self.name, arm), Example) for arm in arms}
         path = place(artifact, self.name, self.arm)
@@ -214,6 +209,9 @@ class Kitchen:
             filters[name] = partial(component.load("filters", part.use), **part.options)
         return filters
 
+    def _curve(self, arm: str) -> Path:
+        return DATA / self.name / "curves" / f"{arm}.csv"
+
     def _scratch(self) -> Path:
         """Where checkpoints of this very training lie: the same plan, mix and base resume, others start afresh."""
         digest = hashlib.sha256(self.recipe.adapter.model_dump_json().encode())
@@ -238,54 +236,6 @@ class Kitchen:
         print(f"{self.artifact} {target}: {text}", file=sys.stderr)  # noqa: T201
 
 
-def named_model(name: str, spec: ModelSpec) -> Model:
-    """A model of the recipe. Its options decide replies too, so they are in its identity; of a program, which has
-    neither a name nor an endpoint, so does its code."""
-    program = spec.endpoint is None and spec.name is None
-    code = fingerprint([component.module_name("models", spec.backend)], Path.cwd()) if program else None
-    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, json.dumps(spec.options, sort_keys=True)]
-    return Model(
-        label=name,
-        backend=spec.backend,
-        identity=" ".join(part for part in parts if part and part != "{}"),
-        name=spec.name,
-        revision=spec.revision,
-        endpoint=spec.endpoint,
-        chat=spec.chat,
-        options=spec.options,
-        folder=spec.name if spec.endpoint is None else None,
-    )
-
-
-def base_model(folder: Path) -> Model:
-    """The student before fine-tuning."""
-    from lema.train.base import open_base
-
-    base = open_base(folder, files.home())
-    return Model(
-        label="base",
-        backend="transformers",
-        identity=f"transformers {base.identity}",
-        revision=base.revision,
-        chat=base.chat,
-        folder=base.location,
-    )
-
-
-def adapted(base: Model, arm: str, folder: Path) -> Model:
-    """The student with the adapter of an arm; the hash of its weights makes it a model of its own."""
-    weights = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return Model(
-        label=arm,
-        backend=base.backend,
-        identity=f"{base.identity} adapter {weights}",
-        revision=base.revision,
-        chat=base.chat,
-        folder=base.folder,
-        adapter=str(folder),
-    )
-
-
 def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
     """The artifacts of rows of a recipe that have been made."""
     found: dict[str, Sequence[Any]] = {}
@@ -307,40 +257,3 @@ def repro(arguments: Sequence[str]) -> int:
         return subprocess.run(command, env=environment, check=False).returncode
     with head() as ray:
         return subprocess.run(command, env={**environment, **ray}, check=False).returncode
-
-
-def _build_base(spec: BaseSpec, folder: Path) -> None:
-    from lema.train.base import build
-
-    with _progress("base") as log:
-        build(spec, folder, files.home(), log)
-
-
-def _train(
-    base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
-) -> None:
-    from lema.train.base import open_base
-    from lema.train.lora import train
-
-    with _progress("adapter") as log, files.atomic(curve) as lines:
-        train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Progress]:
-    """Progress of work that tells how far it is by itself."""
-    with track(name) as bar:
-
-        def log(done: int, total: int, note: str) -> None:
-            bar.total = total
-            bar.advance(done - bar.done, note or None)
-
-        yield log
-
-
-def _training(recipe: str, arm: str) -> dict[str, Any]:
-    """What the report shows of a training: its record and its curve."""
-    record = json.loads((place("adapter", recipe, arm) / "training.json").read_text(encoding="utf-8"))
-    with (DATA / recipe / "curves" / f"{arm}.csv").open(encoding="utf-8") as lines:
-        curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
-    return {**record, "curve": curve}

@@ -17,8 +17,9 @@ from lema import component
 from lema.engine import parquet
 from lema.filters import Candidate
 from lema.models import Completion, Model, Request, Sampling
+from lema.params import Run
 from lema.prompt import render
-from lema.recipe import Prompt, Run
+from lema.recipe import Prompt
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
 

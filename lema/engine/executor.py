@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from lema.errors import LemaError, RunError
-from lema.recipe import Run
+from lema.params import Run
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

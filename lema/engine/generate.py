@@ -18,7 +18,7 @@ from lema.engine.progress import track
 from lema.engine.store import SERVED, Store
 from lema.errors import RunError, allowed
 from lema.models import Completion, Model, Request, Worker, key
-from lema.recipe import Endpoint, Run
+from lema.params import Endpoint, Run
 
 # Failures without a single reply after which a model is held to be out of order.
 HOPELESS = 20

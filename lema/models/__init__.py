@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from lema.recipe import Run
+from lema.params import Run
 from lema.rows import Finish, Message
 
 

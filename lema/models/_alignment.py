@@ -21,10 +21,10 @@ _WORDS = {
     **dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
                 "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
                map(Fraction, range(21)), strict=True)),
-    **{"thirty": Fraction(30), "forty": Fraction(40), "fifty": Fraction(50), "sixty": Fraction(60)},
-    **{"hundred": Fraction(100), "thousand": Fraction(1000), "dozen": Fraction(12), "couple": Fraction(2)},
-    **{"twice": Fraction(2), "double": Fraction(2), "both": Fraction(2), "triple": Fraction(3)},
-    **{"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)},
+    "thirty": Fraction(30), "forty": Fraction(40), "fifty": Fraction(50), "sixty": Fraction(60),
+    "hundred": Fraction(100), "thousand": Fraction(1000), "dozen": Fraction(12), "couple": Fraction(2),
+    "twice": Fraction(2), "double": Fraction(2), "both": Fraction(2), "triple": Fraction(3),
+    "half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4),
 }  # fmt: skip
 # Numbers of calendars, clocks and measures that a step may bring in without being told.
 _COMMON = frozenset(Fraction(value) for value in (0, 1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000, 3600))

@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeVar
 from lema.errors import RunError, allowed
 from lema.models import Completion, Model, Request, Worker, cut
 from lema.models._text import plain
-from lema.recipe import Endpoint, Run
+from lema.params import Endpoint, Run
 from lema.rows import Finish
 
 Result = TypeVar("Result")

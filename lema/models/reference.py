@@ -36,7 +36,7 @@ from fractions import Fraction
 from lema.arithmetic import Equation, equations, evaluate, number, numbers, show
 from lema.models import Completion, Model, Request, Worker
 from lema.models._alignment import Fault, Rationale, figures, first_fault, rationale, result
-from lema.recipe import Run
+from lema.params import Run
 from lema.reply import ELLIPSIS, Parsed, write
 from lema.steps import split
 
@@ -50,8 +50,8 @@ _OPERATIONS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": 
 _FACTORS = tuple(map(Fraction, (60, 100, 1000, 3600)))
 
 
-def reference(model: Model, run: Run) -> Worker:
-    """The worker; nothing of `model` and `run` matters. A request that it cannot answer becomes a failed completion."""
+def reference(_model: Model, _run: Run) -> Worker:
+    """A program that compares a path with the gold rationale; what it cannot answer becomes a failed completion."""
     return lambda requests: [_complete(request) for request in requests]
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Worker, cut
-from lema.recipe import Run
+from lema.params import Run
 
 OUTCOMES: Final = ("reply", "fail", "refuse")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lema.models import Completion, Model, Request, cut, key
 from lema.models._text import plain
-from lema.recipe import Run
+from lema.params import Run
 from lema.rows import Finish
 
 

@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lema.errors import Problem, allowed
+from lema.params import Params, Run, RunName
 from lema.plan import rules, variables
 from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Mark, Tree
-from lema.recipe import Params, Run, RunName
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,19 @@ import lema
 from lema.component import PartError, source_file
 
 OWN = Path(lema.__file__).parent
-LEFT_OUT = ("lema.engine", "lema.errors", "lema.component", "lema.recipe", "lema.plan", "lema.pipeline", "lema.cli")
+LEFT_OUT = (
+    *("lema.engine", "lema.errors", "lema.component", "lema.recipe", "lema.params"),
+    *("lema.plan", "lema.pipeline", "lema.effects", "lema.cli"),
+)
+    "lema.engine",
+    "lema.errors",
+    "lema.component",
+    "lema.recipe",
+    "lema.params",
+    "lema.plan",
+    "lema.pipeline",
+    "lema.cli",
+)
 
 
 def fingerprint(modules: Iterable[str], root: Path, without: Iterable[str] = ()) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import Problem, RecipeError, allowed
+from lema.params import Params
 from lema.plan import yaml
 from lema.plan.messages import NAMES, salvage, say, validate
 from lema.plan.yaml import Mark, Path_, Tree
-from lema.recipe import NAME, Params, Recipe
+from lema.recipe import NAME, Recipe
 
 RECIPES = "recipes"
 PROMPTS = "recipes/prompts"

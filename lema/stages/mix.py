@@ -13,7 +13,9 @@ from lema.stages import chosen
 from lema.steps import number, split
 
 # The sentence of a path that states the answer; the format of CoT rows states it again in its own way.
-_ANSWER = re.compile(r"\s*\b(?:(?:so|thus|hence|therefore)[,\s]+)?the\s+(?:(?:final|correct|right)\s+)?answer\s+is\b.*", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"\s*\b(?:(?:so|thus|hence|therefore)[,\s]+)?the\s+(?:(?:final|correct|right)\s+)?answer\s+is\b.*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,11 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
     wanted: dict[Split, int] = {"train": spec.train, "test": spec.test}
     found: dict[Split, dict[str, Mapping[str, Any]]] = {"train": {}, "test": {}}
     in_vain = 0
-    for split, record in generator.generate(**spec.options):
+    try:
+        records = generator.generate(**spec.options)
+    except ValueError as error:
+        raise RunError(f"source: {generator.name}: {error}") from None
+    for split, record in records:
         text = json.dumps(record, sort_keys=True)
         if len(found[split]) < wanted[split] and text not in found[split]:
             found[split][text] = record

@@ -5,7 +5,7 @@ torch, transformers and peft are imported inside functions, so that cheap stages
 
 from collections.abc import Callable
 
-# Called with (done, total, note): optimizer steps, or bytes and files where there are no steps; `note` is one short line.
+# Called with (done, total, note): optimizer steps, or other steps where there are none; `note` is one short line.
 Progress = Callable[[int, int, str], None]
 
 

@@ -210,7 +210,11 @@ def _weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
 def main() -> None:
     """Fetch and convert the model into $LEMA_HOME, and say where it is."""
     home = Path(os.environ.get("LEMA_HOME", ".lema"))
-    print(ensure(home, lambda done, total, note: print(f"[{done}/{total}] {note}", file=sys.stderr)))
+
+    def say(done: int, total: int, note: str) -> None:
+        sys.stderr.write(f"[{done}/{total}] {note}\n")
+
+    say(STEPS, STEPS, f"{NAME} is in {ensure(home, say)}")
 
 
 if __name__ == "__main__":

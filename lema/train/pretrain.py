@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lema import component
+from lema.errors import RunError
 from lema.models._text import plain
 from lema.prompt import render, reply
 from lema.recipe import PretrainSpec
@@ -78,7 +79,11 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
 def _texts(spec: PretrainSpec) -> Iterator[tuple[str, str]]:
     """Prompts and solutions of training problems, without end: test questions are never among them."""
     task = component.load("tasks", spec.task)
-    for part, record in task.generate(**spec.options):
+    try:
+        records = task.generate(**spec.options)
+    except ValueError as error:
+        raise RunError(f"base: {spec.task}: {error}") from None
+    for part, record in records:
         if part == "train":
             reading = task.read(record)
             steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pyarrow import parquet
 
 from lema.tasks.word_problems import word_problems
 
@@ -102,10 +103,22 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", "State")
 
+    def versioned(self) -> dict[Path, str]:
+        """What is kept or shared, as text; of Parquet its rows, since its bytes are compressed."""
+        files = [path for name in ("data", "completions") for path in (self.root / name).rglob("*") if path.is_file()]
+        return {path: readable(path) for path in (*files, self.root / "dvc.lock")}
+
     def copy(self, root: Path) -> "Project":
         """The same project elsewhere, with all that it has made."""
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root)
+
+
+def readable(path: Path) -> str:
+    if path.suffix != ".parquet":
+        return path.read_text(encoding="utf-8")
+    file = parquet.ParquetFile(path)
+    return f"{file.schema_arrow.metadata} {file.read().to_pylist()}"
 
 
 def environment(root: Path) -> dict[str, str]:

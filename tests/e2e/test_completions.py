@@ -57,6 +57,7 @@ def test_a_killed_stage_loses_only_what_was_in_flight(served: Project, tmp_path:
     assert hits >= first - size * blocks
     assert len(server.requests) <= 60 + size * blocks
     assert served.read("samples.parquet") == undisturbed.read("samples.parquet")
+    assert [path.name for path, text in served.versioned().items() if SECRET in text] == []
     assert SECRET not in rerun.text
     assert server.headers[-1]["Authorization"] == f"Bearer {SECRET}"
 

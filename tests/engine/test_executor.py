@@ -17,7 +17,7 @@ from lema.engine import ray as on_ray
 from lema.engine.executor import Executor, LocalExecutor, blocks, executor, merge, pmap
 from lema.engine.ray import RayExecutor, head
 from lema.errors import RunError
-from lema.recipe import Run
+from lema.params import Run
 
 Block = list[int]
 

@@ -16,7 +16,7 @@ from lema.engine.generate import Generate, encodable, portions
 from lema.engine.store import Store
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, Worker, key, openai
-from lema.recipe import Endpoint, Run
+from lema.params import Endpoint, Run
 from lema.rows import Message
 
 spec = importlib.util.spec_from_file_location("fake_server", Path(__file__).parents[1] / "fake_server.py")
@@ -224,7 +224,7 @@ from lema.engine.executor import executor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
 from lema.models import Model, Request, Sampling
-from lema.recipe import Endpoint, Run
+from lema.params import Endpoint, Run
 from lema.rows import Message
 root, url, count, where = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 run = Run(executor=where, endpoints={"here": Endpoint(url=url, concurrency=8)})

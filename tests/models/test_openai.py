@@ -14,7 +14,7 @@ from lema import component
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, openai
 from lema.models.openai import retry_after
-from lema.recipe import Endpoint, Run
+from lema.params import Endpoint, Run
 from lema.rows import Message
 
 spec = importlib.util.spec_from_file_location("fake_server", Path(__file__).parents[1] / "fake_server.py")

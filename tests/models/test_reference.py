@@ -11,8 +11,9 @@ import yaml
 from lema.arithmetic import equations, evaluate, show
 from lema.models import Completion, Model, Request, Sampling
 from lema.models.reference import correct, reference
+from lema.params import Run
 from lema.prompt import render
-from lema.recipe import Prompt, Run
+from lema.recipe import Prompt
 from lema.reply import Parsed, expand, parse
 from lema.rows import Message
 from lema.steps import number, split

@@ -8,7 +8,7 @@ from lema import component
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling
 from lema.models.scripted import scripted
-from lema.recipe import Run
+from lema.params import Run
 from lema.rows import Message
 
 MODEL = Model("actor", "scripted", "scripted/actor")

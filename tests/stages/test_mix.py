@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_the_order_does_not_depend_on_the_order_of_the_rows() -> None:
 def test_choices_are_nested(kind: str) -> None:
     chosen = [{row.source_id for row in mixed(a={kind: {"rows": size}})} for size in (2, 5, 9, 12)]
     assert [len(ids) for ids in chosen] == [2, 5, 9, 12]
-    assert all(small < large for small, large in zip(chosen, chosen[1:], strict=False))
+    assert all(small < large for small, large in pairwise(chosen))
 
 
 def test_ids_say_the_place_in_the_arm() -> None:
@@ -98,7 +99,6 @@ def test_test_questions_are_never_learnt() -> None:
         ("First 2.\nThen 2 + 3 = 5. The answer is 5.", "First 2. / Then 2 + 3 = 5. = 5"),
         ("2 + 3 = 5. So, the final answer is 5.", "2 + 3 = 5. = 5"),
         ("2 + 3 = 5.\nThus the answer is: 5", "2 + 3 = 5. = 5"),
-        ("She breathes the answer is near", "She breathes = 5"),
         ("The answer is 5.", "= 5"),
     ],
 )

@@ -1,0 +1,103 @@
+"""What the pipeline gives to stages that need a local model: models by name, the base, adapters and their training."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lema import component
+from lema.engine import files
+from lema.engine.progress import track
+from lema.models import Model
+from lema.plan import fingerprint
+from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
+from lema.rows import Example
+from lema.train import Progress
+
+
+def named_model(name: str, spec: ModelSpec) -> Model:
+    """A model of the recipe. Its options decide replies too, so they are in its identity; of a program, which has
+    neither a name nor an endpoint, so does its code."""
+    program = spec.endpoint is None and spec.name is None
+    code = fingerprint([component.module_name("models", spec.backend)], Path.cwd()) if program else None
+    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, json.dumps(spec.options, sort_keys=True)]
+    return Model(
+        label=name,
+        backend=spec.backend,
+        identity=" ".join(part for part in parts if part and part != "{}"),
+        name=spec.name,
+        revision=spec.revision,
+        endpoint=spec.endpoint,
+        chat=spec.chat,
+        options=spec.options,
+        folder=spec.name if spec.endpoint is None else None,
+    )
+
+
+def base_model(folder: Path) -> Model:
+    """The student before fine-tuning."""
+    from lema.train.base import open_base
+
+    base = open_base(folder, files.home())
+    return Model(
+        label="base",
+        backend="transformers",
+        identity=f"transformers {base.identity}",
+        revision=base.revision,
+        chat=base.chat,
+        folder=base.location,
+    )
+
+
+def adapted(base: Model, arm: str, folder: Path) -> Model:
+    """The student with the adapter of an arm; the hash of its weights makes it a model of its own."""
+    weights = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return Model(
+        label=arm,
+        backend=base.backend,
+        identity=f"{base.identity} adapter {weights}",
+        revision=base.revision,
+        chat=base.chat,
+        folder=base.folder,
+        adapter=str(folder),
+    )
+
+
+def build_base(spec: BaseSpec, folder: Path) -> None:
+    from lema.train.base import build
+
+    with _progress("base") as log:
+        build(spec, folder, files.home(), log)
+
+
+def train_adapter(
+    base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
+) -> None:
+    from lema.train.base import open_base
+    from lema.train.lora import train
+
+    with _progress("adapter") as log, files.atomic(curve) as lines:
+        train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Progress]:
+    """Progress of work that tells how far it is by itself."""
+    with track(name) as bar:
+
+        def log(done: int, total: int, note: str) -> None:
+            bar.total = total
+            bar.advance(done - bar.done, note or None)
+
+        yield log
+
+
+def training(folder: Path, curve: Path) -> dict[str, Any]:
+    """What the report shows of a training: its record and its curve."""
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    with curve.open(encoding="utf-8") as lines:
+        points = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    return {**record, "curve": points}

@@ -1,0 +1,43 @@
+"""params.yaml: what is built, and how fast. Nothing here changes a byte of the results."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lema.recipe import Count, Label, Name, Positive, Share, Spec
+
+
+class Endpoint(Spec):
+    """Where a family of models is served. Changes no byte, so it is in no key."""
+
+    url: str
+    key: str | None = Field(default=None, description="Name of the environment variable that holds the API key.")
+    concurrency: Positive = Field(default=16, description="Requests in flight.")
+    timeout: float = Field(default=600, gt=0, description="Seconds a request.")
+    retries: Count = 5
+
+
+class Run(Spec):
+    """`params.yaml: run`: what changes only speed. Listed as a parameter by no stage."""
+
+    executor: Literal["local", "ray"] = "ray"
+    workers: Positive = Field(default=1, description="Processes that hold a local model.")
+    batch: Positive = Field(default=32, description="Requests that a local model answers at once.")
+    max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
+    endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
+
+
+class RunName(Spec):
+    """A run: one arm of one recipe."""
+
+    recipe: Name
+    arm: Name
+
+
+class Params(Spec):
+    """params.yaml. `recipes` says what is built, and which file outside the recipe each reads (its source or
+    imported paths; constraints.txt when there is none); `runs` names every arm of every recipe."""
+
+    recipes: dict[Name, str]
+    runs: dict[Name, RunName]
+    run: Run = Run()

@@ -1,0 +1,37 @@
+"""A tiny student, trained once for all tests of this folder."""
+
+from pathlib import Path
+
+import pytest
+
+from lema.recipe import BaseSpec, PretrainSpec, Prompt
+from lema.train.base import Base, build, open_base
+
+COT = Prompt(
+    user="{{ question }}",
+    assistant="{% for step in steps %}\n{{ step }}\n{% endfor %}\nThe answer is {{ answer }}.",
+)
+TINY = PretrainSpec(
+    format=COT,
+    options={"seed": 5, "steps": (1,), "largest": 20},
+    width=32,
+    layers=1,
+    heads=2,
+    vocabulary=350,
+    context=256,
+    steps=25,
+    batch=16,
+    lr=1e-2,
+)
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    build(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(base_folder, tmp_path_factory) -> Base:
+    return open_base(base_folder, tmp_path_factory.mktemp("home"))

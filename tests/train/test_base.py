@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from lema.errors import RunError
+from lema.recipe import BaseSpec
+from lema.train.base import build, open_base
+
+from .conftest import TINY
+
+pytestmark = pytest.mark.xdist_group("torch")
+
+
+def test_a_student_trained_here_lies_in_the_artifact(base_folder, base):
+    facts = json.loads((base_folder / "base.json").read_text())
+    assert facts["kind"] == "pretrain"
+    assert facts["identity"] == base.identity
+    assert base.location == str(base_folder)
+    assert not base.chat
+    # No path of a machine in what is shared.
+    assert str(base_folder.parent) not in "".join(path.read_text() for path in base_folder.glob("*.json"))
+
+
+def test_the_same_recipe_trains_the_same_weights(base, tmp_path):
+    build(BaseSpec(pretrain=TINY, chat=False), tmp_path, tmp_path)
+    assert open_base(tmp_path, tmp_path).identity == base.identity
+
+
+def test_another_seed_trains_others(base, tmp_path):
+    build(BaseSpec(pretrain=TINY.model_copy(update={"seed": 1, "steps": 2}), chat=False), tmp_path, tmp_path)
+    assert open_base(tmp_path, tmp_path).identity != base.identity
+
+
+def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):
+    build(BaseSpec(folder=str(base_folder)), tmp_path, tmp_path)
+    opened = open_base(tmp_path, tmp_path)
+    assert opened.identity == base.identity
+    assert opened.chat
+    facts = json.loads((tmp_path / "base.json").read_text())
+    facts["identity"] = "sha256:other"
+    (tmp_path / "base.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="not those it was made with"):
+        open_base(tmp_path, tmp_path)
+
+
+def test_a_folder_without_weights(tmp_path):
+    with pytest.raises(RunError, match=r"no \.safetensors"):
+        build(BaseSpec(folder=str(tmp_path)), tmp_path, tmp_path)
+
+
+def test_a_commit_of_the_hub_needs_no_hub(tmp_path):
+    build(BaseSpec(hub="some/model", revision="a" * 40), tmp_path, tmp_path)
+    opened = open_base(tmp_path, tmp_path)
+    assert (opened.location, opened.revision, opened.identity) == ("some/model", "a" * 40, f"some/model@{'a' * 40}")
+
+
+def test_a_branch_of_the_hub_does(tmp_path, monkeypatch):
+    from huggingface_hub import HfApi
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    with pytest.raises(RunError, match=r"does not tell the commit of some/model.*full commit"):
+        build(BaseSpec(hub="some/model", revision="main"), tmp_path, tmp_path)
+
+
+def test_digits_are_tokens_of_their_own_and_texts_survive(base):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.location)
+    text = "Mia has 12 + 345 = 357 apples.\nThe answer is 357."
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    pieces = [tokenizer.decode([token]) for token in tokenizer("12345")["input_ids"]]
+    assert pieces == ["1", "2", "3", "4", "5"]

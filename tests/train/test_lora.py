@@ -1,0 +1,134 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lema.errors import RunError
+from lema.recipe import AdapterSpec
+from lema.rows import Example, Message
+from lema.train.lora import IGNORED, _order, encode, train
+
+pytestmark = pytest.mark.xdist_group("torch")
+
+SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
+PICKLE = """
+import pickle, sys, time
+from pathlib import Path
+from lema.train.lora import train
+examples, base, spec, folder, scratch, curve, pause = pickle.load(open(sys.argv[1], "rb"))
+def log(done, total, note):
+    print(done, flush=True)
+    time.sleep(pause)
+folder.mkdir()
+train(examples, base, spec, folder, scratch, curve, log)
+"""
+
+
+def example(number: int, words: int = 1) -> Example:
+    text = " ".join(["It is", *["so"] * words, f"{number} + {number} = {2 * number}."])
+    asked = (Message("user", f"What is {number} + {number}?"),)
+    return Example(f"arm/{number:06d}", "arm", "cot", f"q{number}", f"q{number}", asked, text)
+
+
+EXAMPLES = [example(number, words=number % 4) for number in range(10)]
+
+
+def run(base, folder: Path, examples=EXAMPLES, spec=SPEC, scratch: Path | None = None) -> dict:
+    folder.mkdir()
+    train(examples, base, spec, folder, scratch or folder.with_suffix(".scratch"), folder.with_suffix(".csv"))
+    return json.loads((folder / "training.json").read_text())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    run(base, folder)
+    return folder
+
+
+def test_loss_is_on_the_completion_alone(base):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.location)
+    row = encode(EXAMPLES[3], tokenizer, chat=False)
+    learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(learnt) == EXAMPLES[3].completion + tokenizer.eos_token
+    assert tokenizer.decode(row["input_ids"]).startswith("What is 3 + 3?\n")
+
+
+def test_what_is_written(trained, base):
+    assert sorted(files(trained)) == ["adapter_config.json", "adapter_model.safetensors", "training.json"]
+    record = json.loads((trained / "training.json").read_text())
+    assert (record["examples"], record["steps"], record["too_long"]) == (10, 10, [])
+    assert record["final_loss"] < record["first_loss"]
+    assert json.loads((trained / "adapter_config.json").read_text())["base_model_name_or_path"] == base.identity
+    lines = trained.with_suffix(".csv").read_text().splitlines()
+    assert lines[0] == "step,loss,lr,grad_norm"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(step) for step in range(1, 11)]
+    assert str(trained.parent) not in (trained / "training.json").read_text()
+
+
+def test_same_input_same_bytes(trained, base, tmp_path):
+    run(base, tmp_path / "again")
+    assert files(tmp_path / "again") == files(trained)
+
+
+def test_too_long_examples_are_listed_and_never_cut(base, tmp_path):
+    long = example(99, words=200)
+    record = run(base, tmp_path / "adapter", [*EXAMPLES, long])
+    assert record["too_long"] == [long.id]
+    assert record["examples"] == 10
+
+
+def test_nothing_fits(base, tmp_path):
+    with pytest.raises(RunError, match="none of 1 examples fits in max_length 80"):
+        run(base, tmp_path / "adapter", [example(1, words=300)])
+
+
+def test_steps_instead_of_epochs(base, tmp_path):
+    spec = AdapterSpec(rank=2, alpha=4, steps=3, batch=2, accumulate=2, schedule="constant")
+    assert run(base, tmp_path / "adapter", spec=spec)["steps"] == 3
+
+
+def test_batches_are_of_similar_length():
+    lengths = [1, 9, 1, 9, 1, 9, 1, 9, 5]
+    order = _order(lengths, AdapterSpec(epochs=1, batch=2))
+    assert sorted(order) == list(range(9))
+    pairs = [{lengths[order[at]], lengths[order[at + 1]]} for at in range(0, 8, 2)]
+    assert sum(len(pair) == 1 for pair in pairs) >= 3
+
+
+def test_kill_9_and_resume(trained, base, tmp_path):
+    import pickle
+
+    def start(pause: float) -> subprocess.Popen:
+        job = (EXAMPLES, base, SPEC, tmp_path / "killed", tmp_path / "scratch", tmp_path / "curve.csv", pause)
+        (tmp_path / "job").write_bytes(pickle.dumps(job))
+        (tmp_path / "killed").rmdir() if (tmp_path / "killed").exists() else None
+        command = [sys.executable, "-c", PICKLE, str(tmp_path / "job")]
+        root = Path(__file__).parents[2]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=os.environ)
+
+    first = start(pause=0.3)
+    for line in first.stdout:
+        if line.strip() == "5":
+            os.kill(first.pid, signal.SIGKILL)
+            break
+    first.wait()
+    deadline = time.monotonic() + 60
+    second = start(pause=0)
+    steps = [int(line) for line in second.stdout]
+    assert second.wait(timeout=max(1, deadline - time.monotonic())) == 0
+    assert steps[0] > 1, "it began again from nothing"
+    assert steps[-1] == 10
+    assert files(tmp_path / "killed") == files(trained)
+    assert (tmp_path / "curve.csv").read_bytes() == trained.with_suffix(".csv").read_bytes()
