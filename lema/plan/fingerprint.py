@@ -21,15 +21,6 @@ LEFT_OUT = (
     *("lema.engine", "lema.errors", "lema.component", "lema.recipe", "lema.params"),
     *("lema.plan", "lema.pipeline", "lema.effects", "lema.cli"),
 )
-    "lema.engine",
-    "lema.errors",
-    "lema.component",
-    "lema.recipe",
-    "lema.params",
-    "lema.plan",
-    "lema.pipeline",
-    "lema.cli",
-)
 
 
 def fingerprint(modules: Iterable[str], root: Path, without: Iterable[str] = ()) -> str:
