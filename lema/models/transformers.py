@@ -1,12 +1,12 @@
 """`transformers`: a local model, answering in batches on a processor or a GPU."""
 
 import hashlib
-import os
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from lema.models import Completion, Model, Request, cut, key
+from lema.models._local import cores
 from lema.models._text import plain
 from lema.params import Run
 from lema.rows import Finish
@@ -31,7 +31,7 @@ class _Local:
         self.torch, self.size, self.chat = torch, run.batch, model.chat
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // run.workers))
+            torch.set_num_threads(max(1, cores() // run.workers))
         # float32 on processors: bfloat16 is slower there without matrix extensions.
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         place = model.folder or model.name

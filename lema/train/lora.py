@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
+from lema.models._local import cores
 from lema.models._text import plain
 from lema.recipe import AdapterSpec
 from lema.rows import Example
@@ -50,6 +51,7 @@ def train(
     if not rows:
         raise RunError(f"adapter: none of {len(examples)} examples fits in max_length {spec.max_length}")
     set_seed(spec.seed)
+    torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     gpu = torch.cuda.is_available()
     model = AutoModelForCausalLM.from_pretrained(

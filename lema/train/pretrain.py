@@ -11,6 +11,7 @@ from typing import Any
 
 from lema import component
 from lema.errors import RunError
+from lema.models._local import cores
 from lema.models._text import plain
 from lema.prompt import render, reply
 from lema.recipe import PretrainSpec
@@ -33,6 +34,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     set_seed(spec.seed)
+    torch.set_num_threads(cores())
     texts = _texts(spec)
     first = list(itertools.islice(texts, TOKENIZER_TEXTS))
     tokenizer = _tokenizer([prompt + text for prompt, text in first], spec)

@@ -133,6 +133,7 @@ def environment(root: Path) -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(root),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # threads of torch that wait for one another are slow where tests share processors
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(root.parent / f"{root.name}-site"),
         SECRET_NAME: SECRET,
@@ -166,7 +167,6 @@ def params(executor: str = "local", url: str = "http://127.0.0.1:9/v1") -> dict[
         "runs": {f"tiny-{arm}": {"recipe": "tiny", "arm": arm} for arm in ("cot", "lema")},
         "run": {
             "executor": executor,
-            "batch": 8,
             "endpoints": {"served": {"url": url, "key": SECRET_NAME, "concurrency": 4}},
         },
     }
