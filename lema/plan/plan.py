@@ -6,6 +6,7 @@ that are used, and `code`, the fingerprint of the stage and of its parts. A prom
 dvc.lock repeats it.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from lema.component import Kind, module_name
-from lema.plan.fingerprint import fingerprint
+from lema.plan.fingerprint import OWN, fingerprint
 from lema.plan.load import Loaded
 from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
@@ -61,7 +62,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", task, LOCAL, **graded),
         "scores": key("scores"),
-        "report": key("report"),
+        "report": key("report", templates=_templates()),
     }
 
 
@@ -113,6 +114,12 @@ def _matched(mix: MixSpec, arm: Arm) -> list[str]:
 
 def _module(kind: Kind, name: str) -> str:
     return module_name(kind, name)
+
+
+def _templates() -> str:
+    """The page's templates decide its bytes, and are no Python."""
+    texts = [path.read_bytes() for path in sorted((OWN / "stages").glob("*.j2"))]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
 def _models(recipe: Recipe, names: Iterable[str]) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def test_options_and_top_k(server: Any) -> None:
 def test_plain_text_models(server: Any) -> None:
     model = Model("base", "openai", "openai/b", name="b", endpoint="here", chat=False)
     (reply,) = openai.openai(model, run_of(server, key=None))([request("go on", model=model)])
-    assert server.requests[0]["prompt"] == "be brief\n\ngo on"
-    assert reply.text == "reply to be brief\n\ngo on #0"
+    assert server.requests[0]["prompt"] == "be brief\ngo on\n"
+    assert reply.text == "reply to be brief\ngo on\n #0"
 
 
 @pytest.mark.parametrize(
