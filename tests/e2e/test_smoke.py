@@ -11,24 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.project import Project, new_project, params
+from tests.e2e.conftest import ARMS
+from tests.e2e.project import Project
 
-ARMS = ("cot", "lema")
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that builds `smoke`, after `dvc repro`."""
-    pytest.importorskip("torch", reason="needs the extra `train`")
-    project = new_project(tmp_path_factory.mktemp("smoke") / "project")
-    runs = {f"smoke-{arm}": {"recipe": "smoke", "arm": arm} for arm in ARMS}
-    project.write("params.yaml", params() | {"recipes": {"smoke": "constraints.txt"}, "runs": runs})
-    project.run("dvc", "repro")
-    return project
 
 
 def test_from_source_to_report(smoke: Project) -> None:
