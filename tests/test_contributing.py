@@ -1,5 +1,6 @@
 """The examples of CONTRIBUTING.md, in a project of a user's: checked, planned and run as they stand there."""
 
+import importlib
 import os
 import re
 import shutil
@@ -51,6 +52,7 @@ def parts(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "recipes"]:
         del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def lema(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
