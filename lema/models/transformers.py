@@ -1,174 +1,281 @@
-"""`transformers`: a local model, answering in batches on a processor or a GPU."""
+"""A local model, answered in batches by transformers on the CPU (fp32) or the GPU (bf16).
 
-import hashlib
+The text of a request depends on that request alone, not on its neighbours, so adding requests, another batch size
+or a resumed run give the same texts. Random numbers are drawn from the request's key. On the CPU even the last bit
+of the arithmetic agrees: what a row is padded to is a function of its own length, and no batch is so small that
+the matrix kernels change (measured: bit-equal from 4 rows on, with one thread or two). GPU kernels promise no such
+thing; there, rare near-ties may fall the other way in another batch.
+"""
+
+import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lema.models import Completion, Model, Request, cut, key
+from lema.errors import RunError
+from lema.models import Completion, Model, Request, Sampling, cut, key
 from lema.models._local import cores
 from lema.models._text import plain
 from lema.params import Run
-from lema.rows import Finish
+from lema.rows import Finish, Message
+
+PAD_TO = 64  # prompts are padded to a multiple of this many tokens
+SMALLEST = 4  # rows in a batch, below which CPU kernels add up in another order
+KEEP = 0.75  # share of rows still going, below which the others are taken out of the batch
+SHARED = 16  # tokens that a common beginning must have to be computed once
 
 
-def transformers(model: Model, run: Run) -> "_Local":
-    """A local model by folder or hub name, with the adapter of an arm when there is one."""
-    return _Local(model, run)
+def transformers(model: Model, run: Run) -> "Generator":
+    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter.
+
+    Raises RunError when it cannot be loaded.
+    """
+    import torch
+
+    location = model.folder or model.name
+    if location is None:
+        raise RunError(f"model {model.label!r}: the transformers backend needs the `name` of a folder or of the hub")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, cores() // run.workers))
+    network = load_network(location, model.revision)
+    if model.adapter is not None:
+        from peft import PeftModel
+
+        # Merged: the product of the low-rank matrices is then made once, not at every token.
+        network = PeftModel.from_pretrained(network, model.adapter).merge_and_unload()
+    return Generator(load_tokenizer(location, model.revision), network.eval(), run.batch)
 
 
-class _Local:
-    """A loaded model. A reply depends on its request alone, whatever else is in the batch: every request draws its
-    tokens with random numbers of its own (up to rounding in the last bits of the logits)."""
+def load_tokenizer(location: str, revision: str | None = None) -> Any:
+    """The tokenizer of a folder or hub model; raises RunError."""
+    from transformers import AutoTokenizer
 
-    def __init__(self, model: Model, run: Run) -> None:
+    quiet()
+    try:
+        return AutoTokenizer.from_pretrained(location, revision=revision)
+    except (OSError, ValueError) as error:
+        raise RunError(_unloadable(location, error)) from error
+
+
+def load_network(location: str, revision: str | None = None) -> Any:
+    """A causal language model on the GPU in bf16, or else on the CPU in fp32 (bf16 is slower there without matrix
+    extensions); raises RunError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    try:
+        network = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise RunError(_unloadable(location, error)) from error
+    return network.to("cuda" if cuda else "cpu")
+
+
+def _unloadable(location: str, error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"model {location} cannot be loaded: {first}"
+
+
+def quiet() -> None:
+    """Keep transformers' bars and advice off the screen; errors still show."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[int]:
+    """The tokens that a model reads before it writes: by its chat template, or as plain text.
+
+    Raises ValueError when the chat template refuses the messages or there is none.
+    """
+    if not chat:
+        return list(tokenizer(plain(messages))["input_ids"])
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # templates are programs of the model's makers and raise what they like
+        raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@dataclass(slots=True)
+class Row:
+    """A request on its way. The first `shared` of its `ids` are the same for every question of its prompt."""
+
+    at: int
+    request: Request
+    ids: list[int]
+    shared: int
+    limit: int
+    uniform: random.Random
+    written: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+
+    @property
+    def padded(self) -> int:
+        """Tokens after the shared ones, with padding: a function of the request alone."""
+        return -(-(len(self.ids) - self.shared) // PAD_TO) * PAD_TO
+
+    @property
+    def kind(self) -> tuple[list[int], int, str]:
+        """Rows that are equal in this may be computed together."""
+        return self.ids[: self.shared], self.padded, repr(replace(self.request.sampling, seed=0))
+
+
+class Generator:
+    """Answers requests in batches of at most `batch`."""
+
+    def __init__(self, tokenizer: Any, network: Any, batch: int) -> None:
+        self.tokenizer, self.network, self.batch = tokenizer, network, batch
+        self.context = int(getattr(network.config, "max_position_embeddings", 0)) or 1 << 30
+        ends = network.generation_config.eos_token_id
+        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        self.torch, self.size, self.chat = torch, run.batch, model.chat
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cpu":
-            torch.set_num_threads(max(1, cores() // run.workers))
-        # float32 on processors: bfloat16 is slower there without matrix extensions.
-        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
-        place = model.folder or model.name
-        self.tokenizer = AutoTokenizer.from_pretrained(place, revision=model.revision, padding_side="left")
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        loaded = AutoModelForCausalLM.from_pretrained(place, revision=model.revision, dtype=dtype)
-        if model.adapter:
-            from peft import PeftModel
-
-            # Merged: the products of the low-rank matrices are then made once, not at every token.
-            loaded = PeftModel.from_pretrained(loaded, model.adapter).merge_and_unload()
-        self.model = loaded.to(self.device).eval()
-        self.context = int(self.model.config.max_position_embeddings)
-
-    def __call__(self, requests: Sequence[Request]) -> list[Completion]:
-        """Batches of similar length, answers in the order of the requests."""
-        prompts = [self._encode(request) for request in requests]
         replies: dict[int, Completion] = {}
-        fitting: dict[Any, list[int]] = {}
-        for at, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            room = self.context - len(prompt)
-            if room < request.sampling.max_tokens:
-                error = f"{len(prompt)} prompt tokens and max_tokens exceed the context of {self.context}"
-                replies[at] = Completion("", "failed", error, len(prompt))
+        rows = []
+        for at, request in enumerate(requests):
+            row = self._row(at, request)
+            if isinstance(row, Completion):
+                replies[at] = row
             else:
-                fitting.setdefault(_alike(request), []).append(at)
-        for group in fitting.values():
-            group.sort(key=lambda at: (len(prompts[at]), at))
-            for start in range(0, len(group), self.size):
-                batch = group[start : start + self.size]
-                answers = self._answer([requests[at] for at in batch], [prompts[at] for at in batch])
-                replies.update(zip(batch, answers, strict=True))
+                rows.append(row)
+        shared, prefix = None, None
+        with torch.inference_mode():
+            for batch in _batches(rows, self.batch):
+                if batch[0].ids[: batch[0].shared] != shared:
+                    shared = batch[0].ids[: batch[0].shared]
+                    prefix = self._read(shared)
+                self._write(batch, prefix)
+                replies |= {row.at: self._completion(row) for row in batch}
         return [replies[at] for at in range(len(requests))]
 
-    def _encode(self, request: Request) -> list[int]:
-        if self.chat:
-            messages = [{"role": one.role, "content": one.content} for one in request.messages]
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self.tokenizer(plain(request.messages))["input_ids"])
+    def _row(self, at: int, request: Request) -> Row | Completion:
+        *before, last = request.messages
+        try:
+            ids = prompt_ids(self.tokenizer, request.messages, request.model.chat)
+            blank = prompt_ids(self.tokenizer, [*before, replace(last, content="")], request.model.chat)
+        except ValueError as error:
+            return Completion("", "failed", str(error))
+        room = self.context - len(ids)
+        if room < 1 or not ids:
+            reason = f"the prompt of {len(ids)} tokens leaves no room in the model's context of {self.context}"
+            return Completion("", "failed", reason if ids else "the prompt is empty", len(ids))
+        same = next((n for n, (one, other) in enumerate(zip(ids, blank, strict=False)) if one != other), 0)
+        limit = min(request.sampling.max_tokens, room)
+        return Row(at, request, ids, same if same >= SHARED else 0, limit, random.Random(key(request)))
 
-    def _answer(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Completion]:
-        torch, tokenizer, sampling = self.torch, self.tokenizer, requests[0].sampling
-        padded = tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self.device)
-        width = padded["input_ids"].shape[1]
-        stop = _Stop(tokenizer, width, sampling.stop, len(requests))
-        choices: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            choices["logits_processor"] = [_Draw(requests, width)]
-        with torch.inference_mode():
-            output = self.model.generate(
-                **padded,
-                **choices,
-                max_new_tokens=sampling.max_tokens,
-                stopping_criteria=[stop],
-                pad_token_id=tokenizer.pad_token_id,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
-        return [
-            self._reply(row[width:].tolist(), prompt, request)
-            for row, prompt, request in zip(output, prompts, requests, strict=True)
-        ]
+    def _read(self, ids: list[int]) -> Any:
+        """The cache after tokens that all rows of a batch begin with."""
+        import torch
+        from transformers import DynamicCache
 
-    def _reply(self, tokens: list[int], prompt: list[int], request: Request) -> Completion:
-        ends = self.model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends])
-        length = next((at for at, token in enumerate(tokens) if token in ends), None)
-        text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
-        text, stopped = cut(text, request.sampling.stop)
-        finish: Finish = "stop" if stopped or length is not None else "length"
-        used = len(tokens) if length is None else length + 1
-        if stopped:
-            used = min(used, _tokens_until(self.tokenizer, tokens, request.sampling.stop))
-        return Completion(text.strip(), finish, None, len(prompt), used)
+        cache = DynamicCache(config=self.network.config)
+        if ids:
+            tokens = torch.tensor([ids], device=self.network.device)
+            self.network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
 
-
-def _alike(request: Request) -> tuple[Any, ...]:
-    sampling = request.sampling
-    return (sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, sampling.stop)
-
-
-def _tokens_until(tokenizer: Any, tokens: list[int], stop: Sequence[str]) -> int:
-    """How many tokens it took to write a stop string."""
-    low, high = 1, len(tokens)
-    while low < high:
-        middle = (low + high) // 2
-        found = cut(tokenizer.decode(tokens[:middle], skip_special_tokens=True), stop)[1]
-        low, high = (low, middle) if found else (middle + 1, high)
-    return low
-
-
-class _Stop:
-    """Ends each row at its first stop string; checked on the last tokens only, so that time does not grow."""
-
-    WINDOW = 12
-
-    def __init__(self, tokenizer: Any, width: int, stop: Sequence[str], rows: int) -> None:
-        self.tokenizer, self.width, self.stop, self.done = tokenizer, width, stop, [False] * rows
-
-    def __call__(self, tokens: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002
+    def _write(self, batch: list[Row], prefix: Any) -> None:
+        """Fill in `written` and `finish` of every row. A lane is a row of the tensors."""
         import torch
 
-        if self.stop:
-            recent = tokens[:, max(self.width, tokens.shape[1] - self.WINDOW) :]
-            for row, text in enumerate(self.tokenizer.batch_decode(recent, skip_special_tokens=True)):
-                self.done[row] = self.done[row] or cut(text, self.stop)[1]
-        return torch.tensor(self.done, device=tokens.device)
+        rows, shared, width, device = batch, batch[0].shared, batch[0].padded, self.network.device
+        lanes = _lanes(range(len(rows)))
+        cache = copy.deepcopy(prefix)
+        if shared:
+            cache.batch_repeat_interleave(len(lanes))
+        # Padding lies between the shared tokens and the row's own.
+        gaps = [shared + width - len(rows[at].ids) for at in lanes]
+        filler = self.tokenizer.pad_token_id or 0
+        padded = [[filler] * gap + rows[at].ids[shared:] for at, gap in zip(lanes, gaps, strict=True)]
+        tokens = torch.tensor(padded, device=device)
+        mask = torch.ones(len(lanes), shared + width, dtype=torch.long, device=device)
+        for lane, gap in enumerate(gaps):
+            mask[lane, shared : shared + gap] = 0
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        while True:
+            scores = self.network(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[: len(rows), -1]
+            picked = pick(scores, [row.uniform.random() for row in rows], rows[0].request.sampling)
+            for row, token in zip(rows, picked.tolist(), strict=True):
+                self._take(row, token)
+            going = [at for at, row in enumerate(rows) if row.finish is None]
+            if not going:
+                return
+            if len(going) <= KEEP * len(rows):
+                chosen = torch.tensor(_lanes(going), device=device)
+                rows, picked = [rows[at] for at in going], picked[going]
+                cache.batch_select_indices(chosen)
+                mask, places = mask[chosen], places[chosen]
+            tokens = picked[_lanes(range(len(rows)))][:, None]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            places = places[:, -1:] + 1
+
+    def _take(self, row: Row, token: int) -> None:
+        """A row's next token; ignored once it is finished."""
+        if row.finish is not None:
+            return
+        row.written.append(token)
+        stop = row.request.sampling.stop
+        if token in self.ends or (stop and cut(self._text(row), stop)[1]):
+            row.finish = "stop"
+        elif len(row.written) >= row.limit:
+            row.finish = "length"
+
+    def _text(self, row: Row) -> str:
+        return str(self.tokenizer.decode(row.written, skip_special_tokens=True))
+
+    def _completion(self, row: Row) -> Completion:
+        text, _ = cut(self._text(row), row.request.sampling.stop)
+        return Completion(text.strip(), row.finish or "length", None, len(row.ids), len(row.written))
 
 
-class _Draw:
-    """Draws each row's next token by inverse CDF with a number that belongs to its request and place, and leaves
-    the greedy search that follows no other choice."""
+def _batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
+    """Rows of one kind, those of similar length together."""
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.kind, len(row.ids), row.at)):
+        if batch and (len(batch) == size or row.kind != batch[0].kind):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
-    def __init__(self, requests: Sequence[Request], width: int) -> None:
-        self.width, self.sampling = width, requests[0].sampling
-        seeds = [hashlib.sha256(f"draw {key(request)}".encode()).digest() for request in requests]
-        streams = [random.Random(int.from_bytes(seed)) for seed in seeds]
-        self.numbers = [[stream.random() for _ in range(self.sampling.max_tokens)] for stream in streams]
 
-    def __call__(self, tokens: Any, scores: Any) -> Any:
-        import torch
+def _lanes(rows: Sequence[int]) -> list[int]:
+    """Which row each lane computes: the last one again in lanes that are only there for SMALLEST."""
+    return [*rows, *[rows[-1]] * (SMALLEST - len(rows))]
 
-        step = tokens.shape[1] - self.width
-        scores = scores.float() / self.sampling.temperature
-        # The likeliest tokens first: what top_k and top_p keep, and an order that rounding hardly changes.
-        count = min(self.sampling.top_k or scores.shape[-1], scores.shape[-1])
-        values, places = torch.topk(scores, count)
-        chances = values.softmax(-1).double()
-        sums = chances.cumsum(-1)
-        if self.sampling.top_p < 1:
-            keep = (sums - chances) < self.sampling.top_p
-            chances = chances * keep
-            sums = chances.cumsum(-1)
-        drawn = torch.tensor([[row[step]] for row in self.numbers], device=scores.device, dtype=torch.float64)
-        rank = torch.searchsorted(sums, drawn * sums[:, -1:]).clamp(max=count - 1)
-        token = places.gather(-1, rank)
-        return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
+
+def pick(scores: Any, uniforms: Sequence[float], sampling: Sampling) -> Any:
+    """One token a row, (rows, vocabulary) → (rows): greedy, or by inverse CDF from a uniform number a row.
+
+    `top_k` and then `top_p` are applied after the temperature.
+    """
+    import torch
+
+    if sampling.temperature == 0:
+        return scores.argmax(-1)
+    ids = None
+    if sampling.top_k is not None or sampling.top_p < 1:
+        scores, ids = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), dim=-1)
+    chances = (scores.double() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        chances = chances * (chances.cumsum(-1) - chances < sampling.top_p)
+    ladder = chances.cumsum(-1)
+    drawn = torch.tensor(uniforms, dtype=ladder.dtype, device=ladder.device)[:, None] * ladder[:, -1:]
+    at = torch.searchsorted(ladder, drawn, right=True).clamp(max=ladder.shape[-1] - 1)
+    return (at if ids is None else ids.gather(-1, at)).squeeze(-1)

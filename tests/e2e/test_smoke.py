@@ -17,7 +17,7 @@ from tests.e2e.project import Project
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow
 
 
 def test_from_source_to_report(smoke: Project) -> None:

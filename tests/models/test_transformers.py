@@ -1,78 +1,186 @@
-"""The local backend on a tiny student with weights drawn at random: what it says is noise, how it says it is not."""
+"""The local backend on a tiny Llama with random weights: what it writes, and that neighbours do not matter."""
 
+import collections
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lema.models import Model, Request, Sampling
-from lema.models.transformers import transformers
+from lema.errors import RunError
+from lema.models import Completion, Model, Request, Sampling
+from lema.models.transformers import pick, prompt_ids, transformers
 from lema.params import Run
 from lema.rows import Message
 
-pytestmark = pytest.mark.xdist_group("torch")
+torch = pytest.importorskip("torch")
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CONTEXT = 256
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Model:
-    from lema.recipe import BaseSpec, PretrainSpec, Prompt
-    from lema.train.base import build
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder: Path = tmp_path_factory.mktemp("student")
-    text = Prompt(user="{{ question }}", assistant="The answer is {{ answer }}.")
-    options = {"seed": 2, "steps": (1,), "largest": 20}
-    spec = PretrainSpec(format=text, options=options, width=32, layers=1, heads=2, vocabulary=350, steps=8, context=128)
-    build(BaseSpec(pretrain=spec, chat=False), folder, folder)
-    return Model("base", "transformers", "tiny", chat=False, folder=str(folder))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate(["<|end|>", *alphabet])}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>", chat_template=TEMPLATE)
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        # Large enough for texts that neither repeat one token nor tie.
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    path = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module")
-def worker(model):
-    return transformers(model, Run(batch=4))
+def model(folder: Path) -> Model:
+    return Model("base", "transformers", "tiny", folder=str(folder))
 
 
-def requests(model: Model, count: int = 6, **sampling) -> list[Request]:
-    settings = Sampling(**{"temperature": 1.0, "max_tokens": 12, **sampling})
-    asked = [(Message("user", f"What is {at} and {at} more" + " and more" * at),) for at in range(count)]
-    return [Request(model, messages, settings) for messages in asked]
+def asked(model: Model, sampling: Sampling, count: int = 7) -> list[Request]:
+    """Requests of several lengths, with a common few-shot beginning."""
+    shots = (Message("system", "Be short and be right."), Message("user", "1 + 1?"), Message("assistant", "It is 2."))
+    return [
+        Request(model, (*shots, Message("user", f"{number} + {'9' * 9 * number}?")), sampling, number % 2)
+        for number in range(1, count + 1)
+    ]
 
 
-def test_a_reply_depends_on_its_request_alone(model, worker):
-    asked = requests(model)
-    whole = worker(asked)
-    assert whole == worker(asked)
-    assert whole == [worker([request])[0] for request in asked]
-    assert whole[::-1] == worker(asked[::-1])
-    assert len({reply.text for reply in whole}) > 1
+@pytest.mark.parametrize("chat", [True, False])
+def test_greedy_is_what_generate_of_transformers_writes(model: Model, chat: bool) -> None:
+    worker = transformers(model, Run(batch=3))
+    requests = asked(replace(model, chat=chat), Sampling(max_tokens=12))
+    for request, reply in zip(requests, worker(requests), strict=True):
+        ids = torch.tensor([prompt_ids(worker.tokenizer, request.messages, chat)])
+        whole = worker.network.generate(ids, max_new_tokens=12, do_sample=False)
+        text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+        assert reply.text == text.strip()
+        assert reply.prompt_tokens == ids.shape[1]
 
 
-def test_seed_and_index_make_other_paths(model, worker):
-    one = requests(model, 1)[0]
-    others = [Request(model, one.messages, one.sampling, index) for index in range(5)]
-    assert len({reply.text for reply in worker(others)}) > 2
-    reseeded = worker(requests(model, 1, seed=1))
-    assert reseeded[0].text != worker([one])[0].text
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_tokens=30),
+        Sampling(max_tokens=30, temperature=1.0),
+        Sampling(max_tokens=30, temperature=0.7, top_k=20, top_p=0.9),
+    ],
+)
+def test_a_text_depends_on_its_request_alone(model: Model, sampling: Sampling) -> None:
+    requests = asked(model, sampling, 12)
+    worker = transformers(model, Run(batch=32))
+    together = worker(requests)
+    assert [worker([request])[0] for request in requests] == together
+    assert transformers(model, Run(batch=5))(requests[::-1])[::-1] == together
 
 
-def test_greedy_is_top_k_of_one(model, worker):
-    greedy = [reply.text for reply in worker(requests(model, temperature=0.0))]
-    assert greedy == [reply.text for reply in worker(requests(model, top_k=1))]
-    assert greedy == [reply.text for reply in worker(requests(model, top_p=1e-9))]
+def test_paths_of_a_question_differ(model: Model) -> None:
+    one = asked(model, Sampling(temperature=1.0, max_tokens=20), 1)[0]
+    paths = transformers(model, Run())([replace(one, index=index) for index in range(4)])
+    assert len({path.text for path in paths}) == 4
 
 
-def test_max_tokens_and_stop(model, worker):
-    cut = worker(requests(model, temperature=0.0, max_tokens=3))
-    assert {reply.finish for reply in cut} == {"length"}
-    assert {reply.completion_tokens for reply in cut} == {3}
-    free = worker(requests(model, temperature=1.0, max_tokens=40))
-    mark = next(reply.text for reply in free if len(reply.text) > 4)[2:4]
-    stopped = worker(requests(model, temperature=1.0, max_tokens=40, stop=(mark,)))
+def test_a_stop_string_ends_a_text_and_is_cut_from_it(model: Model) -> None:
+    worker = transformers(model, Run())
+    free = worker(asked(model, Sampling(temperature=1.0, max_tokens=40)))
+    mark = collections.Counter("".join(reply.text for reply in free)).most_common(1)[0][0]
+    stopped = worker(asked(model, Sampling(temperature=1.0, max_tokens=40, stop=(mark,))))
     assert all(mark not in reply.text for reply in stopped)
-    assert any(reply.finish == "stop" for reply in stopped)
+    ended = [reply for reply in stopped if reply.finish == "stop"]
+    assert ended
+    assert all(reply.completion_tokens < 40 for reply in ended)
 
 
-def test_too_long_for_the_context(model, worker):
-    asked = [Request(model, (Message("user", "so " * 200),), Sampling(max_tokens=5)), *requests(model, 1)]
-    long, short = worker(asked)
-    assert long.finish == "failed"
-    assert "exceed the context of 128" in long.error
-    assert short.finish in ("stop", "length")
+def test_max_tokens_ends_a_text_by_length(model: Model) -> None:
+    replies = transformers(model, Run())(asked(model, Sampling(max_tokens=5)))
+    for reply in replies:
+        assert reply.completion_tokens <= 5
+        assert (reply.finish == "length") == (reply.completion_tokens == 5)
+    assert any(reply.finish == "length" for reply in replies)
+
+
+def test_a_prompt_that_does_not_fit_fails_alone_with_a_reason(model: Model) -> None:
+    sampling = Sampling(max_tokens=8)
+    short, long = (Request(model, (Message("user", text),), sampling) for text in ("1 + 1?", "1" * 300))
+    worker = transformers(model, Run())
+    first, failed, last = worker([short, long, short])
+    assert failed.finish == "failed"
+    assert failed.text == ""
+    assert "256" in str(failed.error)
+    assert first == last == worker([short])[0] != failed
+
+
+def test_a_text_ends_with_the_context(model: Model) -> None:
+    request = Request(model, (Message("user", "7" * 200),), Sampling(max_tokens=500, temperature=1.0))
+    reply = transformers(model, Run())([request])[0]
+    assert reply.prompt_tokens + reply.completion_tokens <= CONTEXT
+
+
+def test_messages_that_the_template_refuses_fail_with_a_reason(model: Model) -> None:
+    worker = transformers(model, Run())
+    worker.tokenizer.chat_template = None
+    reply = worker(asked(model, Sampling(max_tokens=3), 1))[0]
+    assert reply == Completion("", "failed", reply.error)
+    assert "chat template" in str(reply.error)
+
+
+def test_an_adapter_changes_the_texts_as_peft_would(model: Model, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    worker = transformers(model, Run())
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    tuned = get_peft_model(transformers(model, Run()).network, config)
+    tuned.save_pretrained(tmp_path)
+    requests = asked(model, Sampling(max_tokens=12), 3)
+    replies = transformers(replace(model, adapter=str(tmp_path)), Run())(requests)
+    assert replies != worker(requests)
+    ids = torch.tensor([prompt_ids(worker.tokenizer, requests[0].messages, True)])
+    whole = tuned.eval().generate(input_ids=ids, max_new_tokens=12, do_sample=False)
+    text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+    assert replies[0].text == text.strip()
+
+
+def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot be loaded"):
+        transformers(Model("base", "transformers", "none", folder=str(tmp_path)), Run())
+
+
+@pytest.mark.parametrize(
+    ("sampling", "shares"),
+    [
+        (Sampling(temperature=1.0), (0.1, 0.4, 0.3, 0.2)),
+        (Sampling(temperature=1.0, top_k=2), (0, 4 / 7, 3 / 7, 0)),
+        (Sampling(temperature=1.0, top_p=0.5), (0, 4 / 7, 3 / 7, 0)),
+        (Sampling(temperature=1.0, top_p=0.3), (0, 1, 0, 0)),
+        (Sampling(temperature=1.0, top_k=3, top_p=0.8), (0, 4 / 9, 3 / 9, 2 / 9)),
+        (Sampling(temperature=0.5), (1 / 30, 16 / 30, 9 / 30, 4 / 30)),
+        (Sampling(temperature=0.0), (0, 1, 0, 0)),
+    ],
+)
+def test_tokens_are_drawn_as_often_as_they_should(sampling: Sampling, shares: tuple[float, ...]) -> None:
+    draws = 1000
+    scores = torch.tensor([0.1, 0.4, 0.3, 0.2]).log().repeat(draws, 1)
+    picked = pick(scores, [(draw + 0.5) / draws for draw in range(draws)], sampling)
+    counts = torch.bincount(picked, minlength=4) / draws
+    assert counts.tolist() == pytest.approx(shares, abs=2 / draws)

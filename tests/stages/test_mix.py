@@ -53,7 +53,7 @@ def sizes(rows: list[Example]) -> tuple[int, int]:
     ],
 )
 def test_sizes(arm: dict[str, Any], expected: tuple[int, int]) -> None:
-    others = {
+    others: dict[str, Any] = {
         "b": {"cot": {}, "corrections": {"rows": 8}},
         "c": {"cot": {}, "corrections": {"rows": {"match": "b"}}},
         "small": {"cot": {"rows": 2}},
@@ -62,7 +62,7 @@ def test_sizes(arm: dict[str, Any], expected: tuple[int, int]) -> None:
 
 
 def test_the_order_is_drawn_by_seed_and_mixes_the_kinds() -> None:
-    arm = {"cot": {}, "corrections": {}}
+    arm: dict[str, Any] = {"cot": {}, "corrections": {}}
     runs = [[row.source_id for row in mixed(a=arm, seed=seed)] for seed in (0, 0, 1)]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
@@ -72,7 +72,7 @@ def test_the_order_is_drawn_by_seed_and_mixes_the_kinds() -> None:
 
 
 def test_the_order_does_not_depend_on_the_order_of_the_rows() -> None:
-    arm = {"cot": {}, "corrections": {}}
+    arm: dict[str, Any] = {"cot": {}, "corrections": {}}
     backwards = mixed(a=arm, questions=QUESTIONS[::-1], corrections=MENDED[::-1], samples=[*WRONG[::-1], *RIGHT])
     assert backwards == mixed(a=arm)
 
