@@ -30,7 +30,7 @@ demo: setup ## Make the dataset, fine-tune on it and write the report
 	@echo "Report: data/demo/report.html"
 
 test: setup ## All tests
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 check: setup ## Style, types, floors
 	$(BIN)/ruff check .

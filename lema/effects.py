@@ -23,11 +23,14 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     neither a name nor an endpoint, so does its code."""
     program = spec.endpoint is None and spec.name is None
     code = fingerprint([component.module_name("models", spec.backend)], Path.cwd()) if program else None
-    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, json.dumps(spec.options, sort_keys=True)]
+    # As a hash: the identity stands in every row, and options may be long or private.
+    digest = hashlib.sha256(json.dumps(spec.options, sort_keys=True).encode()).hexdigest()[:16]
+    options = f"options {digest}" if spec.options else None
+    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, options]
     return Model(
         label=name,
         backend=spec.backend,
-        identity=" ".join(part for part in parts if part and part != "{}"),
+        identity=" ".join(part for part in parts if part),
         name=spec.name,
         revision=spec.revision,
         endpoint=spec.endpoint,
