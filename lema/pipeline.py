@@ -169,6 +169,12 @@ class Kitchen:
     def read(self, artifact: str) -> Any:
         """An input of the stage: rows, a model, models by arm, or what the report shows of them."""
         arms = list(self.recipe.mix.arms)
+        if artifact == "answers":
+            # Rows lie sorted by id; scores and report take the base first, then the arms as the recipe orders them.
+            order = {arm: rank for rank, arm in enumerate(["base", *arms])}
+            return sorted(parquet.read(place(artifact, self.name), Answer), key=lambda row: order[row.arm])
+        if artifact == "base" and not (place("base", self.name) / "base.json").is_file():
+            raise RunError(f"no base yet: lema make base {self.name}, or dvc repro for everything")
         if artifact == "base":
             return base_model(place("base", self.name))
         if artifact == "adapters" and self.artifact == "answers":
