@@ -15,6 +15,9 @@ class Endpoint(Spec):
     concurrency: Positive = Field(default=16, description="Requests in flight.")
     timeout: float = Field(default=600, gt=0, description="Seconds a request.")
     retries: Count = 5
+    models: dict[str, str] = Field(
+        default={}, description="What it calls a model, where that is not the name in the recipe: a path, an alias."
+    )
 
 
 class Run(Spec):
@@ -22,7 +25,7 @@ class Run(Spec):
 
     executor: Literal["local", "ray"] = "ray"
     workers: Positive = Field(default=1, description="Processes that hold a local model.")
-    batch: Positive = Field(default=32, description="Requests that a local model answers at once.")
+    batch: Positive = Field(default=64, description="Requests that a local model answers at once.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
 

@@ -1,6 +1,12 @@
-"""What local models and their training share about the machine."""
+"""What local models and their training share: the machine, loading, and how messages become tokens."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
+
+from lema.errors import RunError
+from lema.models._text import plain
+from lema.rows import Message
 
 
 def cores() -> int:
@@ -8,3 +14,58 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def load_tokenizer(location: str, revision: str | None = None) -> Any:
+    """The tokenizer of a folder or hub model; raises RunError."""
+    from transformers import AutoTokenizer
+
+    quiet()
+    try:
+        return AutoTokenizer.from_pretrained(location, revision=revision)
+    except (OSError, ValueError) as error:
+        raise RunError(_unloadable(location, error)) from error
+
+
+def load_network(location: str, revision: str | None = None) -> Any:
+    """A causal language model on the GPU in bf16, or else on the CPU in fp32 (bf16 is slower there without matrix
+    extensions); raises RunError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    try:
+        network = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise RunError(_unloadable(location, error)) from error
+    return network.to("cuda" if cuda else "cpu")
+
+
+def _unloadable(location: str, error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"model {location} cannot be loaded: {first}"
+
+
+def quiet() -> None:
+    """Keep transformers' bars and advice off the screen; errors still show."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[int]:
+    """The tokens that a model reads before it writes: by its chat template, or as plain text.
+
+    Raises ValueError when the chat template refuses the messages or there is none.
+    """
+    if not chat:
+        return list(tokenizer(plain(messages))["input_ids"])
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # templates are programs of the model's makers and raise what they like
+        raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -4,7 +4,7 @@
       strong:
         backend: openai
         name: gpt-4.1-mini-2025-04-14
-        endpoint: openai            # its url, key, concurrency, timeout and retries: params.yaml, run.endpoints
+        endpoint: openai            # its url, key, concurrency...: params.yaml, run.endpoints
         options:
           omit: [seed]              # parameters that this endpoint refuses
           extra: {reasoning_effort: low}   # parameters of its own
@@ -86,7 +86,8 @@ class _Asker:
         if not secret:
             raise RunError(f"no API key: set the environment variable {self._endpoint.key}")
         self._model, self._omit, self._extra = model, omit, extra
-        self._line = _line(self._endpoint, secret)
+        self._served = self._endpoint.models.get(model.name, model.name)
+        self._line = _line(self._endpoint.url, secret, self._endpoint.concurrency, self._endpoint.timeout)
         self.fatal: str | None = None
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
@@ -97,7 +98,7 @@ class _Asker:
 
     async def _one(self, request: Request) -> Completion:
         path = "/chat/completions" if self._model.chat else "/completions"
-        content = body(request, self._omit, self._extra)
+        content = body(request, self._served, self._omit, self._extra)
         tries, start = 0, time.monotonic()
         while self.fatal is None:
             try:
@@ -132,22 +133,22 @@ class _Asker:
 class _Line:
     """The way to one endpoint: an event loop in a thread, one client, and a limit to what is under way."""
 
-    def __init__(self, endpoint: Endpoint, secret: str) -> None:
+    def __init__(self, url: str, secret: str, concurrency: int, timeout: float) -> None:
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
         self._loop = asyncio.new_event_loop()
-        self._free = asyncio.Semaphore(endpoint.concurrency)
+        self._free = asyncio.Semaphore(concurrency)
         self._paused_until = 0.0
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
         async def connect() -> AsyncOpenAI:
             # Retries are ours: they must know of the other requests of this endpoint.
             return AsyncOpenAI(
-                base_url=endpoint.url,
+                base_url=url,
                 api_key=secret,
                 max_retries=0,
-                timeout=endpoint.timeout,
-                http_client=DefaultAioHttpClient(timeout=endpoint.timeout),
+                timeout=timeout,
+                http_client=DefaultAioHttpClient(timeout=timeout),
             )
 
         self.client = self.run(connect())
@@ -173,12 +174,13 @@ class _Line:
 
 
 @cache
-def _line(endpoint: Endpoint, secret: str) -> _Line:
-    return _Line(endpoint, secret)
+def _line(url: str, secret: str, concurrency: int, timeout: float) -> _Line:
+    return _Line(url, secret, concurrency, timeout)
 
 
-def body(request: Request, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a request. `seed` differs from path to path; `top_k`, which OpenAI does not know, only if set."""
+def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a request to the model that the endpoint calls `served`. `seed` differs from path to path; `top_k`,
+    which OpenAI does not know, only if set."""
     messages, sampling = request.messages, request.sampling
     if request.model.chat:
         said: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in messages]}
@@ -195,7 +197,7 @@ def body(request: Request, omit: frozenset[str], extra: Mapping[str, Any]) -> di
     if sampling.top_k is not None:
         asked["top_k"] = sampling.top_k
     sent = {name: value for name, value in asked.items() if name not in omit}
-    return {"model": request.model.name, **said, **sent, **extra}
+    return {"model": served, **said, **sent, **extra}
 
 
 def completion(answer: object, request: Request) -> Completion | None:

@@ -15,10 +15,9 @@ from typing import Any
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, cut, key
-from lema.models._local import cores
-from lema.models._text import plain
+from lema.models._local import cores, load_network, load_tokenizer, prompt_ids
 from lema.params import Run
-from lema.rows import Finish, Message
+from lema.rows import Finish
 
 PAD_TO = 64  # prompts are padded to a multiple of this many tokens
 SMALLEST = 4  # rows in a batch, below which CPU kernels add up in another order
@@ -45,61 +44,6 @@ def transformers(model: Model, run: Run) -> "Generator":
         # Merged: the product of the low-rank matrices is then made once, not at every token.
         network = PeftModel.from_pretrained(network, model.adapter).merge_and_unload()
     return Generator(load_tokenizer(location, model.revision), network.eval(), run.batch)
-
-
-def load_tokenizer(location: str, revision: str | None = None) -> Any:
-    """The tokenizer of a folder or hub model; raises RunError."""
-    from transformers import AutoTokenizer
-
-    quiet()
-    try:
-        return AutoTokenizer.from_pretrained(location, revision=revision)
-    except (OSError, ValueError) as error:
-        raise RunError(_unloadable(location, error)) from error
-
-
-def load_network(location: str, revision: str | None = None) -> Any:
-    """A causal language model on the GPU in bf16, or else on the CPU in fp32 (bf16 is slower there without matrix
-    extensions); raises RunError."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    quiet()
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
-    try:
-        network = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise RunError(_unloadable(location, error)) from error
-    return network.to("cuda" if cuda else "cpu")
-
-
-def _unloadable(location: str, error: Exception) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"model {location} cannot be loaded: {first}"
-
-
-def quiet() -> None:
-    """Keep transformers' bars and advice off the screen; errors still show."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[int]:
-    """The tokens that a model reads before it writes: by its chat template, or as plain text.
-
-    Raises ValueError when the chat template refuses the messages or there is none.
-    """
-    if not chat:
-        return list(tokenizer(plain(messages))["input_ids"])
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # templates are programs of the model's makers and raise what they like
-        raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(slots=True)

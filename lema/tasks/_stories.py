@@ -66,18 +66,7 @@ BOYS = [
     "Eric",
     "Ivan",
 ]
-FOOD = [
-    "apples",
-    "oranges",
-    "cookies",
-    "muffins",
-    "peaches",
-    "plums",
-    "pears",
-    "carrots",
-    "rolls",
-    "cherries",
-]
+FOOD = ["apples", "oranges", "cookies", "muffins", "peaches", "plums", "pears", "carrots", "rolls", "cherries"]
 TOYS = [
     "marbles",
     "stickers",

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,15 +70,21 @@ def digest(folder: Path) -> str:
     if not weights:
         raise RunError(f"base: {folder.name} holds no .safetensors; save the model with transformers' save_pretrained")
     others = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-    return f"sha256:{_sha256([*weights, *(path for path in others if path.is_file())])}"
-
-
-def _sha256(paths: Iterable[Path]) -> str:
     whole = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+    for path in [*weights, *(path for path in others if path.is_file())]:
+        whole.update(f"{path.name} {_sha256(path)}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _sha256(path: Path) -> str:
+    """Of a JSON file, what it says without the version of transformers that wrote it: saving a model again with
+    another version changes no reply."""
+    with path.open("rb") as file:
+        if path.suffix != ".json":
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        said = json.load(file)
+    said.pop("transformers_version", None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _commit(name: str, revision: str | None) -> str:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import cores
-from lema.models._text import plain
+from lema.models._local import cores, load_network, load_tokenizer, prompt_ids
 from lema.recipe import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
+from lema.train._batch import IGNORED, Pad, loss
 from lema.train.base import Base
-
-IGNORED = -100  # the label that no loss is computed for
 
 
 def train(
@@ -37,14 +35,11 @@ def train(
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments, set_seed
-    from transformers.utils import logging
+    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     # transformers calls what it deprecates itself.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    tokenizer = AutoTokenizer.from_pretrained(base.location, revision=base.revision)
+    tokenizer = load_tokenizer(base.location, base.revision)
     encoded = [(example.id, encode(example, tokenizer, base.chat)) for example in examples]
     rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
     too_long = [name for name, row in encoded if len(row["input_ids"]) > spec.max_length]
@@ -53,10 +48,10 @@ def train(
     set_seed(spec.seed)
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(
-        base.location, revision=base.revision, dtype=torch.bfloat16 if gpu else torch.float32
-    )
+    model = load_network(base.location, base.revision)
     targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
     config = LoraConfig(
         r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
@@ -92,7 +87,8 @@ def train(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=_Pad(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id),
+        data_collator=Pad(tokenizer),
+        compute_loss_func=loss,
         callbacks=[_callback(log)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -123,34 +119,16 @@ def train(
 
 
 def encode(example: Example, tokenizer: Any, chat: bool) -> dict[str, list[int]]:
-    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion alone."""
-    if chat:
-        messages = [{"role": one.role, "content": one.content} for one in example.prompt]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-    else:
-        prompt = tokenizer(plain(example.prompt))["input_ids"]
+    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion alone.
+
+    Raises RunError when the base's chat template refuses the prompt.
+    """
+    try:
+        prompt = prompt_ids(tokenizer, example.prompt, chat)
+    except ValueError as error:
+        raise RunError(f"adapter: example {example.id}: {error}") from None
     completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return {"input_ids": [*prompt, *completion], "labels": [IGNORED] * len(prompt) + completion}
-
-
-class _Pad:
-    """Pads a batch on the right to its longest row."""
-
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
-
-    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-        import torch
-
-        width = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.pad, "labels": IGNORED}
-        batch = {
-            name: torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
-            for name, value in fill.items()
-        }
-        lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
-        return {**batch, "attention_mask": (torch.arange(width)[None, :] < lengths).long()}
 
 
 def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:

@@ -17,7 +17,7 @@ from lema.prompt import render, reply
 from lema.recipe import PretrainSpec
 from lema.steps import split
 from lema.train import Progress, silent
-from lema.train.lora import _Pad
+from lema.train._batch import Pad, loss
 
 # Problems that the tokenizer is learnt from.
 TOKENIZER_TEXTS = 2000
@@ -64,16 +64,18 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
         ],
         [warm],
     )
-    pad = _Pad(tokenizer.pad_token_id)
+    pad = Pad(tokenizer)
     endless = _batches(itertools.chain(first, texts), tokenizer, spec)
     for step, batch in enumerate(itertools.islice(endless, spec.steps), start=1):
-        loss = model(**{name: value.to(device) for name, value in pad(batch).items()}).loss
-        loss.backward()
+        rows = {name: value for name, value in pad(batch).items() if name != "logits_to_keep"}
+        labels = rows.pop("labels").to(device)
+        error = loss(model(**{name: value.to(device) for name, value in rows.items()}), labels)
+        error.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        log(step, spec.steps, f"loss {loss.item():.3f}" if step % 10 == 0 or step == spec.steps else "")
+        log(step, spec.steps, f"loss {error.item():.3f}" if step % 10 == 0 or step == spec.steps else "")
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

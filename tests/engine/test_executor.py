@@ -21,10 +21,8 @@ from lema.params import Run
 
 Block = list[int]
 
+
 # One Ray for all of this module, also when tests are spread over processes.
-pytestmark = pytest.mark.xdist_group("ray")
-
-
 @pytest.fixture(scope="module")
 def other() -> Iterator[RayExecutor]:
     with RayExecutor() as it:

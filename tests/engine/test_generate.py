@@ -236,7 +236,7 @@ for reply in generate(asked):
 """
 
 
-@pytest.mark.parametrize("where", ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+@pytest.mark.parametrize("where", ["local", "ray"])
 def test_a_killed_run_buys_the_rest(tmp_path: Path, server: Any, where: str) -> None:
     count, bound = 200, 12
     server.latency = 0.02

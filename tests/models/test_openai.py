@@ -48,6 +48,11 @@ def ask(server: Any, asked: Request | None = None, **options: Any) -> Completion
     return reply
 
 
+def test_an_endpoint_may_call_a_model_otherwise(server: Any) -> None:
+    assert ask(server, models={"m": "/srv/models/m-q8"}).finish == "stop"
+    assert server.requests[0]["model"] == "/srv/models/m-q8"
+
+
 def test_what_is_sent_and_what_comes_back(server: Any) -> None:
     reply = ask(server, request("2 + 2?", 3, temperature=0.7, top_p=0.9, max_tokens=50, stop=("\n\n",), seed=100))
     assert reply == Completion("reply to 2 + 2? #103", "stop", None, 11, 6)

@@ -114,7 +114,7 @@ CODE_EDITS = [
     ("train/embedded.py", {"base"}),
     ("train/pretrain.py", set()),
     ("engine/store.py", set()),
-    ("recipe.py", set()),
+    ("recipe/data.py", set()),
     ("__init__.py", set()),
 ]
 

@@ -1,14 +1,13 @@
 import json
+import shutil
 
 import pytest
 
 from lema.errors import RunError
 from lema.recipe import BaseSpec
-from lema.train.base import build, open_base
+from lema.train.base import build, digest, open_base
 
 from .conftest import TINY
-
-pytestmark = pytest.mark.xdist_group("torch")
 
 
 def test_a_student_trained_here_lies_in_the_artifact(base_folder, base):
@@ -73,3 +72,13 @@ def test_digits_are_tokens_of_their_own_and_texts_survive(base):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     pieces = [tokenizer.decode([token]) for token in tokenizer("12345")["input_ids"]]
     assert pieces == ["1", "2", "3", "4", "5"]
+
+
+def test_saving_again_with_another_transformers_makes_no_other_model(base_folder, base, tmp_path):
+    again = tmp_path / "model"
+    shutil.copytree(base_folder, again)
+    config = json.loads((again / "config.json").read_text())
+    (again / "config.json").write_text(json.dumps({**config, "transformers_version": "99.0"}))
+    assert digest(again) == base.identity
+    (again / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    assert digest(again) != base.identity

@@ -7,10 +7,9 @@ import pytest
 from lema.train import embedded
 
 FOLDER = Path(__file__).parents[2] / ".lema" / "models" / embedded.NAME
-pytestmark = [
-    pytest.mark.skipif(not (FOLDER / "source.json").exists(), reason="the embedded model is not there: make setup"),
-    pytest.mark.xdist_group("torch"),
-]
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "source.json").exists(), reason="the embedded model is not there: make setup"
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lema.errors import RunError
+from lema.models._local import load_network, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example, Message
-from lema.train.lora import IGNORED, _order, encode, train
-
-pytestmark = pytest.mark.xdist_group("torch")
+from lema.train._batch import IGNORED, Pad, loss
+from lema.train.lora import _order, encode, train
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
@@ -63,6 +63,40 @@ def test_loss_is_on_the_completion_alone(base):
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learnt) == EXAMPLES[3].completion + tokenizer.eos_token
     assert tokenizer.decode(row["input_ids"]).startswith("What is 3 + 3?\n")
+
+
+def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base):
+    import torch
+
+    tokenizer, model = load_tokenizer(base.location), load_network(base.location)
+    rows = [encode(one, tokenizer, chat=False) for one in EXAMPLES[:4]]
+    batch = Pad(tokenizer)(rows)
+    assert batch["logits_to_keep"] == 1 + max(sum(label != IGNORED for label in row["labels"]) for row in rows)
+    labels = batch.pop("labels")
+    ours = loss(model(**batch), labels)
+    ours.backward()
+    ours_gradient = model.get_input_embeddings().weight.grad.clone()
+    model.zero_grad()
+    width = max(len(row["input_ids"]) for row in rows)
+    gap = {"input_ids": 0, "labels": IGNORED}
+    right = {
+        name: torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
+        for name, value in gap.items()
+    }
+    mask = torch.tensor([[1] * len(row["labels"]) + [0] * (width - len(row["labels"])) for row in rows])
+    theirs = model(**right, attention_mask=mask).loss
+    theirs.backward()
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+    assert torch.allclose(ours_gradient, model.get_input_embeddings().weight.grad, atol=1e-5)
+
+
+def test_a_chat_template_that_refuses_the_prompt_is_a_message(base):
+    class Refusing:
+        def apply_chat_template(self, *_: object, **__: object) -> str:
+            raise TypeError("no system role")
+
+    with pytest.raises(RunError, match=r"adapter: example arm/000001: the chat template refuses .* \(TypeError\)"):
+        encode(EXAMPLES[1], Refusing(), chat=True)
 
 
 def test_what_is_written(trained, base):

@@ -1,0 +1,98 @@
+"""The part of a recipe that trains and compares: the student, its adapters, answers and their scores."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lema.recipe.common import Count, PartName, Positive, Prompt, SamplingSpec, Share, Spec
+
+
+class PretrainSpec(Spec):
+    """A tiny Llama-shaped student trained from scratch on generated problems, for experiments in minutes."""
+
+    task: PartName = Field(default="word_problems", description="A task that makes its own questions.")
+    options: dict[str, Any] = Field(default={}, description="Options of the task's generator.")
+    format: Prompt = Field(description="`user` is what it reads, `assistant` what it learns to write.")
+    width: Positive = Field(default=192, description="Hidden size.")
+    layers: Positive = Field(default=4, description="Transformer layers.")
+    heads: Positive = Field(default=4, description="Attention heads; they share the width.")
+    vocabulary: Positive = Field(default=480, description="Tokens of its byte-level BPE; digits are single tokens.")
+    context: Positive = Field(default=512, description="Longest sequence, in tokens.")
+    steps: Positive = Field(description="Optimizer steps.")
+    batch: Positive = Field(default=32, description="Problems a step.")
+    lr: float = Field(default=3e-3, gt=0, description="Highest learning rate.")
+    seed: int = Field(default=0, description="Of weights and order.")
+
+
+class BaseSpec(Spec):
+    """The student before fine-tuning: exactly one of `embedded`, `pretrain`, `hub` and `folder`."""
+
+    embedded: Literal["smollm2-135m-instruct"] | None = Field(default=None, description="Comes with `make setup`.")
+    pretrain: PretrainSpec | None = Field(default=None, description="Train one from scratch.")
+    hub: str | None = Field(default=None, description="A model on the Hugging Face hub.")
+    revision: str | None = Field(default=None, description="With hub: the commit; pin it.")
+    folder: str | None = Field(default=None, description="A model saved by transformers.")
+    chat: bool = Field(default=True, description="False: no chat template, plain text in and out.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "BaseSpec":
+        if sum(origin is not None for origin in (self.embedded, self.pretrain, self.hub, self.folder)) != 1:
+            raise ValueError("needs exactly one of embedded, pretrain, hub, folder")
+        return self
+
+
+class AdapterSpec(Spec):
+    """LoRA fine-tuning of the base, one adapter an arm."""
+
+    rank: Positive = Field(default=16, description="Rank of the update.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the update, times 1 / rank.")
+    dropout: Share = Field(default=0.0, description="Of what the update reads.")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        default="all-linear", description="Layers that learn: all-linear, or names of modules."
+    )
+    lr: float = Field(default=2e-4, gt=0, description="Highest learning rate.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="Of the learning rate, after the warm-up."
+    )
+    warmup: Share = Field(default=0.0, description="Share of the steps.")
+    epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Passes over the examples.")
+    steps: Positive | None = Field(default=None, description="Optimizer steps, instead of epochs.")
+    batch: Positive = Field(default=8, description="Examples a device and step.")
+    accumulate: Positive = Field(default=1, description="Steps whose gradients are summed for one optimizer step.")
+    max_length: Positive = Field(
+        default=1024, description="Tokens; longer examples are left out and reported, never cut."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Of AdamW.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to it.")
+    beta2: Share = Field(default=0.999, description="Of AdamW.")
+    group_by_length: bool = Field(default=True, description="Batches of examples of like length.")
+    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
+    save_every: Positive = Field(default=50, description="Optimizer steps between checkpoints to resume from.")
+    seed: int = Field(default=0, description="Of weights, dropout and order.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "AdapterSpec":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("needs exactly one of epochs, steps")
+        return self
+
+
+class AnswersSpec(SamplingSpec):
+    """The test questions, asked of the base and of every arm."""
+
+    prompt: Prompt = Field(description="Usually the format of the CoT rows.")
+
+
+class ScoresSpec(Spec):
+    """Accuracy with intervals, and every pair of models compared on the same questions."""
+
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
+    resamples: Positive = Field(default=10_000, description="Bootstrap resamples for paired differences.")
+    seed: int = Field(default=0, description="Of the resamples.")
+
+
+class ReportSpec(Spec):
+    """One HTML page and one Markdown file."""
+
+    title: str | None = Field(default=None, description="Of the page; the recipe's name when absent.")
+    examples: Count = Field(default=8, description="Corrections to read.")
