@@ -49,7 +49,7 @@ def train(
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     gpu = torch.cuda.is_available()
     model = load_network(base.location, base.revision)
     targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
