@@ -39,6 +39,22 @@ def test_from_source_to_report(smoke: Project) -> None:
     assert smoke.run("dvc", "repro").ran == []
 
 
+def test_a_second_clone_has_the_report_without_running_a_stage(smoke: Project, tmp_path: Path) -> None:
+    here = smoke.copy(tmp_path / "here")
+    here.run("dvc", "remote", "add", "-q", "-d", "share", str(tmp_path / "share"))
+    here.commit()
+    here.run("dvc", "push", "-q")
+    here.run("dvc", "push", "-q", "--run-cache")
+    here.run("git", "clone", "-q", str(here.root), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.run("dvc", "pull", "-q")
+    again = clone.run("dvc", "repro", "--pull")
+    assert (again.ran, again.bought) == ([], {})
+    assert clone.run("lema", "completions", "stats").text.split()[:2] == ["completions", "0"]
+    for name in ("report.html", "adapters/lema/adapter_model.safetensors", "answers.parquet"):
+        assert (clone.root / "data" / "smoke" / name).read_bytes() == (here.root / "data" / "smoke" / name).read_bytes()
+
+
 def losses(curve: Path) -> list[float]:
     with curve.open(encoding="utf-8") as lines:
         return [float(row["loss"]) for row in csv.DictReader(lines)]
