@@ -31,14 +31,26 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Stratum:
+    """A property by which questions are told apart, such as `level` and its value, "Level 4"."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None."""
+    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
+
+    `strata` are what scores can be told apart by; no two have the same name.
+    """
 
     id: str
     split: Split
     text: str
     gold: str
     rationale: str | None
+    strata: tuple[Stratum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
