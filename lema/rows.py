@@ -91,9 +91,9 @@ class Correction:
     """`corrections`: one reply of the corrector to one wrong sample (LEMA, section 2.1).
 
     `status` is "parsed", "malformed", "truncated" or "failed", with a `reason` unless parsed. `incorrect_step`
-    counts from 1. `solution` is the corrected solution, steps one a line without their numbers; a first line
-    "..." stands for the untouched steps before the incorrect one. `answer` is extracted from the reply.
-    `error_type` is set by correctors that name the kind of error, else None.
+    counts from 1; None in a form that names no step. `solution` is the corrected solution, steps one a line without
+    their numbers; a first line "..." stands for the untouched steps before the incorrect one. `answer` is extracted
+    from the reply. `error_type` is set by correctors that name the kind of error, else None.
     """
 
     id: str

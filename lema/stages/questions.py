@@ -15,7 +15,7 @@ def questions(source: Iterable[Record], *, spec: QuestionsSpec, task: Task) -> I
 
     RunError, naming the first ten, if records cannot be read: a question without gold answer serves nobody.
     """
-    records = list(source)
+    records = [record for record in source if task.counts is None or task.counts(json.loads(record.record))]
     unreadable = []
     for split, size in (("train", spec.train), ("test", spec.test)):
         pool = chosen((record for record in records if record.split == split), spec.seed, lambda record: record.id)
