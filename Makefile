@@ -17,7 +17,7 @@ setup: $(STAMP) .dvc/tmp ## Python environment and the small model
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) $(TORCH)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,hub,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,hub,math,dev]'
 	$(BIN)/python -m lema.train.embedded
 	touch $@
 

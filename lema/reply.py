@@ -9,6 +9,13 @@
     Step 3: The answer is 12.
 
 "Error Type" is optional. A first line "..." stands for the untouched steps before the incorrect one.
+
+Paths that are no chain of steps, as in CommonsenseQA, are corrected without naming one (LEMA, C.3):
+
+    Mistakes: One or more sentences.
+    Corrected Answer:
+    ...
+    The answer is bank.
 """
 
 import re
@@ -20,8 +27,11 @@ from lema import steps as steps_
 ELLIPSIS = "..."
 
 _FIELDS = ("Incorrect Step", "Error Type", "Explanation", "Correct Solution")
+_WHOLE_FIELDS = ("Mistakes", "Corrected Answer")
 # Models like to dress labels up: "**Explanation:** ...", "### Explanation: ...".
-_LABEL = re.compile(rf"^[ \t#*]*({'|'.join(_FIELDS)})\**[ \t]*:[ \t*]*", re.IGNORECASE | re.MULTILINE)
+_LABEL = re.compile(
+    rf"^[ \t#*]*({'|'.join((*_FIELDS, *_WHOLE_FIELDS))})\**[ \t]*:[ \t*]*", re.IGNORECASE | re.MULTILINE
+)
 _STEP_NAME = re.compile(r"(?:step\s*)?(\d{1,4})\s*[.:]?", re.IGNORECASE)
 _STEP_LINE = re.compile(r"[*]*step\s+(\d{1,4})\s*[:.)][* ]*(.*)", re.IGNORECASE)
 _DRESSING = frozenset(("{", "}", "```"))
@@ -30,9 +40,10 @@ _DRESSING = frozenset(("{", "}", "```"))
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """A correction; `incorrect_step` counts from 1, `solution` holds steps without their numbers, the first of
-    them "..." where the untouched steps are left out."""
+    them "..." where the untouched steps are left out. In the form without a step, `incorrect_step` is None, and
+    `solution` holds the whole corrected answer, line by line."""
 
-    incorrect_step: int
+    incorrect_step: int | None
     error_type: str | None
     explanation: str
     solution: tuple[str, ...]
@@ -47,6 +58,8 @@ class Malformed:
 
 def write(correction: Parsed) -> str:
     """The reply that says this; `parse(write(c)) == c`."""
+    if correction.incorrect_step is None:
+        return "\n".join([f"Mistakes: {correction.explanation}", "Corrected Answer:", *correction.solution])
     lines = [f"Incorrect Step: Step {correction.incorrect_step}."]
     if correction.error_type:
         lines.append(f"Error Type: {correction.error_type}")
@@ -61,13 +74,19 @@ def parse(text: str, *, steps: int | None = None) -> Parsed | Malformed:
     `steps`, when given, is how many steps the wrong path has; the incorrect one must be among them.
     """
     labels = list(_LABEL.finditer(text))
-    names = [next(name for name in _FIELDS if name.lower() == label[1].lower()) for label in labels]
-    if fault := _order_fault(names):
+    known = {name.lower(): name for name in (*_FIELDS, *_WHOLE_FIELDS)}
+    names = [known[label[1].lower()] for label in labels]
+    whole = "Incorrect Step" not in names and any(name in names for name in _WHOLE_FIELDS)
+    if fault := _order_fault(names, _WHOLE_FIELDS if whole else _FIELDS):
         return Malformed(fault)
     ends = [label.start() for label in labels[1:]] + [len(text)]
     fields = {name: text[label.end() : end].strip() for name, label, end in zip(names, labels, ends, strict=True)}
     if empty := [name for name in names if not fields[name]]:
         return Malformed(f"`{empty[0]}:` is empty")
+    if whole:
+        lines = tuple(_lines(fields["Corrected Answer"]))
+        explanation = " ".join(fields["Mistakes"].split())
+        return Parsed(None, None, explanation, lines) if lines else Malformed("`Corrected Answer:` is empty")
     step = _STEP_NAME.fullmatch(fields["Incorrect Step"].strip("* "))
     if step is None:
         return Malformed("`Incorrect Step:` does not name one step, as in 'Step 2.'")
@@ -82,45 +101,52 @@ def parse(text: str, *, steps: int | None = None) -> Parsed | Malformed:
     return Parsed(incorrect, kind or None, explanation, solution)
 
 
-def numbered(solution: Sequence[str], incorrect_step: int) -> tuple[str, ...]:
+def numbered(solution: Sequence[str], incorrect_step: int | None) -> tuple[str, ...]:
     """The lines of a corrected solution with their numbers; after a first "..." they count from the incorrect step.
+    Without an incorrect step they have no numbers.
 
     >>> numbered(["...", "4 * 3 = 12", "The answer is 12."], 2)
     ('...', 'Step 2: 4 * 3 = 12', 'Step 3: The answer is 12.')
     """
+    if incorrect_step is None:
+        return tuple(solution)
     if solution and solution[0] == ELLIPSIS:
         return (ELLIPSIS, *steps_.number(solution[1:], incorrect_step).splitlines())
     return tuple(steps_.number(solution).splitlines())
 
 
-def expand(solution: Sequence[str], incorrect_step: int, path: Sequence[str]) -> tuple[str, ...]:
+def expand(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
     """The corrected solution with a first "..." replaced by the steps of the path that it stands for."""
-    if solution and solution[0] == ELLIPSIS:
+    if incorrect_step is not None and solution and solution[0] == ELLIPSIS:
         return (*path[: incorrect_step - 1], *solution[1:])
     return tuple(solution)
 
 
-def elide(solution: Sequence[str], incorrect_step: int, path: Sequence[str]) -> tuple[str, ...]:
+def elide(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
     """The corrected solution with the untouched steps before the incorrect one replaced by "..."; unchanged where
     there are none or the solution does not keep them."""
-    kept = tuple(path[: incorrect_step - 1])
+    kept = tuple(path[: (incorrect_step or 1) - 1])
     if kept and tuple(solution[: len(kept)]) == kept and len(solution) > len(kept):
         return (ELLIPSIS, *solution[len(kept) :])
     return tuple(solution)
 
 
-def _order_fault(names: Sequence[str]) -> str | None:
-    for name in _FIELDS:
+def _order_fault(names: Sequence[str], fields: Sequence[str]) -> str | None:
+    for name in fields:
         if name not in names and name != "Error Type":
             return f"`{name}:` is missing"
         if names.count(name) > 1:
             return f"`{name}:` is there more than once"
-    expected = [name for name in _FIELDS if name in names]
+    expected = [name for name in fields if name in names]
     return None if list(names) == expected else f"the fields are not in the order {', '.join(expected)}"
 
 
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and line.strip() not in _DRESSING]
+
+
 def _solution(text: str, incorrect_step: int) -> tuple[str, ...] | Malformed:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() not in _DRESSING]
+    lines = _lines(text)
     left_out = bool(lines) and lines[0] in (ELLIPSIS, "…")
     if left_out and incorrect_step == 1:
         return Malformed("the solution begins with '...', but no step comes before Step 1")

@@ -31,14 +31,26 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Stratum:
+    """A property by which questions are told apart, such as `level` and its value, "Level 4"."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None."""
+    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
+
+    `strata` are what scores can be told apart by; no two have the same name.
+    """
 
     id: str
     split: Split
     text: str
     gold: str
     rationale: str | None
+    strata: tuple[Stratum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +91,9 @@ class Correction:
     """`corrections`: one reply of the corrector to one wrong sample (LEMA, section 2.1).
 
     `status` is "parsed", "malformed", "truncated" or "failed", with a `reason` unless parsed. `incorrect_step`
-    counts from 1. `solution` is the corrected solution, steps one a line without their numbers; a first line
-    "..." stands for the untouched steps before the incorrect one. `answer` is extracted from the reply.
-    `error_type` is set by correctors that name the kind of error, else None.
+    counts from 1; None in a form that names no step. `solution` is the corrected solution, steps one a line without
+    their numbers; a first line "..." stands for the untouched steps before the incorrect one. `answer` is extracted
+    from the reply. `error_type` is set by correctors that name the kind of error, else None.
     """
 
     id: str

@@ -12,7 +12,7 @@ from lema.models import Completion, Model, Request, Sampling, key
 from lema.prompt import digest
 from lema.recipe import Prompt, SamplingSpec
 from lema.rows import Outcome
-from lema.tasks import Task
+from lema.tasks import Task, Undecided
 
 Generate = Callable[[Iterable[Request]], Iterator[Completion]]
 Item = TypeVar("Item")
@@ -42,15 +42,18 @@ def usage(completion: Completion) -> dict[str, Any]:
 
 def grade(text: str, finish: str, gold: str, task: Task) -> tuple[Outcome, str | None]:
     """What a text is worth, and the answer in it. A text that was cut short before it could be right is truncated,
-    never incorrect: it is no mistake of reasoning."""
+    never incorrect: it is no mistake of reasoning. Neither is one whose answer could not be compared."""
     if finish in ("failed", "refused"):
         return "failed", None
     answer = task.extract(text)
-    if answer is not None and task.equal(answer, gold):
+    equal = Undecided.UNPARSED if answer is None else task.equal(answer, gold)
+    if equal:
         return "correct", answer
     if finish == "length":
         return "truncated", answer
-    return ("unparsed", None) if answer is None else ("incorrect", answer)
+    if isinstance(equal, Undecided):
+        return "unparsed" if equal is Undecided.UNPARSED else "timeout", answer
+    return "incorrect", answer
 
 
 def chosen(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> list[Item]:

@@ -125,7 +125,7 @@ def _correction_rows(spec: MixSpec, wanted: CorrectionRows, pools: _Pools) -> li
         _Row("correction", row.question_id, row.id, spec.correction, variables)
         for row in pools.corrections
         # Without the filter `has_fields`, replies that say nothing may have been accepted.
-        if row.id in accepted and row.incorrect_step and row.solution
+        if row.id in accepted and row.solution
         for variables in [
             _correction(row, row.incorrect_step, row.solution, asked[row.question_id], paths[row.sample_id], wanted)
         ]
@@ -134,7 +134,7 @@ def _correction_rows(spec: MixSpec, wanted: CorrectionRows, pools: _Pools) -> li
 
 
 def _correction(
-    row: Correction, at: int, text: str, question: Question, path: tuple[str, ...], wanted: CorrectionRows
+    row: Correction, at: int | None, text: str, question: Question, path: tuple[str, ...], wanted: CorrectionRows
 ) -> dict[str, Any]:
     """Variables of the correction format, the untouched steps as `...` or in full."""
     solution = (elide if wanted.ellipsis else expand)(text.split("\n"), at, path)

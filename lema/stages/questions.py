@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from lema.errors import RunError
 from lema.recipe import QuestionsSpec
-from lema.rows import Question, Record
+from lema.rows import Question, Record, Stratum
 from lema.stages import chosen
 from lema.tasks import Task
 
@@ -15,7 +15,7 @@ def questions(source: Iterable[Record], *, spec: QuestionsSpec, task: Task) -> I
 
     RunError, naming the first ten, if records cannot be read: a question without gold answer serves nobody.
     """
-    records = list(source)
+    records = [record for record in source if task.counts is None or task.counts(json.loads(record.record))]
     unreadable = []
     for split, size in (("train", spec.train), ("test", spec.test)):
         pool = chosen((record for record in records if record.split == split), spec.seed, lambda record: record.id)
@@ -27,7 +27,8 @@ def questions(source: Iterable[Record], *, spec: QuestionsSpec, task: Task) -> I
             except ValueError as error:
                 unreadable.append(f"{record.id}: {error}")
                 continue
-            yield Question(record.id, record.split, reading.text, reading.gold, reading.rationale)
+            strata = tuple(Stratum(name, value) for name, value in sorted(reading.strata.items()))
+            yield Question(record.id, record.split, reading.text, reading.gold, reading.rationale, strata)
     if unreadable:
         shown = "\n  ".join(unreadable[:10])
         raise RunError(f"questions: task {task.name} cannot read {len(unreadable)} records:\n  {shown}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lema.errors import RunError
 from lema.filters import Candidate, Filter
 from lema.rows import Correction, Drop, Question, Sample, Verdict
-from lema.tasks import Task
+from lema.tasks import Task, Undecided
 
 
 def verdicts(
@@ -34,7 +34,8 @@ def verdicts(
 
 def _candidate(question: Question, sample: Sample, correction: Correction, task: Task) -> Candidate:
     answer = correction.answer
-    return Candidate(question, sample, correction, None if answer is None else task.equal(answer, question.gold))
+    equal = Undecided.UNPARSED if answer is None else task.equal(answer, question.gold)
+    return Candidate(question, sample, correction, None if isinstance(equal, Undecided) else bool(equal))
 
 
 def _verdict(correction: Correction, drops: Sequence[Drop]) -> Verdict:

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from lema.rows import Split
@@ -12,11 +13,26 @@ from lema.rows import Split
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A raw record as a question: its text, the gold answer, and the gold rationale as steps, one a line, or None."""
+    """A raw record as a question: its text, the gold answer, and the gold rationale as steps, one a line, or None.
+
+    `strata` are what scores of this question can be told apart by, such as its level: name and value.
+    """
 
     text: str
     gold: str
     rationale: str | None
+    strata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Undecided(Enum):
+    """Why two answers could not be compared; the value is the outcome of the grade. Not true, and not a "no" either:
+    a path with such an answer is no mistake."""
+
+    UNPARSED = "unparsed"
+    TIMEOUT = "timeout"
+
+    def __bool__(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +40,15 @@ class Task:
     """What the pipeline must know of a benchmark. Functions are pure and never execute what a model wrote.
 
     `read` raises ValueError, saying what is wrong, for a record that it cannot read.
-    `extract` returns the final answer in a model's text, or None. `equal(answer, gold)` compares two answers.
+    `extract` returns the final answer in a model's text, or None.
+    `equal(answer, gold)` compares two answers; where that cannot be decided it says why.
     `generate(**options)` yields (split, record) for ever or until exhausted, for tasks that make their own questions.
+    `counts(record)` is false for a record that the protocol of the benchmark leaves out.
     """
 
     name: str
     read: Callable[[Mapping[str, Any]], Reading]
     extract: Callable[[str], str | None]
-    equal: Callable[[str, str], bool]
+    equal: Callable[[str, str], bool | Undecided]
     generate: Callable[..., Iterator[tuple[Split, dict[str, Any]]]] | None = None
+    counts: Callable[[Mapping[str, Any]], bool] | None = None

@@ -1,11 +1,13 @@
 """Numeric final answers: where they stand in a text, which number they are, when two are equal.
 
-Nothing a model wrote is evaluated. `3 + 4` is no answer, `3 + 4 = 7` is 7, `3/4` is a fraction. Units are dropped,
+Nothing a model wrote is evaluated. `3 + 4` is no answer, `3 + 4 = 7` is 7, `3/4` is a fraction, `2 x 10^3` and
+`2e3` are scientific. Units are dropped,
 the percent sign among them: 50 % is 50, because gold answers are plain numbers. Text that leaves open which number
 is meant ("3 hours and 20 minutes") is no answer at all: a wrong reading could pass for a right answer.
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 # A next question that a model goes on to invent; the first line is never one, models may repeat their question.
@@ -13,11 +15,25 @@ _NEXT_QUESTION = re.compile(r"\n[ \t#*_>]*(?:question|q)[ \t]*\d*[ \t]*[*_]*:", 
 _PHRASE = re.compile(r"\bthe[ \t]+(?:(?:final|correct|right)[ \t]+)?answer[ \t]+is\b[\s:*_]*", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
 
+_ANSWER_LABEL = re.compile(r"^[ \t#*_>]*(?:final[ \t]+)?answer[ \t]*[*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_UNITS = "one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: value for value, word in enumerate(f"zero {_UNITS} {_TEENS}".split())}
+_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+_WORDS |= {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_ANY_UNIT, _ANY_TEEN, _ANY_TEN = (words.replace(" ", "|") for words in (_UNITS, _TEENS, _TENS))
+_BELOW_100 = rf"(?:(?:{_ANY_TEN})(?: (?:{_ANY_UNIT}))?|{_ANY_TEEN}|{_ANY_UNIT})"
+_BELOW_1000 = rf"(?:{_BELOW_100} hundred(?: (?:and )?{_BELOW_100})?|{_BELOW_100})"
+_SPELT = re.compile(rf"zero|{_BELOW_1000}(?: (?:thousand|million|billion)(?: (?:and )?{_BELOW_1000})?)*")
+
 ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator: `48/2 = <<48/2=24>>24`
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s(?=[$€£¥₹]?[0-9.]))?)?(?P<whole>{_DIGITS})(?![0-9]|\.[0-9])"
+    rf"(?:[eE](?P<e>[-+]?[0-9]{{1,2}})(?![0-9A-Za-z])|\s?(?:[×x*·]|times)\s?10\s?(?:\^|\*\*)\s?(?P<power>-?[0-9]{{1,2}})(?![0-9]))?"
     rf"(?:\s?/\s?(?P<under>{_DIGITS})|\s(?P<part>[0-9]+)/(?P<of>[0-9]+))?"
     r"(?:\s?(?P<scale>thousand|million|billion)\b)?"
 )
@@ -31,15 +47,32 @@ _LONGEST = 40  # digits; longer ones are noise, and Python refuses to read thous
 def extract(text: str) -> str | None:
     """The final answer in a model's text as a plain number ("1234.5", "3/4"), or None.
 
-    It stands after the last "The answer is"; without one, after the last "####"; without either, on a last line
-    that holds a number and nothing else. What follows an invented next "Question:" does not count.
+    It stands after the last "The answer is"; without one, after the last "####"; without either, in the last
+    `\\boxed{}`, after the last "Answer:", or on a last line that holds a number and nothing else. It may be spelt
+    ("twelve apples"). What follows an invented next "Question:" does not count.
     """
-    text = ANNOTATION.sub("", _before_next_question(text))
-    found = [text[match.end() :] for match in _PHRASE.finditer(text)] or _HASHES.findall(text)
-    if found:
-        return _shown(number(_clause(found[-1])))
+    text = ANNOTATION.sub("", before_next_question(text))
+    if found := phrases(text) or _HASHES.findall(text):
+        return _shown(_stated(_clause(found[-1])))
+    if boxes := _BOXED.findall(text):
+        return _shown(_stated(boxes[-1]))
+    # A label is weaker: "Answer: Let's think step by step." states nothing yet.
+    if (found := labelled(text)) and (value := _stated(_clause(found[-1]))) is not None:
+        return _shown(value)
     last = text.rstrip().rpartition("\n")[2].strip()
     return _shown(number(last)) if not re.search(r"[^0-9\s.,$€£%/+−–-]", last) else None
+
+
+def before_next_question(text: str) -> str:
+    """A text up to the next question that a model went on to invent."""
+    text = text.strip()
+    match = _NEXT_QUESTION.search(text)
+    return text[: match.start()] if match else text
+
+
+def phrases(text: str) -> list[str]:
+    """What follows each "The answer is" of a text, to its end."""
+    return [text[match.end() :] for match in _PHRASE.finditer(text)]
 
 
 def number(text: str) -> Fraction | None:
@@ -52,9 +85,17 @@ def number(text: str) -> Fraction | None:
     text = _MARKUP.sub("", text).rpartition("=")[2]
     text = re.sub(r"\([^()]*\)", " ", text)
     found = list(_NUMBER.finditer(text))
-    if len(found) != 1 or re.search(r"\bnot\b|[0-9]\s*[-+*/×÷^:]\s*$|[0-9][×÷^:e][0-9]", text):
+    if len(found) != 1:
+        return None
+    around = f"{text[: found[0].start()]}0{text[found[0].end() :]}"
+    if re.search(r"\bnot\b|[0-9]\s*[-+*/×÷^:]\s*$|[0-9][×÷^:e][0-9]", around):
         return None
     return _value(found[0])
+
+
+def labelled(text: str) -> list[str]:
+    """What follows each "Answer:" or "Final answer:" that begins a line of a text, to its end."""
+    return [text[match.end() :] for match in _ANSWER_LABEL.finditer(text)]
 
 
 def equal(answer: str, gold: str) -> bool:
@@ -70,10 +111,38 @@ def plain(text: str) -> str | None:
     return _shown(number(text))
 
 
-def _before_next_question(text: str) -> str:
-    text = text.strip()
-    match = _NEXT_QUESTION.search(text)
-    return text[: match.start()] if match else text
+def equal_to_places(places: int) -> Callable[[str, str], bool]:
+    """Equality of two numbers rounded to so many decimal places."""
+
+    def equal_rounded(answer: str, gold: str) -> bool:
+        left, right = number(answer), number(gold)
+        return left is not None and right is not None and round(left, places) == round(right, places)
+
+    return equal_rounded
+
+
+def _stated(clause: str) -> Fraction | None:
+    """The number in a clause, in figures or, where it has none, in words at its beginning."""
+    return number(clause) if re.search("[0-9]", clause) else _spelt(clause)
+
+
+def _spelt(clause: str) -> Fraction | None:
+    """A number in English words at the beginning of a text, "twenty-five apples"; None for "one of them", and where
+    another number follows."""
+    words = re.findall("[a-z]+", clause.lower())
+    sign = -1 if words[:1] in (["minus"], ["negative"]) else 1
+    words = words[sign < 0 :]
+    count = next((at for at, word in enumerate(words) if word not in _WORDS and word != "and"), len(words))
+    rest = words[count:]
+    if not _SPELT.fullmatch(" ".join(words[:count])) or rest[:1] == ["of"] or any(word in _WORDS for word in rest):
+        return None
+    total = part = 0
+    for value in (_WORDS[word] for word in words[:count] if word != "and"):
+        if value >= 1000:
+            total, part = total + part * value, 0
+        else:
+            part = part * value if value == 100 else part + value
+    return Fraction(sign * (total + part))
 
 
 def _clause(text: str) -> str:
@@ -95,7 +164,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         value /= values[1]
     elif match["of"]:
         value += values[1] / values[2]
-    value *= _SCALE[match["scale"]]
+    value *= _SCALE[match["scale"]] * Fraction(10) ** int(match["e"] or match["power"] or 0)
     return -value if (match["sign"] or "").startswith("-") else value
 
 

@@ -1,0 +1,46 @@
+"""ASDiv: 2,305 test questions of many types and grades (Miao et al., arXiv 2106.15772).
+
+A record holds `Body`, `Question`, `Answer`, `Formula`, `Solution-Type` and `Grade`, named as in the data set's XML at
+https://github.com/chaochun/nlu-asdiv-dataset, or in small letters as on the hub. LEMA (section 3.1) keeps the 2,084
+whose answer, without a unit in brackets, is one number, and compares rounded to two places.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lema.tasks import Reading, Task
+from lema.tasks._numeric import equal_to_places, extract, plain
+from lema.tasks._records import joined, text
+
+
+def _answer(record: Mapping[str, Any]) -> str:
+    return re.sub(r"\([^()]*\)", "", text(record, "Answer", "answer")).strip()
+
+
+def _counts(record: Mapping[str, Any]) -> bool:
+    """Answers such as "7:5" and "2; 3" are left out. A record without an answer is for `read` to refuse."""
+    try:
+        answer = _answer(record)
+    except ValueError:
+        return True
+    try:
+        float(answer)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(record: Mapping[str, Any]) -> Reading:
+    answer = _answer(record)
+    gold = plain(answer)
+    if gold is None:
+        raise ValueError(f"the gold answer {answer[:40]!r} is not a number")
+    formula = record.get("Formula") or record.get("formula")
+    rationale = str(formula).strip() if formula and "r" not in str(formula) else None
+    fields = {"type": ("Solution-Type", "solution_type"), "grade": ("Grade", "@Grade", "grade")}
+    strata = {name: str(record[own]) for name, owns in fields.items() for own in owns if record.get(own)}
+    return Reading(joined(record, ("Body", "body"), ("Question", "question")), gold, rationale, strata)
+
+
+asdiv = Task("asdiv", _read, extract, equal_to_places(2), counts=_counts)

@@ -1,0 +1,244 @@
+"""MATH: 7,500 training and 5,000 test questions of competition mathematics (Hendrycks et al., arXiv 2103.03874).
+
+A record holds `problem`, `solution` with the answer in `\\boxed{...}`, `level` and `type`, as at
+https://github.com/hendrycks/math. Where it has an `answer` too, the one in the solution counts: published copies have
+lost backslashes in theirs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from lema.tasks import Reading, Task, Undecided
+from lema.tasks._latex import Parts, boxed, clean, closing, joined, number, parts
+from lema.tasks._numeric import before_next_question, labelled, phrases
+from lema.tasks._symbolic import compare
+
+_LONGEST = 400  # characters of an answer; longer ones are prose
+_INSTRUCTION = re.compile(r"\s*Let's think step by step and output the final answer within \\boxed\{\}\.\s*$")
+_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+_DISPLAY = re.compile(r"\\\[.*?\\\]|\$\$.*?\$\$|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
+_MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_NAME = r"(?:\\?[A-Za-z]+(?:_\w|_\{\w+\}|'+)?(?:\([A-Za-z,]+\))?)"
+_GIVEN = re.compile(rf"^{_NAME}=(?=[^=])")
+_MEMBER = re.compile(rf"^{_NAME}\\in(?![a-zA-Z])\s*")
+_BASE = re.compile(r"([0-9A-F]+)_(?:(\d)|\{(\d+)\})")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{3,}")
+_FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "max", "min", "gcd", "lcm", "mod"))
+_NEAR = Fraction(1, 2_000_000)
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
+
+
+def extract(text: str) -> str | None:
+    r"""The final answer in a model's text, as LaTeX or words, or None.
+
+    It stands after the last "The answer is", or in the last `\boxed{}` or `\fbox{}` where none comes after it;
+    without either, after the last "Answer:". What follows an invented next "Question:" does not count.
+    """
+    text = before_next_question(text)
+    rest = (phrases(text) or [text])[-1]
+    answer = boxed(rest)
+    if answer is None:
+        found = phrases(text) or ([] if boxed(text) else labelled(text))
+        answer = _stated(found[-1]) if found else boxed(text)
+    return answer if answer and len(answer) <= _LONGEST else None
+
+
+def _stated(rest: str) -> str | None:
+    """The answer at the beginning of what follows "The answer is"."""
+    if not rest.strip():
+        return None
+    rest = rest.strip()
+    if rest.startswith(("\\[", "$$")):
+        clause = rest[: match.end()] if (match := _MATH.match(rest)) else rest
+    else:
+        clause = _sentence(rest.partition("\n")[0])
+    clause = clause.strip().strip("*_").strip()
+    formulas = [str(next(filter(None, match.groups()))) for match in _MATH.finditer(clause)]
+    # "$x = 2$ and $x = 3$", "$5$ dollars": formulas, and words that say nothing more.
+    between = _MATH.sub(" ", clause)
+    if formulas and re.fullmatch(r"(?:\s|,|;|\.|\band\b|\bor\b|\\?%)*", between):
+        return ", ".join(one.strip() for one in formulas) + ("\\%" if "%" in between else "")
+    if len(formulas) == 1 and clause.startswith(("$", "\\(")) and re.fullmatch(r"[\s.]*[a-z ]+[\s.]*", between):
+        return formulas[0].strip()
+    return clause.rstrip(".,; ") or None
+
+
+def _sentence(line: str) -> str:
+    """A line up to the full stop that ends its first sentence; those within formulas and numbers do not."""
+    formulas = [match.span() for match in _MATH.finditer(line)]
+    for match in re.finditer(r"[.!?;](?=[\s*]|$)|,\s+(?=(?:because|since|as|so|which|that|where|when)\b)", line):
+        before = line[: match.start()]
+        if before.count("{") <= before.count("}") and not any(start < match.start() < end for start, end in formulas):
+            return before
+    return line
+
+
+def equal(answer: str, gold: str) -> bool | Undecided:
+    r"""Whether two answers are mathematically the same.
+
+    Equal texts are, after what only looks different is made alike (`\dfrac`, units, degrees, currency, `\left`).
+    Numbers are compared exactly; a decimal equals what it differs from only beyond the sixth place. A percentage
+    equals its number and its share of one. Tuples, intervals and matrices are compared item by item, sets and lists
+    in any order. What is left goes to math-verify. Words are compared with words only.
+    """
+    (left, left_percent), (right, right_percent) = clean(answer), clean(gold)
+    if left_percent != right_percent and (one := number(left)) and (other := number(right)):
+        share, rest = (one.value, other.value) if left_percent else (other.value, one.value)
+        return share in (rest, 100 * rest)
+    return _equal(left, right)
+
+
+def _equal(left: str, right: str) -> bool | Undecided:
+    left, right = _alone(left, right), _alone(right, left)
+    if left == right:
+        return bool(left) or Undecided.UNPARSED
+    if (one := number(left)) and (other := number(right)):
+        near = (one.rounded or other.rounded) and abs(one.value - other.value) < _NEAR
+        return one.value == other.value or near
+    left, right = joined(left), joined(right)
+    if based := _based(left, right):
+        return based == "equal"
+    if (found := _worded(left, right)) is not None:
+        return found
+    these, those = parts(left), parts(right)
+    if these and those and (found := _structured(these, those)) is not None:
+        return found
+    for some, other_text in ((these, right), (those, left)):
+        if some and some.kind == "{}" and len(some.items) == 1 and not (these and those):
+            return equal(*((some.items[0], right) if some is these else (left, some.items[0])))
+        if some and some.kind == "," and number(other_text):
+            return False
+    finding = compare(left, right)
+    return {"equal": True, "different": False}.get(finding) or (
+        Undecided.TIMEOUT if finding == "timeout" else Undecided.UNPARSED if finding == "unreadable" else False
+    )
+
+
+def _alone(text: str, other: str) -> str:
+    """A text without what only introduces the answer, where the other one has none of it: "x=", "x\\in"."""
+    if not other.startswith("\\approx"):
+        text = re.sub(r"^\\approx|(?<=.)\\approx.*$", "", text)
+    if not _MEMBER.match(other):
+        text = _MEMBER.sub("", text)
+    if "=" in text and not _RELATION.search(other):
+        items = [re.split(r"(?<![<>!\\])=", item)[-1] if _GIVEN.match(item) else item for item in text.split(",")]
+        return ",".join(items)
+    return text
+
+
+def _based(left: str, right: str) -> str | None:
+    """Numerals of another base: the base may be left out on one side, as the question states it."""
+    one, other = _BASE.fullmatch(left), _BASE.fullmatch(right)
+    if one and other:
+        return "equal" if one[1] == other[1] and (one[2] or one[3]) == (other[2] or other[3]) else "different"
+    numeral, bare = (one, right) if one else (other, left)
+    if numeral and re.fullmatch(r"[0-9A-F]+", bare):
+        return "equal" if numeral[1] == bare else "different"
+    return None
+
+
+def _worded(left: str, right: str) -> bool | Undecided | None:
+    """Answers in words, and the letters of choices; None where neither side is one."""
+    if re.fullmatch("[A-Z]", right):
+        if re.fullmatch("[A-Za-z]", left):
+            return left.upper() == right
+        letters = re.findall(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])", left)
+        return Undecided.UNPARSED if right in letters else False
+    words, gold_words = ({word.lower() for word in _PROSE.findall(text)} - _FUNCTIONS for text in (left, right))
+    if _WORDS.fullmatch(right) and gold_words:
+        if _WORDS.fullmatch(left):
+            same = left.casefold() == right.casefold()
+            return same or (Undecided.UNPARSED if gold_words <= words else False)
+        return Undecided.UNPARSED if gold_words <= words else False
+    # "all real numbers" may well be the gold set: only a reader could tell.
+    return Undecided.UNPARSED if words - gold_words and (len(words) > 1 or _WORDS.fullmatch(left)) else None
+
+
+def _structured(these: Parts, those: Parts) -> bool | Undecided | None:
+    """Two answers made of items; None where only algebra can tell."""
+    kinds = {these.kind, those.kind}
+    if kinds & {"cup"}:
+        if these.kind != those.kind or len(these.items) != len(those.items):
+            return None
+    elif len(these.items) != len(those.items):
+        return False
+    elif len(kinds) > 1:
+        column = any(re.fullmatch(r"pmatrix 1(x1)*", kind) for kind in kinds) and bool(kinds & {"()", ","})
+        if not column and not ("," in kinds and kinds & {"()", "[]", "{}"}):
+            return False
+    ordered = these.ordered or those.ordered
+    pairs = list(zip(these.items, those.items, strict=True))
+    in_order = _all([equal(item, gold) for item, gold in pairs])
+    if ordered or in_order is True:
+        return in_order
+    return _matched(these.items, those.items)
+
+
+def _all(findings: Iterable[bool | Undecided]) -> bool | Undecided:
+    findings = list(findings)
+    if any(finding is False for finding in findings):
+        return False
+    return next((finding for finding in findings if isinstance(finding, Undecided)), True)
+
+
+def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
+    """Is there an item for every gold one, in any order? Equality is transitive, so the first that fits will do."""
+    left = list(items)
+    open_: Undecided | None = None
+    for gold in golds:
+        findings = [equal(item, gold) for item in left]
+        if True in findings:
+            left.pop(findings.index(True))
+            continue
+        undecided = next((finding for finding in findings if isinstance(finding, Undecided)), None)
+        if undecided is None:
+            return False
+        open_ = open_ or undecided
+    return open_ or True
+
+
+def _read(record: Mapping[str, Any]) -> Reading:
+    problem, solution, answer = (record.get(field) for field in ("problem", "solution", "answer"))
+    if not isinstance(problem, str) or not problem.strip():
+        raise ValueError(
+            f"needs a text in `problem`; the record has: {', '.join(sorted(map(str, record))) or 'nothing'}"
+        )
+    gold = boxed(solution) if isinstance(solution, str) else None
+    if not gold and isinstance(answer, str | int | float) and not isinstance(answer, bool):
+        gold = str(answer).strip()
+    if not gold:
+        raise ValueError("needs a `solution` with the answer in \\boxed{...}, or an `answer`")
+    strata = {name: str(record[name]) for name in ("level", "type") if record.get(name)}
+    rationale = _rationale(solution) if isinstance(solution, str) else None
+    return Reading(_INSTRUCTION.sub("", problem).strip(), gold, rationale, strata)
+
+
+def _rationale(solution: str) -> str | None:
+    """A solution as steps, one a line: formulas that stand alone stay with the text before them, figures are left
+    out, and so are the boxes, as the format of the training examples states the answer in its own way."""
+    text = _unboxed(_FIGURE.sub(" ", solution))
+    text = _DISPLAY.sub(lambda match: " ".join(match[0].split()), text)
+    text = re.sub(r"\s*\n\s*(?=\\\[|\$\$|\\begin)", " ", text)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return "\n".join(line for line in lines if line) or None
+
+
+def _unboxed(text: str) -> str:
+    while match := re.search(r"\\(?:boxed|fbox)\s*\{", text):
+        end = closing(text, match.end() - 1)
+        if end is None:
+            break
+        text = text[: match.start()] + text[match.end() : end] + text[end + 1 :]
+    return text
+
+
+def _counts(record: Mapping[str, Any]) -> bool:
+    """A few published solutions end in an empty box: nothing can be compared with those."""
+    solution = record.get("solution")
+    return not isinstance(solution, str) or boxed(solution) != "" or bool(record.get("answer"))
+
+
+math = Task("math", _read, extract, equal, counts=_counts)

@@ -1,0 +1,46 @@
+"""SVAMP: 1,000 test questions of one step, varied to catch shallow solvers (Patel et al., arXiv 2103.07191).
+
+A record holds `Body`, `Question`, `Equation`, `Answer` and `Type`, as at https://github.com/arkilpatel/SVAMP. Models
+trained on GSM8K are tested on it (LEMA, section 3.1), and answers are compared rounded to two places as there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lema.arithmetic import evaluate
+from lema.tasks import Reading, Task
+from lema.tasks._numeric import equal_to_places, extract, plain
+from lema.tasks._records import joined, text
+
+
+def _read(record: Mapping[str, Any]) -> Reading:
+    answer = text(record, "Answer")
+    gold = plain(answer)
+    if gold is None:
+        raise ValueError(f"the gold answer {answer[:40]!r} is not a number")
+    # The data set spells one type in two ways.
+    kind = str(record.get("Type") or "").replace("Divison", "Division")
+    rationale = _rationale(str(record.get("Equation") or ""), gold)
+    return Reading(joined(record, "Body", "Question"), gold, rationale, {"type": kind} if kind else {})
+
+
+def _rationale(equation: str, gold: str) -> str | None:
+    """The equation as the only step, "76 - 25 = 51"; None where it does not give the gold answer."""
+    value = evaluate(equation) if equation else None
+    if value is None or not equal_to_places(2)(str(value), gold):
+        return None
+    bare = equation.replace(".0", "").replace("( ", "(").replace(" )", ")")
+    return f"{_inside(bare)} = {gold}"
+
+
+def _inside(expression: str) -> str:
+    """An expression without brackets around all of it."""
+    depth = 0
+    for at, sign in enumerate(expression):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return expression[1:-1] if sign == ")" and at == len(expression) - 1 else expression
+    return expression
+
+
+svamp = Task("svamp", _read, extract, equal_to_places(2))
