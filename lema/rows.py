@@ -8,7 +8,7 @@ The Arrow schema of an artifact is derived from the fields of its class (`lema.e
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["train", "test"]
+Split = Literal["train", "dev", "test"]
 Finish = Literal["stop", "length", "refused", "failed"]
 Outcome = Literal["correct", "incorrect", "unparsed", "timeout", "truncated", "failed"]
 
@@ -32,7 +32,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None."""
+    """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
+
+    The split "dev" is held out of the source's training records: for choosing settings and checkpoints, so that the
+    test questions are looked at once. Nothing is learnt from it, and nothing of it is in the scores' main figures.
+    """
 
     id: str
     split: Split

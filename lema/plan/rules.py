@@ -191,6 +191,13 @@ def _circles(matches: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
 def counts(draft: Draft) -> Iterator[Found]:
     """There are questions, and no more than the source has records."""
     source, questions = draft.sections["source"], draft.sections["questions"]
+    if source and source.train is not None and questions and questions.dev:
+        learnt = questions.train if questions.train is not None else 1
+        if learnt <= source.train < learnt + questions.dev:
+            message = (
+                f"{questions.dev} questions beside {learnt} to learn from, but `source.train` keeps {source.train}"
+            )
+            yield Found(("questions", "dev"), f"{message} records")
     for split in ("train", "test"):
         there = getattr(source, split, None)
         asked = getattr(questions, split, None)

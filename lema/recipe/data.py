@@ -49,7 +49,10 @@ class QuestionsSpec(Spec):
     """Which questions are asked. Subsets are nested: ten more questions are the old ones and ten new."""
 
     task: PartName = Field(description="How to read and grade them: `lema ls tasks`, or my_pkg.my_mod:my_task.")
-    train: Count | None = Field(default=None, description="Training questions; all when absent.")
+    train: Count | None = Field(default=None, description="Training questions; all but `dev` when absent.")
+    dev: Count = Field(
+        default=0, description="Questions held out of the training records, to choose settings and checkpoints on."
+    )
     test: Count | None = Field(default=None, description="Test questions; all when absent.")
     seed: int = Field(default=0, description="Which ones.")
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any
 
 from lema.errors import RunError
 from lema.recipe import SourceSpec
@@ -45,7 +45,7 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
         raise RunError(f"source: {generator.name}: {error}") from None
     for split, record in records:
         text = json.dumps(record, sort_keys=True)
-        if len(found[split]) < wanted[split] and text not in found[split]:
+        if split in wanted and len(found[split]) < wanted[split] and text not in found[split]:
             found[split][text] = record
             in_vain = 0
         else:
@@ -72,5 +72,5 @@ def _name(spec: SourceSpec) -> str:
     if spec.hub:
         return PurePath(spec.hub).name
     file = PurePath(spec.file or "")
-    named_after_split = "{split}" in file.name or file.stem in get_args(Split)
+    named_after_split = "{split}" in file.name or file.stem in ("train", "test")
     return (file.parent.name or "file") if named_after_split else file.stem

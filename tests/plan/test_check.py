@@ -215,6 +215,10 @@ BROKEN = {
         "questions: {train: 50}",
         ["2:20: questions.train: 50 questions, but `source.train` keeps 40 records"],
     ),
+    "more dev questions than train leaves": (
+        "questions: {train: 30, dev: 11}",
+        ["2:29: questions.dev: 11 questions beside 30 to learn from, but `source.train` keeps 40 records"],
+    ),
     "no test questions": (
         "questions: {test: 0}",
         ["2:19: questions.test: needs at least 1: there would be nothing to"],

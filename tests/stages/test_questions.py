@@ -40,6 +40,23 @@ def test_a_seed_decides_the_choice_and_not_the_order() -> None:
     assert few[2] == sorted(few[2])
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_dev_questions_are_held_out_of_train_and_nested(seed: int) -> None:
+    chosen = [ask(train=8, dev=size, test=0, seed=seed) for size in (0, 1, 5, 12)]
+    dev = [{row.id for row in rows if row.split == "dev"} for rows in chosen]
+    train = [{row.id for row in rows if row.split == "train"} for rows in chosen]
+    assert [len(ids) for ids in dev] == [0, 1, 5, 12]
+    assert all(small < large for small, large in pairwise(dev))
+    assert train[0] == train[1] == train[2] == train[3]
+    assert len(train[0]) == 8
+    assert not train[0] & dev[3]
+
+
+def test_without_a_number_train_is_all_that_dev_leaves() -> None:
+    splits = [row.split for row in ask(dev=6)]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [14, 6, 20]
+
+
 def test_all_when_no_number_is_given() -> None:
     assert [row.id for row in ask()] == [row.id for row in RECORDS]
 
@@ -47,6 +64,8 @@ def test_all_when_no_number_is_given() -> None:
 def test_too_few_records() -> None:
     with pytest.raises(RunError, match="questions: 21 test questions wanted, the source has 20"):
         ask(test=21)
+    with pytest.raises(RunError, match="questions: 21 train and dev questions wanted, the source has 20"):
+        ask(train=18, dev=3)
 
 
 def test_unreadable_records_are_all_counted_and_ten_are_named() -> None:
