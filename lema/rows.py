@@ -31,11 +31,20 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Stratum:
+    """A property by which questions are told apart, such as `level` and its value, "Level 4"."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
     The split "dev" is held out of the source's training records: for choosing settings and checkpoints, so that the
     test questions are looked at once. Nothing is learnt from it, and nothing of it is in the scores' main figures.
+    `strata` are what scores can be told apart by; no two have the same name.
     """
 
     id: str
@@ -43,6 +52,7 @@ class Question:
     text: str
     gold: str
     rationale: str | None
+    strata: tuple[Stratum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

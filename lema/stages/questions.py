@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lema.errors import RunError
 from lema.recipe import QuestionsSpec
-from lema.rows import Question, Record, Split
+from lema.rows import Question, Record, Split, Stratum
 from lema.stages import chosen
 from lema.tasks import Task
 
@@ -26,7 +26,8 @@ def questions(source: Iterable[Record], *, spec: QuestionsSpec, task: Task) -> I
             except ValueError as error:
                 unreadable.append(f"{record.id}: {error}")
                 continue
-            yield Question(record.id, split, reading.text, reading.gold, reading.rationale)
+            strata = tuple(Stratum(name, value) for name, value in sorted(reading.strata.items()))
+            yield Question(record.id, split, reading.text, reading.gold, reading.rationale, strata)
     if unreadable:
         shown = "\n  ".join(unreadable[:10])
         raise RunError(f"questions: task {task.name} cannot read {len(unreadable)} records:\n  {shown}")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lema.rows import Split
@@ -12,11 +12,15 @@ from lema.rows import Split
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A raw record as a question: its text, the gold answer, and the gold rationale as steps, one a line, or None."""
+    """A raw record as a question: its text, the gold answer, and the gold rationale as steps, one a line, or None.
+
+    `strata` are what scores of this question can be told apart by, such as its level: name and value.
+    """
 
     text: str
     gold: str
     rationale: str | None
+    strata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

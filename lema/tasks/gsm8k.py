@@ -19,8 +19,8 @@ def _read(record: Mapping[str, Any]) -> Reading:
     value = plain(gold)
     if value is None:
         raise ValueError(f"the gold answer {gold.strip()[:40]!r} is not a number")
-    lines = (" ".join(line.split()) for line in ANNOTATION.sub("", rationale).splitlines())
-    return Reading(question, value, "\n".join(line for line in lines if line) or None)
+    lines = [" ".join(line.split()) for line in ANNOTATION.sub("", rationale).splitlines() if line.strip()]
+    return Reading(question, value, "\n".join(lines) or None, {"steps": str(len(lines))} if lines else {})
 
 
 def _text(record: Mapping[str, Any], field: str) -> str:

@@ -141,7 +141,8 @@ def _read(record: Mapping[str, Any]) -> Reading:
     gold = plain(str(texts["answer"]))
     if gold is None:
         raise ValueError(f"the gold answer {str(texts['answer'])[:40]!r} is not a number")
-    return Reading(str(texts["question"]).strip(), gold, record.get("rationale") or None)
+    strata = {"steps": str(record["steps"])} if record.get("steps") else {}
+    return Reading(str(texts["question"]).strip(), gold, record.get("rationale") or None, strata)
 
 
 word_problems = Task("word_problems", _read, extract, equal, generate)

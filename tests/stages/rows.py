@@ -14,7 +14,7 @@ ORIGIN: dict[str, Any] = {"model": "m", "prompt": "", "completion": "", "prompt_
 def read(record: Any) -> Reading:
     if "q" not in record:
         raise ValueError("needs a text in `q`")
-    return Reading(record["q"], record["gold"], record.get("why"))
+    return Reading(record["q"], record["gold"], record.get("why"), record.get("strata", {}))
 
 
 def extract(text: str) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 
 from lema.errors import RunError
 from lema.recipe import QuestionsSpec
-from lema.rows import Question, Record
+from lema.rows import Question, Record, Stratum
 from lema.stages.questions import questions
 from tests.stages.rows import task
 
@@ -24,6 +24,12 @@ def ask(records: list[Record] = RECORDS, **spec: Any) -> list[Question]:
 def test_a_question_is_what_the_task_reads() -> None:
     record = Record("r-test-0", "test", json.dumps({"q": "How many?", "gold": "3", "why": "1 + 2 = 3"}))
     assert ask([record]) == [Question("r-test-0", "test", "How many?", "3", "1 + 2 = 3")]
+
+
+def test_strata_are_kept_by_name() -> None:
+    raw = {"q": "How many?", "gold": "3", "strata": {"type": "a", "level": "2"}}
+    (row,) = ask([Record("r-test-0", "test", json.dumps(raw))])
+    assert row.strata == (Stratum("level", "2"), Stratum("type", "a"))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -11,11 +11,11 @@ from lema.tasks.gsm8k import gsm8k
 def test_annotations_go_and_the_gold_answer_is_a_plain_number() -> None:
     answer = "He has 48/2 = <<48/2=24>>24.\n\nSo  1,000+80=<<1000+80=1080>>\n#### $1,080 "
     reading = gsm8k.read({"question": " How many? ", "answer": answer})
-    assert reading == Reading("How many?", "1080", "He has 48/2 = 24.\nSo 1,000+80=")
+    assert reading == Reading("How many?", "1080", "He has 48/2 = 24.\nSo 1,000+80=", {"steps": "2"})
 
 
 def test_no_rationale_is_none() -> None:
-    assert gsm8k.read({"question": "Q?", "answer": "#### 5"}).rationale is None
+    assert gsm8k.read({"question": "Q?", "answer": "#### 5"}) == Reading("Q?", "5", None)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def holds(left: str, operator: str, right: str, result: str) -> bool:
 def test_a_problem_can_be_read_and_its_rationale_leads_to_the_answer(record: dict[str, Any]) -> None:
     reading = word_problems.read(record)
     steps = [STEP.findall(line) for line in reading.rationale.splitlines()]
-    assert len(steps) == record["steps"]
+    assert reading.strata == {"steps": str(len(steps))} == {"steps": str(record["steps"])}
     assert all(len(found) == 1 and holds(*found[0]) for found in steps)
     assert steps[-1][0][3] == reading.gold
     assert word_problems.extract(f"{reading.rationale}\nThe answer is {reading.gold}.") == reading.gold
