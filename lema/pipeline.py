@@ -153,7 +153,9 @@ class Kitchen:
             "spec": lambda: getattr(self.recipe, self.artifact),
             "arm": lambda: self.arm,
             "task": lambda: component.load("tasks", self.recipe.questions.task),
-            "generator": self._generator,
+            "tasks": self._tasks,
+            "transfer": lambda: {name: one.source for name, one in self.recipe.questions.transfer.items()},
+            "generators": self._generators,
             "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
             "generate": self._new_generate,
@@ -203,9 +205,14 @@ class Kitchen:
         self._generate = Generate(self.store, self._workers(), self.run, name=self.artifact, offline=self.offline)
         return self._generate
 
-    def _generator(self) -> Any:
-        name = self.recipe.source.generator
-        return component.load("tasks", name) if name else None
+    def _tasks(self) -> dict[str, Any]:
+        """The task of every split."""
+        return {split: component.load("tasks", name) for split, name in self.recipe.questions.tasks.items()}
+
+    def _generators(self) -> dict[str, Any]:
+        """The tasks that make questions of their own, by name."""
+        sources = [self.recipe.source, *(one.source for one in self.recipe.questions.transfer.values())]
+        return {one.generator: component.load("tasks", one.generator) for one in sources if one.generator}
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name; one that is used twice is told apart by its place."""

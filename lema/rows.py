@@ -8,7 +8,8 @@ The Arrow schema of an artifact is derived from the fields of its class (`lema.e
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["train", "dev", "test"]
+# "train", "dev", "test", or the name of a transfer set; nothing but "train" is ever learnt from.
+Split = str
 Finish = Literal["stop", "length", "refused", "failed"]
 Outcome = Literal["correct", "incorrect", "unparsed", "timeout", "truncated", "failed"]
 
@@ -43,7 +44,7 @@ class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
     The split "dev" is held out of the source's training records: for choosing settings and checkpoints, so that the
-    test questions are looked at once. Nothing is learnt from it, and nothing of it is in the scores' main figures.
+    test questions are looked at once. The name of a transfer set marks test questions of another source.
     `strata` are what scores can be told apart by; no two have the same name.
     """
 

@@ -37,6 +37,7 @@ from lema.recipe.data import (
     SamplesSpec,
     Size,
     SourceSpec,
+    TransferSpec,
     VerdictsSpec,
 )
 from lema.recipe.training import (
@@ -84,6 +85,7 @@ __all__ = [
     "Size",
     "SourceSpec",
     "Spec",
+    "TransferSpec",
     "VerdictsSpec",
 ]
 

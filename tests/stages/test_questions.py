@@ -1,4 +1,6 @@
 import json
+from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +20,7 @@ RECORDS = [
 
 
 def ask(records: list[Record] = RECORDS, **spec: Any) -> list[Question]:
-    return list(questions(records, spec=QuestionsSpec(task="toy", **spec), task=task()))
+    return list(questions(records, spec=QuestionsSpec(task="toy", **spec), tasks=defaultdict(task)))
 
 
 def test_a_question_is_what_the_task_reads() -> None:
@@ -85,3 +87,23 @@ def test_unreadable_records_are_all_counted_and_ten_are_named() -> None:
 
 def test_an_unreadable_record_that_is_not_asked_is_no_matter() -> None:
     assert len(ask([*RECORDS, Record("bad", "test", "{}")], train=3, test=0)) == 3
+
+
+def test_a_transfer_set_is_read_by_its_own_task() -> None:
+    shouting = replace(task(), name="loud", read=lambda record: replace(task().read(record), gold="LOUD"))
+    records = [*RECORDS, *(Record(f"t-{number}", "far", json.dumps({"q": "?", "gold": "1"})) for number in range(5))]
+    spec = QuestionsSpec.model_validate(
+        {"task": "toy", "train": 2, "test": 2, "transfer": {"far": {"source": {"file": "f.jsonl"}, "test": 3}}}
+    )
+    made = list(questions(records, spec=spec, tasks={"train": task(), "test": task(), "far": shouting}))
+    assert [(row.split, row.gold) for row in made] == [("train", "1")] * 2 + [("test", "1")] * 2 + [("far", "LOUD")] * 3
+    with pytest.raises(RunError, match="questions: task loud cannot read 1 records"):
+        list(
+            questions(
+                [*records, Record("t-9", "far", "{}")],
+                spec=spec.model_copy(
+                    update={"transfer": {"far": spec.transfer["far"].model_copy(update={"test": None})}}
+                ),
+                tasks={"train": task(), "test": task(), "far": shouting},
+            )
+        )
