@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -130,6 +131,8 @@ class Kitchen:
             with files.atomic(out) as folder:
                 folder.mkdir()
                 stage(*reads, **self.given(keywords), folder=folder)
+            if self.artifact == "adapter":
+                shutil.rmtree(self._scratch(), ignore_errors=True)
         elif self.artifact == "scores":
             with files.atomic(out) as file:
                 file.write_text(json.dumps(stage(*reads, **self.given(keywords)), indent=2) + "\n", encoding="utf-8")
@@ -181,9 +184,11 @@ class Kitchen:
             return base_model(place("base", self.name))
         if artifact == "adapters" and self.artifact == "answers":
             base = base_model(place("base", self.name))
-            return {arm: adapted(base, arm, place("adapter", self.name, arm)) for arm in arms}
+            return {
+                arm: {seed: adapted(base, arm, folder) for seed, folder in self._trained(arm).items()} for arm in arms
+            }
         if artifact == "adapters":
-            return {arm: training(place("adapter", self.name, arm), self._curve(arm)) for arm in arms}
+            return {arm: training(list(self._trained(arm).values()), self._curve(arm)) for arm in arms}
         if artifact == "mix" and self.arm is None:
             return {arm: parquet.read(place("mix", self.name, arm), Example) for arm in arms}
         path = place(artifact, self.name, self.arm)
@@ -221,6 +226,11 @@ class Kitchen:
             name = part.use if part.use not in filters else f"{part.use}-{number}"
             filters[name] = partial(component.load("filters", part.use), **part.options)
         return filters
+
+    def _trained(self, arm: str) -> dict[int, Path]:
+        """Where the adapters of an arm lie, by seed: in its folder, or with `seeds` in one a seed below."""
+        folder, spec = place("adapter", self.name, arm), self.recipe.adapter
+        return {one.seed: folder / str(one.seed) if spec.seeds else folder for one in spec.trainings}
 
     def _curve(self, arm: str) -> Path:
         return DATA / self.name / "curves" / f"{arm}.csv"

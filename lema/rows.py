@@ -158,11 +158,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`answers`: one test question answered by one model; `arm` is "base" or the name of an arm."""
+    """`answers`: one question answered by one model; `arm` is "base" or the name of an arm.
+
+    `seed` is that of the arm's training, None for the base. A "single" answer is the one of pass@1, greedy unless the
+    recipe says otherwise. With votes there are, too, `index` 0, 1, ... of kind "vote", and their "majority": its answer
+    is the commonest of the votes, its text that of the first vote for it, its tokens those of all votes.
+    """
 
     id: str
     question_id: str
     arm: str
+    seed: int | None
+    kind: Literal["single", "vote", "majority"]
+    index: int
     text: str
     finish: Finish
     error: str | None

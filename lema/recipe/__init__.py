@@ -47,6 +47,7 @@ from lema.recipe.training import (
     PretrainSpec,
     ReportSpec,
     ScoresSpec,
+    VotesSpec,
 )
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "Spec",
     "TransferSpec",
     "VerdictsSpec",
+    "VotesSpec",
 ]
 
 

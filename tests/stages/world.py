@@ -56,7 +56,7 @@ def world(train: int = 60, test: int = 80, arms: dict[str, float] = ARMS) -> dic
         "mix": mix,
         "adapters": {arm: trained(arm, len(rows)) for arm, rows in mix.items()},
         "answers": answers,
-        "scores": scores(answers, spec=ScoresSpec(resamples=500)),
+        "scores": scores(questions, answers, spec=ScoresSpec(resamples=500)),
     }
 
 
@@ -136,7 +136,8 @@ def answered(question: Question, arm: str, skill: float) -> Answer:
     right = luck < skill
     last = question.gold if right else str(int(question.gold) + 7)
     return Answer(
-        id=f"{question.id}/{arm}", question_id=question.id, arm=arm,
+        id=f"{question.id}/{arm}", question_id=question.id, arm=arm, seed=None if arm == "base" else 0,
+        kind="single", index=0,
         text=f"{question.rationale}\nThe answer is {last}.",
         finish="stop", error=None, outcome="correct" if right else "incorrect", answer=last, completion="",
         prompt_tokens=50, completion_tokens=30,
