@@ -23,8 +23,8 @@ def scores(questions: Iterable[Question], answers: Sequence[Answer], *, spec: Sc
     """Figures of every model and of every pair, nested for `dvc metrics show`; shares, not per cent.
 
     - `models.<arm>`, on the test questions: n, correct, accuracy, low, high, by_seed (accuracy of each training),
-      completion_tokens (mean) and outcomes; with votes also majority (accuracy, low, high) and pass_at. Where an arm
-      was trained several times, figures are means over its seeds, and outcomes count all answers.
+      completion_tokens (mean) and outcomes; with votes also majority (votes, accuracy, low, high) and pass_at. Where
+      an arm was trained several times, figures are means over its seeds, and outcomes count all answers.
     - `pairs.<arm>-minus-<earlier arm>`: difference, low, high, p, holm (p corrected for all pairs of the same
       questions), won and lost (questions that the one answers right oftener than the other), detectable.
     - `strata.<name>.<value>`: n, and accuracy by arm, of the test questions.
@@ -60,7 +60,7 @@ def _set(answers: Sequence[Answer], spec: ScoresSpec) -> dict[str, Any]:
             votes[row.arm][row.seed, row.question_id] += row.outcome == "correct"
     models = {arm: _model(sheet, spec.confidence) for arm, sheet in arms.items()}
     for arm, sheet in majorities.items():
-        models[arm]["majority"] = _accuracy(sheet, spec.confidence)
+        models[arm]["majority"] = {"votes": drawn, **_accuracy(sheet, spec.confidence)}
         models[arm]["pass_at"] = _pass_at(votes[arm].values(), drawn)
     pairs = {
         f"{second}-minus-{first}": _pair(arms[second], arms[first], spec) for first, second in combinations(arms, 2)
