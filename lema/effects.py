@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lema import component
@@ -79,11 +81,21 @@ def build_base(spec: BaseSpec, folder: Path) -> None:
 def train_adapter(
     base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
 ) -> None:
+    """Train with one seed. What is finished stays in `scratch` until the stage is, so that a run that was killed
+    neither loses the seeds before nor the steps of this one."""
     from lema.train.base import open_base
     from lema.train.lora import train
 
-    with _progress("adapter") as log, files.atomic(curve) as lines:
-        train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)
+    finished = scratch / f"finished-{spec.seed}"
+    if not finished.exists():
+        with _progress("adapter") as log, files.atomic(finished) as made:
+            made.mkdir()
+            place, steps = made / "adapter", scratch / str(spec.seed)
+            place.mkdir()
+            train(examples, open_base(base, files.home()), spec, place, steps, made / "curve.csv", log)
+    shutil.copytree(finished / "adapter", folder, dirs_exist_ok=True)
+    with files.atomic(curve) as lines:
+        shutil.copyfile(finished / "curve.csv", lines)
 
 
 @contextmanager
@@ -98,9 +110,16 @@ def _progress(name: str) -> Iterator[Progress]:
         yield log
 
 
-def training(folder: Path, curve: Path) -> dict[str, Any]:
-    """What the report shows of a training: its record and its curve."""
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+def training(folders: Sequence[Path], curve: Path) -> dict[str, Any]:
+    """What the report shows of the trainings of an arm: the record of the first, the losses as means over all seeds,
+    and the curve."""
+    records = [json.loads((folder / "training.json").read_text(encoding="utf-8")) for folder in folders]
+    record = dict(records[0])
+    if len(records) > 1:
+        record["seeds"] = ", ".join(folder.name for folder in folders)
+        for name in ("first_loss", "final_loss"):
+            known = [float(one[name]) for one in records if one[name] is not None]
+            record[name] = fmean(known) if known else None
     with curve.open(encoding="utf-8") as lines:
         points = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
     return {**record, "curve": points}

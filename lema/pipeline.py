@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -130,6 +131,8 @@ class Kitchen:
             with files.atomic(out) as folder:
                 folder.mkdir()
                 stage(*reads, **self.given(keywords), folder=folder)
+            if self.artifact == "adapter":
+                shutil.rmtree(self._scratch(), ignore_errors=True)
         elif self.artifact == "scores":
             with files.atomic(out) as file:
                 file.write_text(json.dumps(stage(*reads, **self.given(keywords)), indent=2) + "\n", encoding="utf-8")
@@ -153,7 +156,9 @@ class Kitchen:
             "spec": lambda: getattr(self.recipe, self.artifact),
             "arm": lambda: self.arm,
             "task": lambda: component.load("tasks", self.recipe.questions.task),
-            "generator": self._generator,
+            "tasks": self._tasks,
+            "transfer": lambda: {name: one.source for name, one in self.recipe.questions.transfer.items()},
+            "generators": self._generators,
             "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
             "generate": self._new_generate,
@@ -179,9 +184,11 @@ class Kitchen:
             return base_model(place("base", self.name))
         if artifact == "adapters" and self.artifact == "answers":
             base = base_model(place("base", self.name))
-            return {arm: adapted(base, arm, place("adapter", self.name, arm)) for arm in arms}
+            return {
+                arm: {seed: adapted(base, arm, folder) for seed, folder in self._trained(arm).items()} for arm in arms
+            }
         if artifact == "adapters":
-            return {arm: training(place("adapter", self.name, arm), self._curve(arm)) for arm in arms}
+            return {arm: training(list(self._trained(arm).values()), self._curve(arm)) for arm in arms}
         if artifact == "mix" and self.arm is None:
             return {arm: parquet.read(place("mix", self.name, arm), Example) for arm in arms}
         path = place(artifact, self.name, self.arm)
@@ -203,9 +210,14 @@ class Kitchen:
         self._generate = Generate(self.store, self._workers(), self.run, name=self.artifact, offline=self.offline)
         return self._generate
 
-    def _generator(self) -> Any:
-        name = self.recipe.source.generator
-        return component.load("tasks", name) if name else None
+    def _tasks(self) -> dict[str, Any]:
+        """The task of every split."""
+        return {split: component.load("tasks", name) for split, name in self.recipe.questions.tasks.items()}
+
+    def _generators(self) -> dict[str, Any]:
+        """The tasks that make questions of their own, by name."""
+        sources = [self.recipe.source, *(one.source for one in self.recipe.questions.transfer.values())]
+        return {one.generator: component.load("tasks", one.generator) for one in sources if one.generator}
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name; one that is used twice is told apart by its place."""
@@ -214,6 +226,11 @@ class Kitchen:
             name = part.use if part.use not in filters else f"{part.use}-{number}"
             filters[name] = partial(component.load("filters", part.use), **part.options)
         return filters
+
+    def _trained(self, arm: str) -> dict[int, Path]:
+        """Where the adapters of an arm lie, by seed: in its folder, or with `seeds` in one a seed below."""
+        folder, spec = place("adapter", self.name, arm), self.recipe.adapter
+        return {one.seed: folder / str(one.seed) if spec.seeds else folder for one in spec.trainings}
 
     def _curve(self, arm: str) -> Path:
         return DATA / self.name / "curves" / f"{arm}.csv"

@@ -8,7 +8,8 @@ The Arrow schema of an artifact is derived from the fields of its class (`lema.e
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["train", "test"]
+# "train", "dev", "test", or the name of a transfer set; nothing but "train" is ever learnt from.
+Split = str
 Finish = Literal["stop", "length", "refused", "failed"]
 Outcome = Literal["correct", "incorrect", "unparsed", "timeout", "truncated", "failed"]
 
@@ -42,6 +43,8 @@ class Stratum:
 class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
+    The split "dev" is held out of the source's training records: for choosing settings and checkpoints, so that the
+    test questions are looked at once. The name of a transfer set marks test questions of another source.
     `strata` are what scores can be told apart by; no two have the same name.
     """
 
@@ -155,11 +158,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`answers`: one test question answered by one model; `arm` is "base" or the name of an arm."""
+    """`answers`: one question answered by one model; `arm` is "base" or the name of an arm.
+
+    `seed` is that of the arm's training, None for the base. A "single" answer is the one of pass@1, greedy unless the
+    recipe says otherwise. With votes there are, too, `index` 0, 1, ... of kind "vote", and their "majority": its answer
+    is the commonest of the votes, its text that of the first vote for it, its tokens those of all votes.
+    """
 
     id: str
     question_id: str
     arm: str
+    seed: int | None
+    kind: Literal["single", "vote", "majority"]
+    index: int
     text: str
     finish: Finish
     error: str | None

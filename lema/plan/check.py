@@ -7,7 +7,7 @@ from typing import Any
 
 from lema.errors import Problem, allowed
 from lema.params import Params, Run, RunName
-from lema.plan import rules, variables
+from lema.plan import rules, sets, variables
 from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Mark, Tree
@@ -52,7 +52,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
             message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
             problems.append(Problem(show(path, root), 0, 0, message))
     for draft in drafts:
-        problems += [*draft.problems, *rules.problems(draft, root), *variables.problems(draft)]
+        problems += [*draft.problems, *rules.problems(draft, root), *sets.problems(draft), *variables.problems(draft)]
         urgent = recipes is not None or draft.name in settings.recipes
         problems += _endpoints(draft, settings)
         if env is not None:

@@ -30,6 +30,8 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     """Plain values: `recipe` and `description` for readers, then one key an artifact; `mix` has one key an arm."""
     recipe = loaded.recipe
     task = _module("tasks", recipe.questions.task)
+    tested = sorted({_module("tasks", name) for name in recipe.questions.tasks.values()})
+    transfer = {name: one.source for name, one in recipe.questions.transfer.items()}
     sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
     corrector = [recipe.corrections.model]
 
@@ -42,13 +44,14 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     others = [module for module in MAKERS.values() if module not in made]
     if base.pretrain:
         made.append(_module("tasks", base.pretrain.task))
+    generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
     mix_code = fingerprint(["lema.stages.mix"], root)
     return {
         "recipe": loaded.name,
         "description": recipe.description or "",
-        "source": key("source", *([_module("tasks", source.generator)] if source.generator else [])),
-        "questions": key("questions", task),
+        "source": key("source", *sorted(generators), transfer=plain(transfer)),
+        "questions": key("questions", *tested),
         "base": key("base", "lema.train.base", *made, without=others),
         "samples": key("samples", *_backends(recipe, sampled), models=_models(recipe, sampled)),
         "grades": key("grades", task, **graded),
@@ -60,7 +63,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         ),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
-        "answers": key("answers", task, LOCAL, **graded),
+        "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }

@@ -42,31 +42,31 @@ def tasks(draft: Draft) -> Iterator[Found]:
     """Tasks exist; generators generate, with options that they know."""
     questions, source, base = (draft.sections[key] for key in ("questions", "source", "base"))
     if questions:
-        yield from _task(("questions", "task"), questions.task, None)
+        yield from task(("questions", "task"), questions.task, None)
     if source and source.generator:
-        yield from _task(("source", "generator"), source.generator, source.options)
+        yield from task(("source", "generator"), source.generator, source.options)
         for split in ("train", "test"):
             if split not in draft.tree.keys("source"):
                 yield Found(("source",), f"a generator never ends; say how many `{split}` records", key=True)
     if base and base.pretrain:
-        yield from _task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
+        yield from task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
 
 
-def _task(path: Path_, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
+def task(path: Path_, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
     """`options` are those of its generator, None where none is needed."""
     try:
-        task = component.load("tasks", name)
+        found = component.load("tasks", name)
     except component.PartError as error:
         yield Found(path, str(error))
         return
-    if not isinstance(task, Task):
+    if not isinstance(found, Task):
         yield Found(path, f"{name} is not a lema.tasks.Task")
-    elif options is not None and task.generate is None:
+    elif options is not None and found.generate is None:
         yield Found(path, f"the task {name} has no generator; see `lema ls tasks`")
-    elif options is not None and task.generate is not None:
+    elif options is not None and found.generate is not None:
         place = (*path[:-1], "options")
-        wrong = list(_options(place, task.generate, options))
-        yield from wrong or _refused(place, task.generate, options)
+        wrong = list(_options(place, found.generate, options))
+        yield from wrong or _refused(place, found.generate, options)
 
 
 def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
@@ -235,11 +235,15 @@ def _made(name: str) -> bool:
 
 def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
-    source, samples, base = (draft.sections[key] for key in ("source", "samples", "base"))
+    source, questions, samples, base = (draft.sections[key] for key in ("source", "questions", "samples", "base"))
     if source and source.file:
         splits = ("train",) if source.test_from == "train" else ("train", "test")
         for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
             yield ("source", "file"), name, False
+    for key, other in (questions.transfer if questions else {}).items():
+        if other.source.file:
+            name = other.source.file.replace("{split}", other.source.test_from)
+            yield ("questions", "transfer", key, "source", "file"), name, False
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ImportSampler):
             yield ("samples", "samplers", name, "import", "file"), sampler.import_.file, False

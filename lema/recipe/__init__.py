@@ -37,6 +37,7 @@ from lema.recipe.data import (
     SamplesSpec,
     Size,
     SourceSpec,
+    TransferSpec,
     VerdictsSpec,
 )
 from lema.recipe.training import (
@@ -46,6 +47,7 @@ from lema.recipe.training import (
     PretrainSpec,
     ReportSpec,
     ScoresSpec,
+    VotesSpec,
 )
 
 __all__ = [
@@ -84,7 +86,9 @@ __all__ = [
     "Size",
     "SourceSpec",
     "Spec",
+    "TransferSpec",
     "VerdictsSpec",
+    "VotesSpec",
 ]
 
 

@@ -45,13 +45,35 @@ class SourceSpec(Spec):
         return self
 
 
+class TransferSpec(Spec):
+    """A further test set, answered by the same models from the same prompt: how far does what was learnt reach?"""
+
+    source: SourceSpec = Field(
+        description="As the recipe's own source. Only test records are read; a file without {split} holds nothing else."
+    )
+    task: PartName | None = Field(default=None, description="How to read and grade them; as the others when absent.")
+    test: Count | None = Field(default=None, description="Questions; all when absent.")
+
+
 class QuestionsSpec(Spec):
     """Which questions are asked. Subsets are nested: ten more questions are the old ones and ten new."""
 
     task: PartName = Field(description="How to read and grade them: `lema ls tasks`, or my_pkg.my_mod:my_task.")
-    train: Count | None = Field(default=None, description="Training questions; all when absent.")
+    train: Count | None = Field(default=None, description="Training questions; all but `dev` when absent.")
+    dev: Count = Field(
+        default=0, description="Questions held out of the training records, to choose settings and checkpoints on."
+    )
     test: Count | None = Field(default=None, description="Test questions; all when absent.")
+    transfer: dict[Name, TransferSpec] = Field(
+        default={}, description="Further test sets by name: another benchmark, longer problems, larger numbers."
+    )
     seed: int = Field(default=0, description="Which ones.")
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The task of every split."""
+        others = {name: one.task or self.task for name, one in self.transfer.items()}
+        return {"train": self.task, "dev": self.task, "test": self.task, **others}
 
 
 class ModelSampler(SamplingSpec):

@@ -69,6 +69,23 @@ class AdapterSpec(Spec):
     gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
     save_every: Positive = Field(default=50, description="Optimizer steps between checkpoints to resume from.")
     seed: int = Field(default=0, description="Of weights, dropout and order.")
+    seeds: tuple[int, ...] = Field(
+        default=(),
+        description="Instead of seed: train every arm once with each of these, to see what chance in training does.",
+    )
+
+    @property
+    def trainings(self) -> tuple["AdapterSpec", ...]:
+        """The settings of every single training, one a seed."""
+        return tuple(self.model_copy(update={"seed": seed, "seeds": ()}) for seed in self.seeds or (self.seed,))
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "AdapterSpec":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: the same seed twice would train the same adapter twice")
+        if self.seeds and "seed" in self.model_fields_set:
+            raise ValueError("needs one of seed, seeds")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "AdapterSpec":
@@ -77,10 +94,22 @@ class AdapterSpec(Spec):
         return self
 
 
+class VotesSpec(Spec):
+    """Several sampled answers a question, of which the commonest counts: self-consistency, maj@k."""
+
+    paths: Positive = Field(description="Answers a question: k of maj@k.")
+    temperature: float = Field(default=0.7, gt=0, description="Of the draw.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the probability that is drawn from.")
+    top_k: Positive | None = Field(default=None, description="Draw from the likeliest tokens only.")
+    seed: int = Field(default=0, description="Of the draw; every answer has its own.")
+
+
 class AnswersSpec(SamplingSpec):
-    """The test questions, asked of the base and of every arm."""
+    """The test questions and those of transfer sets, asked of the base and of every arm."""
 
     prompt: Prompt = Field(description="Usually the format of the CoT rows.")
+    dev: bool = Field(default=False, description="Ask the dev questions too; they are scored apart.")
+    votes: VotesSpec | None = Field(default=None, description="Beside the one answer, several that vote (maj@k).")
 
 
 class ScoresSpec(Spec):

@@ -24,8 +24,9 @@ def place(value: float, ticks: Sequence[float]) -> str:
 
 
 def accuracy_axis(arms: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Ticks that hold the intervals of all models, within 0 and 1."""
-    low, high = min(row["low"] for row in arms), max(row["high"] for row in arms)
+    """Ticks that hold the intervals of all models and the accuracies of all trainings, within 0 and 1."""
+    seeds = [accuracy for row in arms for accuracy in row["by_seed"].values()]
+    low, high = min([*seeds, *(row["low"] for row in arms)]), max([*seeds, *(row["high"] for row in arms)])
     return [tick for tick in axis(low, high) if -1e-9 <= tick <= 1 + 1e-9]
 
 

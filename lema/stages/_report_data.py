@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages._report_examples import contrasts, examples_to_read
+from lema.stages._report_sets import sets, strata, trainings, turned, votes
 
 _VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
 _KINDS: tuple[tuple[Literal["cot", "correction"], str], ...] = (("cot", "CoT"), ("correction", "corrections"))
@@ -30,15 +31,20 @@ class Inputs(NamedTuple):
 
 def facts(rows: Inputs, examples: int) -> dict[str, Any]:
     """Everything that the templates show."""
-    pairs = _pairs(rows)
-    lead = _lead(rows, pairs)
+    lead, models = _lead(rows), list(rows.scores["models"].values())
+    drawn, passes = votes(models)
     return {
         "recipe": str(rows.plan.get("recipe") or rows.plan.get("name") or ""),
         "description": rows.plan.get("description"),
         "arms": _arms(rows),
-        "pairs": pairs,
+        "trainings": trainings(models),
+        "pairs": _pairs(rows),
+        "votes": drawn,
+        "passes": passes,
+        "strata": strata(rows.scores),
+        "sets": sets(rows.scores, lead),
         "lead": lead,
-        "tests": next(iter(rows.scores["models"].values()))["n"],
+        "tests": models[0]["n"],
         "confidence": rows.scores["confidence"],
         "power": rows.scores["power"],
         "waterfall": _waterfall(rows),
@@ -105,7 +111,7 @@ def _pairs(rows: Inputs) -> list[dict[str, Any]]:
     return [{"arm": arm, "than": than, **rows.scores["pairs"][f"{arm}-minus-{than}"]} for arm, than in names]
 
 
-def _lead(rows: Inputs, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _lead(rows: Inputs) -> dict[str, Any] | None:
     """The comparison that answers the question: the first arm with corrections against the arm without any that is
     nearest to it in rows; against the base where every arm has corrections. None where no arm has any."""
     kinds = {arm: {example.kind for example in examples} for arm, examples in rows.mix.items()}
@@ -115,14 +121,12 @@ def _lead(rows: Inputs, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | 
     others = [arm for arm in rows.scores["models"] if arm in rows.mix and "correction" not in kinds[arm]]
     size = len(rows.mix[arms[0]])
     than = min(others, key=lambda arm: abs(len(rows.mix[arm]) - size), default=next(iter(rows.scores["models"])))
-    found = next(pair for pair in pairs if {pair["arm"], pair["than"]} == {arms[0], than})
-    if found["arm"] != arms[0]:
-        turned = {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
-        found = {**found, **turned, "won": found["lost"], "lost": found["won"], "arm": arms[0], "than": than}
+    found = turned(rows.scores["pairs"], arms[0], than)
     more = size - len(rows.mix.get(than, ()))
-    seen = found["p"] < 1 - rows.scores["confidence"]
+    seen = found["holm"] < 1 - rows.scores["confidence"]
     verdict = ("helped" if found["difference"] > 0 else "hurt") if seen else "unclear"
-    return {**found, "verdict": verdict, "more_rows": more, "than_is_base": than not in rows.mix}
+    compared = {"arm": arms[0], "than": than, "more_rows": more, "than_is_base": than not in rows.mix}
+    return {**found, **compared, "verdict": verdict}
 
 
 def _waterfall(rows: Inputs) -> list[dict[str, Any]]:

@@ -67,10 +67,11 @@ def contrasts(
     """Test questions that the two models of a comparison answer differently: up to two won and two lost."""
     if lead is None:
         return []
+    texts = {row.id: row for row in questions if row.split == "test"}
     by_arm: dict[str, dict[str, Answer]] = defaultdict(dict)
     for row in answers:
-        by_arm[row.arm][row.question_id] = row
-    texts = {row.id: row for row in questions}
+        if row.kind == "single" and row.question_id in texts:
+            by_arm[row.arm].setdefault(row.question_id, row)  # of several trainings the first one's
     ours, theirs = by_arm[lead["arm"]], by_arm[lead["than"]]
     shared = sorted(ours.keys() & theirs.keys(), key=_digest)
     picked = []

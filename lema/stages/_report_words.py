@@ -30,6 +30,28 @@ def sentences(facts: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def methods(facts: Mapping[str, Any]) -> dict[str, str]:
+    """How the intervals and the columns of the comparisons came about: `share`, `difference` and `columns`."""
+    level, many = f"{100 * facts['confidence']:g}%", facts["trainings"] > 1
+    wilson = f"Wilson’s {level} interval" + (" for the questions and seeds that there are" if many else "")
+    over = "a t-test over both questions and seeds" if many else "a paired bootstrap over questions"
+    test = "the same t-test" if many else "exact McNemar test"
+    won = (
+        "questions that the first, or the second model answers correctly oftener"
+        if many
+        else "questions that only the first, or only the second model answers correctly"
+    )
+    return {
+        "share": wilson,
+        "difference": f"the {level} interval of {over}",
+        "columns": (
+            f"p: {test}; corrected by Holm for all {len(facts['pairs'])} comparisons. Won and lost: {won}. "
+            f"Detectable: the smallest true difference that the test finds {facts['power']:.0%} of the time; smaller "
+            "ones may exist and not be seen."
+        ),
+    }
+
+
 def points(share: float, sign: bool = False) -> str:
     """A share in percentage points, with a true minus sign."""
     return f"{share * 100:{'+' if sign else ''}.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
@@ -42,16 +64,28 @@ def probability(p: float) -> str:
 
 def _effect(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     level = f"{facts['confidence']:.0%} interval {points(lead['low'], True)} to {points(lead['high'], True)}"
-    p = probability(lead["p"])
-    figures = f"{level}, p {p if p.startswith('<') else f'= {p}'}"
+    figures = f"{level}, p {_equals(lead['p'])}"
+    if len(facts["pairs"]) > 1:
+        figures += f", corrected for {len(facts['pairs'])} comparisons p {_equals(lead['holm'])}"
+    many = facts["trainings"] > 1
+    average = f"On average over {facts['trainings']} trainings, " if many else ""
     if lead["difference"] == 0:
-        return f"{lead['arm']} and {lead['than']} answer equally many of {facts['tests']} test questions ({figures})."
+        return (
+            f"{average}{lead['arm']} and {lead['than']} answer equally many of {facts['tests']} test questions "
+            f"({figures})."
+        )
+    only, does = ("", "oftener") if many else ("only ", "")
     return (
-        f"{lead['arm']} answers {points(abs(lead['difference']))} percentage points "
+        f"{average}{lead['arm']} answers {points(abs(lead['difference']))} percentage points "
         f"{'more' if lead['difference'] > 0 else 'fewer'} of the {facts['tests']} test questions correctly than "
-        f"{lead['than']} ({figures}): {lead['won']} questions that only {lead['arm']} gets right against "
-        f"{lead['lost']} that only {lead['than']} does."
-    )
+        f"{lead['than']} ({figures}): {lead['won']} questions that {only}{lead['arm']} gets right {does} against "
+        f"{lead['lost']} that {only}{lead['than']} does."
+    ).replace("  ", " ")
+
+
+def _equals(p: float) -> str:
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
@@ -59,9 +93,10 @@ def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
         return ""
     if lead["detectable"] >= 1:
         return "So few questions cannot tell any difference from chance."
+    fits = f"true differences from {points(lead['low'], True)} to {points(lead['high'], True)} points fit these answers"
     return (
-        f"That is no evidence of equality: with so many questions, only a true difference of about "
-        f"{points(lead['detectable'])} points or more would be found {facts['power']:.0%} of the time."
+        f"That is no evidence of equality: {fits}, and only one of about {points(lead['detectable'])} points or more "
+        f"would be found {facts['power']:.0%} of the time."
     )
 
 
@@ -96,8 +131,17 @@ def _cautions(facts: Mapping[str, Any]) -> str:
     if facts["tests"] < SMALL:
         said.append(f"The test set is small ({facts['tests']} questions), so every interval here is wide.")
     if len(facts["pairs"]) > 1:
-        said.append(f"The p-values are not corrected for the {len(facts['pairs'])} comparisons.")
-    said.append("Every arm was trained once: how much a different seed would change is not measured here.")
+        said.append(
+            f"What counts as a finding is the p-value corrected for all {len(facts['pairs'])} comparisons (Holm); the "
+            "intervals are of single comparisons."
+        )
+    if facts["trainings"] == 1:
+        said.append("Every arm was trained once: how much a different seed would change is not measured here.")
+    else:
+        few = "; two say little of how much that is" if facts["trainings"] == 2 else ""
+        said.append(
+            f"Every arm was trained with {facts['trainings']} seeds, and what they differ by is in the intervals{few}."
+        )
     failed = [f"{row['outcomes']['failed']} of {row['arm']}" for row in facts["arms"] if row["outcomes"]["failed"]]
     if failed:
         said.append(f"Failed requests count as wrong: {', '.join(failed)}.")

@@ -1,7 +1,9 @@
-"""`adapter`: a LoRA fine-tune of the base on the examples of one arm."""
+"""`adapter`: a LoRA fine-tune of the base on the examples of one arm, or several that differ by their seed."""
 
-from collections.abc import Callable, Iterable
+import csv
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lema.recipe import AdapterSpec
@@ -13,6 +15,29 @@ def adapter(
 ) -> None:
     """Writes the adapter's folder (safetensors, training.json) and its training curve (CSV, one line a logged step).
 
-    Only what is in `mix` reaches the trainer: no test question can.
+    With `seeds`, the folder has a folder of this kind for each of them, named after the seed and with a curve.csv of
+    its own, and `curve` is the mean of these. Only what is in `mix` reaches the trainer: no test question can.
     """
-    train(list(mix), base, spec, folder, curve)
+    examples = list(mix)
+    if not spec.seeds:
+        train(examples, base, spec, folder, curve)
+        return
+    curves = []
+    for one in spec.trainings:
+        place = folder / str(one.seed)
+        place.mkdir()
+        curves.append(place / "curve.csv")
+        train(examples, base, one, place, curves[-1])
+    _mean(curves, curve)
+
+
+def _mean(curves: Sequence[Path], target: Path) -> None:
+    """Curves of equally many steps as one, every column a mean; a cell that is empty in one of them stays empty."""
+    tables = [list(csv.reader(path.read_text(encoding="utf-8").splitlines())) for path in curves]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(tables[0][0])
+        for rows in zip(*(table[1:] for table in tables), strict=True):
+            columns = zip(*rows, strict=True)
+            table.writerow(f"{fmean(map(float, cells)):.6g}" if all(cells) else "" for cells in columns)

@@ -56,6 +56,7 @@ def report(
         "headline": words.headline(found),
         "sentences": words.sentences(found),
         "level": f"{100 * found['confidence']:g}%",
+        "methods": words.methods(found),
         "accuracy_ticks": charts.accuracy_axis(found["arms"]),
         "difference_ticks": charts.difference_axis(found["pairs"]),
         "curves": charts.curves(found["training"]),

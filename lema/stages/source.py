@@ -1,10 +1,10 @@
 """`source`: raw records from a generator, a hub data set or a file, kept as they came."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any
 
 from lema.errors import RunError
 from lema.recipe import SourceSpec
@@ -18,16 +18,35 @@ ReadSplit = Callable[[SourceSpec, Split], Iterable[Mapping[str, Any]]]
 IN_VAIN = 10_000
 
 
-def source(*, spec: SourceSpec, generator: Task | None, read_split: ReadSplit) -> Iterator[Record]:
-    """Records `<name>-<split>-<number>`, numbered in the order of the source. RunError if there are too few."""
-    splits = _generated(spec, generator) if generator else _read(spec, read_split)
-    for split, records in splits.items():
-        wanted = getattr(spec, split)
-        if wanted is not None and len(records) < wanted:
-            raise RunError(f"source: {wanted} {split} records wanted, {len(records)} found")
-        for number, record in enumerate(records):
-            text = json.dumps(record, sort_keys=True, ensure_ascii=False)
-            yield Record(f"{_name(spec)}-{split}-{number:05d}", split, text)
+def source(
+    *, spec: SourceSpec, transfer: Mapping[str, SourceSpec], generators: Mapping[str, Task], read_split: ReadSplit
+) -> Iterator[Record]:
+    """Records `<name>-<split>-<number>`, numbered in the order of the source; those of a transfer set, whose split is
+    its name, `<set>-transfer-<number>`. `generators` are by the names in the specs. RunError if there are too few."""
+    for split, records in _splits(spec, generators, read_split).items():
+        yield from _records(f"{_name(spec)}-{split}", split, records, getattr(spec, split))
+    for name, other in transfer.items():
+        records = _splits(_test_only(other), generators, read_split)["test"]
+        yield from _records(f"{name}-transfer", name, records, other.test)
+
+
+def _records(prefix: str, split: str, records: Sequence[Mapping[str, Any]], wanted: int | None) -> Iterator[Record]:
+    if wanted is not None and len(records) < wanted:
+        raise RunError(f"source: {wanted} {split} records wanted, {len(records)} found")
+    for number, record in enumerate(records):
+        yield Record(f"{prefix}-{number:05d}", split, json.dumps(record, sort_keys=True, ensure_ascii=False))
+
+
+def _test_only(spec: SourceSpec) -> SourceSpec:
+    """A source that is all test: of one file, everything."""
+    one_file = spec.file is not None and "{split}" not in spec.file
+    return spec.model_copy(update={"train": 0, "test_from": "train" if one_file else spec.test_from})
+
+
+def _splits(
+    spec: SourceSpec, generators: Mapping[str, Task], read_split: ReadSplit
+) -> dict[Split, list[Mapping[str, Any]]]:
+    return _generated(spec, generators[spec.generator]) if spec.generator else _read(spec, read_split)
 
 
 def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[str, Any]]]:
@@ -45,7 +64,7 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
         raise RunError(f"source: {generator.name}: {error}") from None
     for split, record in records:
         text = json.dumps(record, sort_keys=True)
-        if len(found[split]) < wanted[split] and text not in found[split]:
+        if split in wanted and len(found[split]) < wanted[split] and text not in found[split]:
             found[split][text] = record
             in_vain = 0
         else:
@@ -57,9 +76,9 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
 
 
 def _read(spec: SourceSpec, read_split: ReadSplit) -> dict[Split, list[Mapping[str, Any]]]:
-    train = list(read_split(spec, "train"))
+    train = [] if spec.train == 0 and spec.test_from == "test" else list(read_split(spec, "train"))
     if spec.test_from == "train":
-        kept = max(0, len(train) - (spec.test or 0))
+        kept = 0 if spec.test is None else max(0, len(train) - spec.test)
         return {"train": train[:kept][: spec.train], "test": train[kept:]}
     test = [] if spec.test == 0 else list(islice(read_split(spec, "test"), spec.test))
     return {"train": train[: spec.train], "test": test}
@@ -72,5 +91,5 @@ def _name(spec: SourceSpec) -> str:
     if spec.hub:
         return PurePath(spec.hub).name
     file = PurePath(spec.file or "")
-    named_after_split = "{split}" in file.name or file.stem in get_args(Split)
+    named_after_split = "{split}" in file.name or file.stem in ("train", "test")
     return (file.parent.name or "file") if named_after_split else file.stem

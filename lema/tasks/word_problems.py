@@ -1,4 +1,4 @@
-"""Word problems: endless generated grade-school problems of one to three steps, each with a gold rationale.
+"""Word problems: endless generated grade-school problems of one to six steps, each with a gold rationale.
 
 A story begins with a quantity and changes it by moves (`lema.tasks._stories`). Train and test are disjoint by
 construction: the split is computed from the text alone, with people and things taken out, so not even the same
@@ -16,6 +16,7 @@ from lema.tasks import Reading, Task
 from lema.tasks._numeric import equal, extract, plain
 from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
 
+MOST_STEPS = 6  # longer stories would tell the same move twice
 _TEST_SHARE = 0.2
 _FACTORS = (2, 12)  # of new numbers that are multiplied or divided by
 _DETAILS = re.compile(rf"\b(?:{'|'.join([*GIRLS, *BOYS, *FOOD, *TOYS])}|he|she|him|his|her)\b", re.IGNORECASE)
@@ -28,15 +29,15 @@ def generate(
 ) -> Iterator[tuple[Split, dict[str, Any]]]:
     """Yield (split, record) for ever; a record holds `question`, `answer`, `rationale` and `steps` (how many).
 
-    `steps` are the numbers of steps to draw from, each 1, 2 or 3; no number exceeds `largest`. Every number in a
+    `steps` are the numbers of steps to draw from, each from 1 to 6; no number exceeds `largest`. Every number in a
     question, and every result, is an integer of at least 2. Equal options give equal records, in equal order; a
     longer run only adds to a shorter one. A question may come twice; both are then in the same split.
 
-    Raises ValueError for steps outside 1 to 3 or `largest` under 20.
+    Raises ValueError for steps outside 1 to 6 or `largest` under 20.
     """
     wanted = tuple(steps)
-    if not wanted or not set(wanted) <= {1, 2, 3}:
-        raise ValueError(f"steps are numbers from 1 to 3, not {list(wanted)}")
+    if not wanted or not set(wanted) <= set(range(1, MOST_STEPS + 1)):
+        raise ValueError(f"steps are numbers from 1 to {MOST_STEPS}, not {list(wanted)}")
     if largest < 20:
         raise ValueError(f"largest is at least 20, not {largest}")
     return _records(random.Random(f"word_problems {seed}"), wanted, largest)
@@ -75,7 +76,7 @@ def _plot(rng: random.Random, count: int) -> tuple[Beginning, list[Move]]:
 def _tell(rng: random.Random, beginning: Beginning, moves: list[Move], largest: int) -> dict[str, Any] | None:
     """The problem with numbers, names and things drawn; None if no numbers were found that fit."""
     value = rng.randint(2, min(largest, beginning.largest))
-    people = rng.sample([*GIRLS, *BOYS], 5)
+    people = rng.sample([*GIRLS, *BOYS], max(5, len(moves) + 2))
     things = rng.choice(FOOD if any(move.food for move in moves) else [*FOOD, *TOYS])
     words = {"n": people.pop(), "o": people.pop(), "x": things, "v": str(value)}
     story, lines, question = [_fill(beginning.text, words)], list[str](), ""

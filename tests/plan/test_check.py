@@ -215,6 +215,29 @@ BROKEN = {
         "questions: {train: 50}",
         ["2:20: questions.train: 50 questions, but `source.train` keeps 40 records"],
     ),
+    "more dev questions than train leaves": (
+        "questions: {train: 30, dev: 11}",
+        ["2:29: questions.dev: 11 questions beside 30 to learn from, but `source.train` keeps 40 records"],
+    ),
+    "transfer sets": (
+        """questions:
+  transfer:
+    dev: {source: {file: good.yaml}}
+    more: {task: gsm9k, source: {generator: word_problems, options: {steps: [0]}}, test: 0}
+    less: {source: {generator: gsm8k, train: 3, test: 4}, test: 5}
+""",
+        [
+            "4:5: questions.transfer.dev: `dev` has a meaning of its own; give this set another name",
+            "4:26: questions.transfer.dev.source.file: good.yaml needs one of the endings .jsonl, .csv, .parquet",
+            "5:5: questions.transfer.more: needs at least 1 question",
+            "5:18: questions.transfer.more.task: unknown task 'gsm9k'",
+            "5:25: questions.transfer.more.source: a generator never ends; say how many `test` records",
+            "5:69: questions.transfer.more.source.options: steps are numbers from 1 to 6, not [0]",
+            "6:32: questions.transfer.less.source.generator: the task gsm8k has no generator",
+            "6:39: questions.transfer.less.source.train: nothing is learnt from a transfer set; leave it out",
+            "6:65: questions.transfer.less.test: 5 questions, but its `source.test` keeps 4 records",
+        ],
+    ),
     "no test questions": (
         "questions: {test: 0}",
         ["2:19: questions.test: needs at least 1: there would be nothing to"],

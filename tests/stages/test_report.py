@@ -55,7 +55,7 @@ def pair(**figures: Any) -> dict[str, Any]:
     """The scores of the world with the pair lema - cot-more, the leading one, given other figures."""
     scores = copy.deepcopy(WORLD["scores"])
     mirrored = {"difference": -figures["difference"], "low": -figures["high"], "high": -figures["low"]}
-    scores["pairs"]["cot-more-minus-lema"] |= figures | mirrored
+    scores["pairs"]["cot-more-minus-lema"] |= {"holm": figures["p"]} | figures | mirrored
     return scores
 
 
@@ -120,6 +120,52 @@ def test_a_difference_in_rows_is_said() -> None:
     assert f"lema learnt from {sizes['lema'] - sizes['cot-more']} more rows than cot-more" in made().markdown
     even = {**WORLD["mix"], "cot-more": WORLD["mix"]["cot"][:1] * sizes["lema"]}
     assert "Both learnt from equally many rows." in made(mix=even).markdown
+
+
+def test_trainings_votes_strata_and_other_sets() -> None:
+    rich = world(test=120, seeds=3, others=40, votes=4)
+    both = report(**rich, spec=SPEC)
+    text, scores = read(both.html), rich["scores"]
+    assert "On average over 3 trainings, lema answers" in both.markdown
+    assert both.html.count('class="seed"') == 9
+    for arm in ("cot", "lema"):
+        own = scores["models"][arm]
+        seeds = ", ".join(points(accuracy) for accuracy in own["by_seed"].values())
+        assert re.search(rf"\| {arm} \|.*\| {points(own['accuracy'])}% \|.*\| {seeds} \|", both.markdown)
+        votes = own["majority"]
+        assert (
+            f"| {arm} | {points(votes['accuracy'])}% | {points(votes['low'])}–{points(votes['high'])} |"
+            in both.markdown
+        )
+    harder = scores["transfer"]["harder"]["models"]
+    figures = " | ".join(f"{points(row['accuracy'])}%" for row in harder.values())
+    assert f"| harder | 40 | {figures} |" in both.markdown
+    assert "| dev | 40 |" in both.markdown
+    lead = scores["transfer"]["harder"]["pairs"]["cot-more-minus-lema"]
+    assert f"| {points(-lead['difference'], True)} | {points(-lead['high'], True)} to " in both.markdown
+    for value, one in scores["strata"]["steps"].items():
+        assert f"| {value} | {one['n']} | {points(one['accuracy']['base'])}% |" in both.markdown
+    for said in (
+        "t-test over both questions and seeds",
+        "Other questions",
+        "Test questions by kind",
+        "maj@4",
+        "pass@2",
+    ):
+        assert said in text
+        assert said in both.markdown
+    for table in re.findall(r"(?:^\|.*\n)+", both.markdown, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+        assert len(table.splitlines()) > 2
+
+
+def test_a_finding_is_one_after_correction_for_all_comparisons() -> None:
+    figures = {"difference": 0.1, "low": 0.01, "high": 0.17, "p": 0.03, "holm": 0.06}
+    said = made(scores=pair(**figures)).markdown
+    assert "No clear difference" in said
+    assert "p = 0.030, corrected for 6 comparisons p = 0.060" in said
+    assert "true differences from +1.0 to +17.0 points fit these answers" in said
+    assert "helped: 10.0 points" in made(scores=pair(**{**figures, "holm": 0.04})).markdown
 
 
 def test_without_corrections_nothing_is_claimed() -> None:

@@ -23,7 +23,8 @@ def two_thirds_train(*, first: int = 0, distinct: int = 10**6) -> Iterator[tuple
 
 
 def generated(**spec: Any) -> list[tuple[str, str]]:
-    rows = source(spec=SourceSpec(generator="toy", **spec), generator=task(two_thirds_train), read_split=unread)
+    toy = {"toy": task(two_thirds_train)}
+    rows = source(spec=SourceSpec(generator="toy", **spec), transfer={}, generators=toy, read_split=unread)
     return [(row.id, json.loads(row.record)["q"]) for row in rows]
 
 
@@ -60,8 +61,9 @@ def test_a_generator_never_ends_by_itself() -> None:
 
 
 def test_a_task_without_a_generator() -> None:
+    spec = SourceSpec(generator="toy", train=1, test=1)
     with pytest.raises(RunError, match="the task toy has no generator"):
-        list(source(spec=SourceSpec(generator="toy", train=1, test=1), generator=task(), read_split=unread))
+        list(source(spec=spec, transfer={}, generators={"toy": task()}, read_split=unread))
 
 
 FILES = {"train": [{"q": name} for name in "abcde"], "test": [{"q": name} for name in "xyz"]}
@@ -69,7 +71,7 @@ FILES = {"train": [{"q": name} for name in "abcde"], "test": [{"q": name} for na
 
 def ids(**spec: Any) -> list[str]:
     given = SourceSpec(**spec)
-    rows = list(source(spec=given, generator=None, read_split=lambda _, split: iter(FILES[split])))
+    rows = list(source(spec=given, transfer={}, generators={}, read_split=lambda _, split: iter(FILES[split])))
     assert {row.id.rsplit("-", 2)[1] == row.split for row in rows} == {True}
     return [f"{row.id} {json.loads(row.record)['q']}" for row in rows]
 
@@ -123,6 +125,44 @@ def test_too_few_records(spec: dict[str, Any], message: str) -> None:
 
 def test_a_record_is_kept_as_canonical_json() -> None:
     (row,) = source(
-        spec=SourceSpec(file="f.jsonl", test=0), generator=None, read_split=lambda *_: [{"b": "é", "a": [1, None]}]
+        spec=SourceSpec(file="f.jsonl", test=0),
+        transfer={},
+        generators={},
+        read_split=lambda *_: [{"b": "é", "a": [1, None]}],
     )
     assert row.record == '{"a": [1, null], "b": "é"}'
+
+
+def test_a_transfer_set_is_all_test_and_has_ids_of_its_own() -> None:
+    files = {"one.jsonl train": [{"n": 1}, {"n": 2}, {"n": 3}], "two-{split}.jsonl test": [{"n": 4}, {"n": 5}]}
+    transfer = {
+        "one": SourceSpec(file="one.jsonl"),
+        "two": SourceSpec(file="two-{split}.jsonl", test=1),
+        "made": SourceSpec(generator="toy", test=2),
+    }
+    own = SourceSpec(file="own.jsonl", test=1, test_from="train")
+    rows = source(
+        spec=own,
+        transfer=transfer,
+        generators={"toy": task(two_thirds_train)},
+        read_split=lambda spec, split: iter(files.get(f"{spec.file} {split}", [{"n": 8}, {"n": 9}])),
+    )
+    assert [(row.id, row.split, *json.loads(row.record).values()) for row in rows] == [
+        ("own-train-00000", "train", 8),
+        ("own-test-00000", "test", 9),
+        ("one-transfer-00000", "one", 1),
+        ("one-transfer-00001", "one", 2),
+        ("one-transfer-00002", "one", 3),
+        ("two-transfer-00000", "two", 4),
+        ("made-transfer-00000", "made", "2"),
+        ("made-transfer-00001", "made", "5"),
+    ]
+
+
+def test_too_few_records_of_a_transfer_set() -> None:
+    transfer = {"more": SourceSpec(file="f.jsonl", test=3)}
+    rows = source(
+        spec=SourceSpec(file="f.jsonl"), transfer=transfer, generators={}, read_split=lambda *_: iter([{"n": 1}])
+    )
+    with pytest.raises(RunError, match=r"^source: 3 more records wanted, 1 found"):
+        list(rows)

@@ -2,13 +2,15 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from lema import component
 from lema.recipe import ScoresSpec
-from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample
+from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample, Stratum
+from lema.stages.answers import majority
 from lema.stages.scores import scores
 from lema.stages.verdicts import verdicts
 from lema.tasks.word_problems import generate, word_problems
@@ -24,9 +26,16 @@ def chance(*names: object) -> float:
     return int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:6]) / 2**48
 
 
-def world(train: int = 60, test: int = 80, arms: dict[str, float] = ARMS) -> dict[str, Any]:
-    """Everything that `report` reads, by the names of its parameters."""
+def world(
+    train: int = 60, test: int = 80, arms: dict[str, float] = ARMS, seeds: int = 1, others: int = 0, votes: int = 0
+) -> dict[str, Any]:
+    """Everything that `report` reads, by the names of its parameters; `others` is the size of a transfer set and of
+    the dev split."""
     questions = make_questions("train", train) + make_questions("test", test)
+    for split in ("harder", "dev") if others else ():
+        questions += [
+            replace(row, id=f"{split}-{row.id}", split=split) for row in make_questions("test", test + others)[test:]
+        ]
     asked = {row.id: row for row in questions}
     samples = [path(q, name, at) for q in questions[:train] for name in ("small", "other") for at in range(2)]
     grades = [graded(row, asked[row.question_id]) for row in samples]
@@ -39,7 +48,13 @@ def world(train: int = 60, test: int = 80, arms: dict[str, float] = ARMS) -> dic
     right = [row.id for row in grades if row.outcome == "correct"]
     extra = {"lema": ("correction", accepted), "cot-more": ("cot", right)}
     mix = {arm: examples(arm, questions[:train], *extra.get(arm, ("cot", []))) for arm in arms if arm != "base"}
-    answers = [answered(q, arm, skill) for arm, skill in arms.items() for q in questions[train:]]
+    answers = [
+        row
+        for arm, skill in arms.items()
+        for seed in range(1 if arm == "base" else seeds)
+        for question in questions[train:]
+        for row in answered(question, arm, skill, seed, votes)
+    ]
     return {
         "plan": {
             "recipe": "toy",
@@ -56,7 +71,7 @@ def world(train: int = 60, test: int = 80, arms: dict[str, float] = ARMS) -> dic
         "mix": mix,
         "adapters": {arm: trained(arm, len(rows)) for arm, rows in mix.items()},
         "answers": answers,
-        "scores": scores(answers, spec=ScoresSpec(resamples=500)),
+        "scores": scores(questions, answers, spec=ScoresSpec(resamples=500)),
     }
 
 
@@ -67,7 +82,14 @@ def bound(part: Any, options: dict[str, Any]) -> Any:
 def make_questions(split: str, count: int) -> list[Question]:
     records = (record for side, record in generate(seed=5) if side == split)
     return [
-        Question(f"toy-{split}-{at:05d}", split, one["question"], one["answer"], one["rationale"])  # type: ignore[arg-type]
+        Question(
+            f"toy-{split}-{at:05d}",
+            split,
+            one["question"],
+            one["answer"],
+            one["rationale"],
+            (Stratum("steps", str(one["steps"])),),
+        )
         for at, one in enumerate(islice(records, count))
     ]
 
@@ -131,13 +153,23 @@ def trained(arm: str, rows: int) -> dict[str, Any]:
     return {"examples": rows, "tokens": rows * 81, "too_long": 2, "steps": 40, "versions": versions, "curve": curve}
 
 
-def answered(question: Question, arm: str, skill: float) -> Answer:
-    luck = (chance(question.id) * 2 + chance(question.id, arm)) / 3
-    right = luck < skill
-    last = question.gold if right else str(int(question.gold) + 7)
-    return Answer(
-        id=f"{question.id}/{arm}", question_id=question.id, arm=arm,
-        text=f"{question.rationale}\nThe answer is {last}.",
-        finish="stop", error=None, outcome="correct" if right else "incorrect", answer=last, completion="",
-        prompt_tokens=50, completion_tokens=30,
-    )  # fmt: skip
+def answered(question: Question, arm: str, skill: float, seed: int, votes: int) -> Iterator[Answer]:
+    """A single answer, and with votes these and their majority."""
+    ease = chance(question.id) if question.split == "test" else 0.8 * chance(question.id) + 0.2
+
+    def answer(kind: Any, index: int) -> Answer:
+        name = f"{question.id}/{arm}/{seed}/{kind}{index}"
+        luck = (ease * 2 + chance(name) + (0.2 * chance(arm, seed) - 0.1 if seed else 0)) / 3
+        last = question.gold if luck < skill else str(int(question.gold) + 7)
+        return Answer(
+            id=name, question_id=question.id, arm=arm, seed=None if arm == "base" else seed, kind=kind, index=index,
+            text=f"{question.rationale}\nThe answer is {last}.", finish="stop", error=None,
+            outcome="correct" if last == question.gold else "incorrect", answer=last, completion="",
+            prompt_tokens=50, completion_tokens=30,
+        )  # fmt: skip
+
+    yield answer("single", 0)
+    drawn = [answer("vote", index) for index in range(votes)]
+    yield from drawn
+    if drawn:
+        yield majority(drawn, word_problems)

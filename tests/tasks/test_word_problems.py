@@ -1,3 +1,4 @@
+import operator
 import re
 import subprocess
 import sys
@@ -64,10 +65,30 @@ def test_options_are_kept() -> None:
     assert max(int(n) for record in rows for n in re.findall(r"\d+", record["question"] + record["rationale"])) <= 30
 
 
-@pytest.mark.parametrize("options", [{"steps": ()}, {"steps": (4,)}, {"steps": (0, 1)}, {"largest": 19}])
+@pytest.mark.parametrize("options", [{"steps": ()}, {"steps": (7,)}, {"steps": (0, 1)}, {"largest": 19}])
 def test_options_that_cannot_be_kept_are_refused_at_once(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"steps are numbers from 1 to 3|largest is at least 20"):
+    with pytest.raises(ValueError, match=r"steps are numbers from 1 to 6|largest is at least 20"):
         generate(**options)
+
+
+def test_long_problems_with_large_numbers() -> None:
+    rows = [record for _, record in islice(generate(steps=(4, 5, 6), largest=1000), 300)]
+    assert {record["steps"] for record in rows} == {4, 5, 6}
+    for record in rows:
+        lines = record["rationale"].split("\n")
+        assert len(lines) == record["steps"]
+        for line in lines:
+            assert equations(line), line
+            assert all(computed(left, sign, right) == int(result) for left, sign, right, result in equations(line))
+        assert equations(lines[-1])[-1][-1] == record["answer"]
+
+
+def equations(line: str) -> list[tuple[str, str, str, str]]:
+    return re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", line)
+
+
+def computed(left: str, sign: str, right: str) -> float:
+    return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign](int(left), int(right))
 
 
 def test_every_beginning_and_every_move_is_told() -> None:
