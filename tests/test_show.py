@@ -95,7 +95,7 @@ def test_parts_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
     (tmp_path / "recipes/prompts/solve/short.yaml").write_text("# Asks for short steps.\nuser: '{{ question }}'\n")
     text = re.sub(r"\x1b\[\d+m", "", parts("", tmp_path))
     assert re.search(r"^  word_problems +\S", text, re.MULTILINE)
-    assert re.search(r"^  answer_matches +Drop corrections", text, re.MULTILINE)
+    assert re.search(r"^  answer_matches +Measures 1 where", text, re.MULTILINE)
     assert "  solve/short  Asks for short steps." in text
     assert "filters" not in parts("tasks", tmp_path)
     with pytest.raises(LemaError, match="did you mean 'filters'"):

@@ -21,6 +21,7 @@ from lema.recipe.common import (
 )
 from lema.recipe.data import (
     Arm,
+    ContaminationSpec,
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
@@ -54,6 +55,7 @@ __all__ = [
     "AnswersSpec",
     "Arm",
     "BaseSpec",
+    "ContaminationSpec",
     "CorrectionRows",
     "CorrectionsSpec",
     "CotRows",

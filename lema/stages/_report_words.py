@@ -98,6 +98,8 @@ def _cautions(facts: Mapping[str, Any]) -> str:
     if len(facts["pairs"]) > 1:
         said.append(f"The p-values are not corrected for the {len(facts['pairs'])} comparisons.")
     said.append("Every arm was trained once: how much a different seed would change is not measured here.")
+    if facts["filters"]["unchecked"]:
+        said.append("Contamination is off: nobody checked whether corrections hold questions of the test set.")
     failed = [f"{row['outcomes']['failed']} of {row['arm']}" for row in facts["arms"] if row["outcomes"]["failed"]]
     if failed:
         said.append(f"Failed requests count as wrong: {', '.join(failed)}.")
