@@ -175,7 +175,7 @@ def wanted(wish: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(wanted(one) for one in inner)
     if origin is Literal:
-        return " or ".join(repr(one) for one in inner)
+        return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
     plain = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", type(None): "null"}
     if wish in plain:
         return plain[wish]

@@ -20,7 +20,8 @@ _META = re.compile(
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 # Nothing but the answer: a number or letter, and at most a unit.
 _ANSWER = re.compile(
-    r"^(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct |right )?answer (?:is|should be):? \S+(?: \w+)?\W*$",
+    r"^(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct |right )?answer (?:is|should be):? "
+    r"\S+(?: \w+)?\W*$",
     re.IGNORECASE,
 )
 # A text of fewer words says the same as another by chance: "3 + 4 = 7" is how everybody writes it.

@@ -65,7 +65,7 @@ else:
         """Options of a part by name, of any type but for `prompt`, which is a prompt as elsewhere in a recipe."""
 
         __pydantic_config__ = ConfigDict(extra="allow", strict=True)
-        prompt: Prompt
+        prompt: Annotated[Prompt, Field(description="A file in recipes/prompts, or a prompt inline.")]
 
 
 class Part(Spec):

@@ -192,7 +192,9 @@ def _filters(rows: Inputs) -> dict[str, Any]:
 
 def _filter_names(spec: Any) -> list[str]:
     """The filters of a plan, whichever form the recipe gave them."""
-    filters = spec.get("filters", ()) if isinstance(spec, Mapping) else ()
+    if not isinstance(spec, Mapping):
+        return []
+    filters = spec.get("filters", ())
     named = [str(one.get("use", next(iter(one), ""))) if isinstance(one, Mapping) else str(one) for one in filters]
     return named if _unchecked(spec) else [*named, "contamination"]
 
