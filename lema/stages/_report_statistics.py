@@ -38,19 +38,26 @@ def _rank(share: int, count: int) -> int:
 
 def _bars(known: Sequence[tuple[float, bool]]) -> list[tuple[str, str, str, str]]:
     low, high = known[0][0], known[-1][0]
+    if low == high:
+        return []
     whole = all(value == int(value) for value, _ in known) and high - low < BINS
     # Whole numbers that are few have a bar each, centred as the others are.
-    count = int(high - low) + 1 if whole else BINS if high > low else 1
+    count = int(high - low) + 1 if whole else BINS
     bins = [[0, 0] for _ in range(count)]
     for value, dropped in known:
-        at = int(value - low) if whole else min(count - 1, int((value - low) / ((high - low) or 1) * count))
+        at = int(value - low) if whole else min(count - 1, int((value - low) / (high - low) * count))
         bins[at][dropped] += 1
     top = max(map(sum, bins))
     return [
-        (f"{100 * at / count:.2f}", f"{94 / count:.2f}", f"{100 * dropped / top:.2f}", f"{100 * kept / top:.2f}")
+        (f"{100 * at / count:.2f}", f"{94 / count:.2f}", _height(dropped, top), _height(kept, top))
         for at, (kept, dropped) in enumerate(bins)
         if kept or dropped
     ]
+
+
+def _height(part: int, top: int) -> str:
+    """In per cent; one of thousands is seen, too."""
+    return f"{max(100 * part / top, 4.0 * bool(part)):.2f}"
 
 
 def short(value: float) -> str:

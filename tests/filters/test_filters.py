@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema import component
@@ -38,13 +38,14 @@ def test_every_filter_says_what_it_measures(name: str) -> None:
     assert component.summary("filters", name).startswith("Measures ")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=60), st.text(max_size=60), st.integers(0, 9), st.text(max_size=8))
 def test_no_text_is_too_strange_for_a_filter(explanation: str, solution: str, step: int, answer: str) -> None:
     row = replace(GOOD, explanation=explanation, solution=solution, incorrect_step=step, answer=answer)
     for name in NAMES:
         (finding,) = judge(name, row)
         assert isinstance(finding, Finding)
-        assert finding.reason is None or "\n" not in finding.reason.strip() or name == "answer_matches"
+        assert finding.reason is None or finding.reason.strip()
 
 
 def test_what_filters_may_ask_for_is_what_the_pipeline_can_give() -> None:
@@ -224,6 +225,7 @@ def test_the_majority_is_that_of_a_path_or_of_a_question() -> None:
     assert judge("majority", *rows, of="question")[2].reason == "1 of 3 corrections answer 8"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["1", "2", "3"]), min_size=1, max_size=9))
 def test_at_most_one_answer_has_the_majority(given: list[str]) -> None:
     findings = judge("majority", *answers(*given))

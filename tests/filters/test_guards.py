@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema.errors import RunError
-from lema.filters import Finding
+from lema.filters import Candidate, Finding
+from lema.models.reference import correct
 from lema.rows import Question
+from lema.steps import number
 from tests.filters.candidates import GOOD, MALFORMED, QUESTION, candidate, find, judge
 
 DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -88,6 +90,7 @@ def test_test_questions_of_other_files_count() -> None:
         checked(HENS, [], **options)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 9), st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=30))
 def test_a_question_always_holds_itself(ngram: int, letters: list[str]) -> None:
     test = Question("t", "test", " ".join(letters), "", None)
@@ -239,3 +242,62 @@ def test_real_questions() -> None:
     found = [finding.reason is not None for finding in find("contamination", rows, questions=test)]
     assert all(found[3000:])
     assert sum(found[:3000]) <= 5
+
+
+def real_corrections() -> list[Candidate]:
+    """Corrections of real wrong paths by the program `reference`."""
+    path = DATA / "mistakes" / "gsm8k_train_mistakes.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no real mistakes: {path.name} is not there")
+    made = []
+    for at, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        row = json.loads(line)
+        *rationale, gold = [step.strip() for step in row["reference_solution"].splitlines()]
+        steps = [*(step.strip() for step in row["steps"][:-1]), f"The answer is {row['steps'][-1].strip()}."]
+        fixed = correct(row["question"], rationale, gold, steps)
+        if fixed is None:
+            continue
+        correction = replace(
+            GOOD, id=f"m{at}/c0", incorrect_step=fixed.incorrect_step, explanation=fixed.explanation,
+            solution="\n".join(fixed.solution), answer=gold,
+        )  # fmt: skip
+        question = Question(f"m{at}", "train", row["question"], gold, "\n".join(rationale))
+        made.append(candidate(correction, number(steps), question))
+    return made
+
+
+def test_what_is_planted_among_real_corrections_is_found_and_nothing_else() -> None:
+    rows = real_corrections()
+    assert len(rows) > 250
+
+    def planted(**change: Any) -> list[Candidate]:
+        return [replace(row, correction=replace(row.correction, **change)) for row in rows[::10]]
+
+    tests = [replace(row.question, id=f"t{at}", split="test") for at, row in enumerate(rows[::10])]
+    others = [row for at, row in enumerate(rows) if at % 10]
+    assert all(one.reason for one in find("contamination", rows[::10], questions=tests))
+    assert [one.reason for one in find("contamination", others, questions=tests)] == [None] * len(others)
+
+    assert [one.reason for one in find("gold_leak", rows, hint="rationale")] == [None] * len(rows)
+    talk = planted(explanation="The reference solution subtracts here, as the student should have done.")
+    assert all(one.reason for one in find("gold_leak", talk))
+    recited = [
+        replace(row, correction=replace(row.correction, incorrect_step=1, solution=row.question.rationale))
+        for row in rows
+        if len((row.question.rationale or "").split()) > 15
+    ]
+    assert all(one.reason for one in find("gold_leak", recited))
+    assert not any(one.reason for one in find("gold_leak", recited, hint="rationale"))
+
+    again = [
+        replace(
+            row,
+            correction=replace(row.correction, id=f"{row.correction.id}+", solution=f"Now, {row.correction.solution}"),
+        )
+        for row in rows[::10]
+        if not (row.correction.solution or "").startswith("...")
+    ]
+    found = find("near_duplicate", [*rows, *again])
+    assert [one.reason for one in found[: len(rows)]] == [None] * len(rows)
+    assert all(one.reason for one in found[len(rows) :])
+    assert again
