@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lema.units import ANY_UNIT, SCALES
+
 # Bounds on what a stranger's text may make us compute.
 MAX_LENGTH, MAX_DEPTH, MAX_EXPONENT, MAX_BITS = 400, 40, 32, 2048
 
@@ -39,10 +41,7 @@ _HIDDEN = re.compile(
     r"|(?<![\w'’])[b-z] ?|[\w√\\{])\$?$",
     re.IGNORECASE,
 )
-# Units of one family in their smallest: "1 hour - 20 minutes = 40 minutes" holds.
-_UNITS = {"second": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86400, "week": 604800,
-          "cent": 1, "dollar": 100, "inch": 1, "inche": 1, "foot": 12, "feet": 12, "yard": 36}  # fmt: skip
-_UNIT = re.compile(rf"\s?({'|'.join(_UNITS)})s?\b", re.IGNORECASE)
+_UNIT = re.compile(rf"\s?({ANY_UNIT})s?\b", re.IGNORECASE)
 _MEASURE = re.compile(rf"({_NUMBER}){_UNIT.pattern}", re.IGNORECASE)
 
 
@@ -130,7 +129,7 @@ def holds(equation: Equation) -> bool:
     # Only sums mix units: in a product they are not scales of one thing.
     if not re.search(r"[*/^]", left):
         text = re.sub(rf"\$\s?({_NUMBER})", r"\1 dollars", equation.text)
-        base = _MEASURE.sub(lambda measure: f"({measure[1]} * {_UNITS[measure[2].lower()]})", text)
+        base = _MEASURE.sub(lambda measure: f"({measure[1]} * {SCALES[measure[2].lower()]})", text)
         readings += [(other.left, other.right) for other in equations(base)[:1]]
     return any(_agree(one, other) for one, other in readings)
 

@@ -102,13 +102,16 @@ def option_errors(part: Callable[..., Any], options: Mapping[str, Any]) -> list[
     return [message for _, message in option_problems(part, options)]
 
 
-def option_problems(part: Callable[..., Any], options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """As `option_errors`, each with the name of the option."""
+def option_problems(
+    part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """As `option_errors`, each with the name of the option. Parameters named in `given` are no options: the pipeline
+    fills them."""
     try:
         parameters = inspect.signature(part).parameters.values()
     except (TypeError, ValueError):
         return []
-    known = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY}
+    known = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in given}
     takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
     hints = _hints(part)
     problems = []
@@ -172,7 +175,7 @@ def wanted(wish: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(wanted(one) for one in inner)
     if origin is Literal:
-        return " or ".join(repr(one) for one in inner)
+        return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
     plain = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", type(None): "null"}
     if wish in plain:
         return plain[wish]

@@ -26,6 +26,7 @@ from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
+from lema.filters import GIVEN
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
 
@@ -159,6 +160,8 @@ class Kitchen:
             "tasks": self._tasks,
             "transfer": lambda: {name: one.source for name, one in self.recipe.questions.transfer.items()},
             "generators": self._generators,
+            "questions": lambda: self.read("questions"),
+            "hint": lambda: self.recipe.corrections.hint,
             "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
             "generate": self._new_generate,
@@ -220,11 +223,14 @@ class Kitchen:
         return {one.generator: component.load("tasks", one.generator) for one in sources if one.generator}
 
     def _filters(self) -> dict[str, Any]:
-        """Filters by name; one that is used twice is told apart by its place."""
+        """Filters by name, with their options and what they ask for; one that is used twice is told apart by its
+        place."""
         filters: dict[str, Any] = {}
-        for number, part in enumerate(self.recipe.verdicts.filters, start=1):
+        for number, part in enumerate(self.recipe.verdicts.parts, start=1):
             name = part.use if part.use not in filters else f"{part.use}-{number}"
-            filters[name] = partial(component.load("filters", part.use), **part.options)
+            judge = component.load("filters", part.use)
+            asked = [one for one in inspect.signature(judge).parameters if one in GIVEN]
+            filters[name] = partial(judge, **part.options, **self.given(asked))
         return filters
 
     def _trained(self, arm: str) -> dict[int, Path]:

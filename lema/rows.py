@@ -119,17 +119,19 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """One filter's objection to one correction."""
+class Finding:
+    """What one filter finds of one correction: the number that it measures, None where there is nothing to measure,
+    and why it would drop the correction, None to keep it. `filter` is its name, which `verdicts` sets."""
 
-    filter: str
-    reason: str
+    value: float | None
+    reason: str | None = None
+    filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`verdicts`: the id is that of the correction. Every filter judges every row, so `drops` may hold several;
-    `dropped_by` and `reason` are the first of them, None when accepted."""
+    """`verdicts`: the id is that of the correction. `findings` has one entry a filter, in the recipe's order, whatever
+    the others found; `dropped_by` and `reason` are of the first with a reason, None when accepted."""
 
     id: str
     sample_id: str
@@ -137,7 +139,12 @@ class Verdict:
     accepted: bool
     dropped_by: str | None
     reason: str | None
-    drops: tuple[Drop, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def drops(self) -> tuple[Finding, ...]:
+        """The findings with a reason to drop."""
+        return tuple(finding for finding in self.findings if finding.reason is not None)
 
 
 @dataclass(frozen=True, slots=True)

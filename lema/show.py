@@ -11,7 +11,7 @@ from typer import style
 
 from lema import component
 from lema.errors import LemaError, allowed
-from lema.rows import Answer, Example, Question, Record, Sample
+from lema.rows import Answer, Example, Question, Record, Sample, Verdict
 from lema.stages._report_examples import correction as view
 from lema.steps import split
 
@@ -177,7 +177,7 @@ def _draw_sample(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
 def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
     row, verdict, question, sample = (joined[name] for name in ("corrections", "verdicts", "questions", "samples"))
     if row is None:
-        return verdict.id, [], [*_question(question), *((drop.filter, drop.reason) for drop in verdict.drops)]
+        return verdict.id, ["accepted" if verdict.accepted else "dropped"], list(_question(question))
     verdict_tag = "" if verdict is None else "accepted" if verdict.accepted else "dropped"
     tags, content = [row.error_type or "", verdict_tag], list(_question(question))
     if row.status != "parsed" or question is None or sample is None:
@@ -187,6 +187,19 @@ def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]
         content += _correction(view(question, sample, row, verdict))
     content += [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
     return row.id, tags, content
+
+
+def _draw_verdict(row: Verdict, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    """The correction, then what every filter found."""
+    name, tags, content = _draw_correction(row, joined)
+    content = [part for part in content if part[0] != "Dropped by"]
+    column = max((len(finding.filter) for finding in row.findings), default=0)
+    for place, finding in enumerate(row.findings):
+        mark = " " if finding.reason is None else "✗"
+        value = "–" if finding.value is None else f"{finding.value:g}"
+        line = f"{mark} {finding.filter:<{column}}  {value:>6}  {finding.reason or ''}"
+        content.append(("" if place else "Findings", line))
+    return name, tags, content
 
 
 def _correction(seen: Mapping[str, Any]) -> Iterator[Part]:
@@ -213,7 +226,7 @@ _DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] 
     "samples": _draw_sample,
     "grades": _draw_sample,
     "corrections": _draw_correction,
-    "verdicts": _draw_correction,
+    "verdicts": _draw_verdict,
     "mix": _draw_example,
     "answers": _draw_answer,
 }

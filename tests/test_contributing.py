@@ -16,7 +16,7 @@ import yaml
 
 from lema import component
 from lema.engine import parquet
-from lema.filters import Candidate
+from lema.filters import Candidate, Finding
 from lema.models import Completion, Model, Request, Sampling
 from lema.params import Run
 from lema.prompt import render
@@ -134,7 +134,7 @@ def test_an_edit_of_a_part_concerns_the_stages_that_use_it(project: Path) -> Non
     part = project / "recipes/parts/shorter.py"
     text = part.read_text(encoding="utf-8")
     try:
-        part.write_text(text.replace("words > limit", "words >= limit"), encoding="utf-8")
+        part.write_text(text.replace("ratio > times", "ratio >= times"), encoding="utf-8")
         assert lema(project, "make", "plan", "sums").returncode == 0
         after = yaml.safe_load(path.read_text(encoding="utf-8"))
     finally:
@@ -164,15 +164,15 @@ def test_task() -> None:
 @pytest.mark.parametrize(
     ("options", "reasons"),
     [
-        ({}, [None, "9 words, limit is 8"]),
+        ({}, [None, "2.25 times as long, limit is 2"]),
         ({"times": 3.0}, [None, None]),
-        ({"times": 0.5}, ["4 words, limit is 2", "9 words, limit is 2"]),
+        ({"times": 0.5}, ["1 times as long, limit is 0.5", "2.25 times as long, limit is 0.5"]),
     ],
 )
 def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
     shorter = component.load("filters", FILTER)
     candidates = [candidate("The answer is 42."), candidate("7 + 5 = 12.\nThe answer is 42.")]
-    assert list(shorter(candidates, **options)) == reasons
+    assert list(shorter(candidates, **options)) == [Finding(1, reasons[0]), Finding(2.25, reasons[1])]
 
 
 @pytest.mark.usefixtures("parts")

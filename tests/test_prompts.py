@@ -38,7 +38,7 @@ def prompt(name: str) -> Prompt:
 
 def test_there_are_prompts() -> None:
     assert {file.stem for file in FILES} >= {
-        *("solve_word_problems", "solve_gsm8k", "correct_gsm8k", "correct_reference"),
+        *("solve_word_problems", "solve_gsm8k", "correct_gsm8k", "correct_reference", "judge"),
         *("cot", "correction", "paper_cot", "paper_correction"),
     }
 

@@ -53,6 +53,20 @@ def test_what_was_dropped_says_by_which_filters() -> None:
     assert "Malformed    `Explanation:` is missing" in text
 
 
+def test_a_verdict_shows_what_every_filter_found() -> None:
+    row = next(row for row in WORLD["verdicts"] if row.drops)
+    block = plain("verdicts", TABLES, n=1, where=[f"id={row.id}"]).split("\n\n")[0]
+    lines = [line[13:] for line in block.splitlines()]
+    findings = lines[next(at for at, line in enumerate(block.splitlines()) if line.startswith("Findings")) :]
+    said = " ".join(findings)
+    assert [finding.filter for finding in row.findings] == re.findall(
+        r"(?:✗|  ) ?([a-z_]{5,})  ", " ".join(f"  {one}" for one in findings)
+    )
+    for drop in row.drops:
+        assert re.search(rf"✗ {drop.filter} +\S+  {re.escape(drop.reason.split()[0])}", said)
+    assert "Dropped by" not in block
+
+
 @pytest.mark.parametrize(
     ("artifact", "where", "holds"),
     [
@@ -95,7 +109,7 @@ def test_parts_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
     (tmp_path / "recipes/prompts/solve/short.yaml").write_text("# Asks for short steps.\nuser: '{{ question }}'\n")
     text = re.sub(r"\x1b\[\d+m", "", parts("", tmp_path))
     assert re.search(r"^  word_problems +\S", text, re.MULTILINE)
-    assert re.search(r"^  answer_matches +Drop corrections", text, re.MULTILINE)
+    assert re.search(r"^  answer_matches +Measures 1 where", text, re.MULTILINE)
     assert "  solve/short  Asks for short steps." in text
     assert "filters" not in parts("tasks", tmp_path)
     with pytest.raises(LemaError, match="did you mean 'filters'"):

@@ -1,14 +1,22 @@
 """Filters: which corrections may be learnt from. One file each, named after its function.
 
-A filter walks over all candidates in order and yields, for each, a reason to drop it or None to keep it.
+A filter walks over all candidates in order and yields one `Finding` for each: the number that it measures, and a
+reason to drop the candidate or None to keep it. So the decision is a threshold over a statistic that every row has.
 Every filter sees every candidate, whatever other filters said. Its options are its keyword-only parameters.
+
+What a filter needs beyond that it asks for, as a stage does, by a keyword-only parameter of one of the names in
+`GIVEN`: `questions` (all of the recipe's), `task`, `hint` (what of the gold solution the corrector was shown),
+`read_file` (rows of a file), `models` (by the recipe's names) and `generate` (requests to completions, bought once
+and kept). An option called `model` names a model of the recipe, one called `prompt` is a prompt.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lema.rows import Correction, Question, Sample
+from lema.rows import Correction, Finding, Question, Sample
+
+GIVEN = ("questions", "task", "hint", "read_file", "models", "generate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,9 @@ class Candidate:
 
 
 class Filter(Protocol):
-    """One reason or None a candidate, in order; called as `filter(candidates, **options)`."""
+    """One finding a candidate, in order; called as `filter(candidates, **options)`."""
 
-    def __call__(self, candidates: Iterable[Candidate], /) -> Iterator[str | None]: ...
+    def __call__(self, candidates: Iterable[Candidate], /) -> Iterator[Finding]: ...
+
+
+__all__ = ["GIVEN", "Candidate", "Filter", "Finding"]

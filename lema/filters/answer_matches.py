@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate
+from lema.filters import Candidate, Finding
 
 
-def answer_matches(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections whose answer is not the gold answer, and those without an answer."""
+def answer_matches(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    """Measures 1 where the answer is the gold answer, else 0; drops 0, and corrections without an answer."""
     for candidate in candidates:
-        if candidate.correction.answer is None:
-            yield "no answer"
-        elif not candidate.answer_is_gold:
-            yield f"answer is {candidate.correction.answer}, gold is {candidate.question.gold}"
+        answer, gold = candidate.correction.answer, candidate.question.gold
+        if answer is None:
+            yield Finding(None, "no answer")
         else:
-            yield None
+            same = bool(candidate.answer_is_gold)
+            yield Finding(int(same), None if same else f"answer is {answer}, gold is {gold}")

@@ -1,19 +1,51 @@
-"""Nothing false is taught: every equation in the corrected solution holds."""
+"""Nothing false is taught: every equation in the corrected solution holds, in numbers and in units."""
 
+import re
 from collections.abc import Iterable, Iterator
 
-from lema.arithmetic import equations, holds
-from lema.filters import Candidate
+from lema.arithmetic import Equation, equations, evaluate, holds
+from lema.filters import Candidate, Finding
 from lema.filters._text import solution
+from lema.units import ANY_UNIT, FAMILY, SCALES
+
+_TERM = rf"(?:\$\s?([\d.,]+)|([\d.,]+)\s*({ANY_UNIT})s?\b(?!\s*[/\w]))"
+_SUM = re.compile(rf"{_TERM}(?:\s*[-+]\s*{_TERM})+", re.IGNORECASE)
+_ONE = re.compile(_TERM, re.IGNORECASE)
 
 
-def arithmetic(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections whose solution has an equation that does not hold.
+def arithmetic(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    """Measures equations of the solution that do not hold; drops any, also "5 hours + 3 hours = 8 minutes".
 
-    Decimals may be rounded as shown. The explanation may quote a wrong equation.
+    Decimals may be rounded as shown. Units count only in sums, and only where every number has one that is known:
+    "3 boys + 4 girls = 7 children" holds. The explanation may quote a wrong equation. A solution without equations
+    has nothing to measure.
     """
     for candidate in candidates:
-        found = [equation for line in solution(candidate) for equation in equations(line)]
-        wrong = [equation.text for equation in found if not holds(equation)]
+        found = [(line, equation) for line in solution(candidate) for equation in equations(line)]
+        wrong = [says for line, equation in found if (says := _fault(line, equation))]
         others = f", {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        yield f"{wrong[0]} does not hold{others}" if wrong else None
+        yield Finding(len(wrong) if found else None, f"{wrong[0]}{others}" if wrong else None)
+
+
+def _fault(line: str, equation: Equation) -> str | None:
+    if not holds(equation):
+        return f"{equation.text} does not hold"
+    left, _, right = equation.text.partition("=")
+    # The equation ends with its number; a unit that it could not be converted by stands behind.
+    total = _ONE.match((right + line[equation.end :]).strip())
+    if total is None or not _SUM.fullmatch(left.strip()):
+        return None
+    terms = [*_ONE.finditer(left), total]
+    units = [(term[3] or "dollar").lower() for term in terms]
+    families = dict.fromkeys(FAMILY[unit] for unit in units)
+    if len(families) > 1:
+        return f"{equation.text} mixes {' and '.join(families)}"
+    if len(set(units)) == 1:
+        return None
+    values = [f"{term[1] or term[2]} * {SCALES[unit]}".rstrip(".") for term, unit in zip(terms, units, strict=True)]
+    signs = re.findall(r"(?<=[\w.])\s*([-+])", left)
+    summed = values[0] + "".join(f" {sign} {value}" for sign, value in zip(signs, values[1:-1], strict=True))
+    one, other = evaluate(summed), evaluate(values[-1])
+    if one is None or other is None or abs(one - other) <= abs(other) / 50:
+        return None
+    return f"{equation.text} does not hold in its units"

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate
+from lema.filters import Candidate, Finding
 from lema.filters._text import path, squeezed, whole_solution
 
 
-def duplicate(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop corrections that give the same solution to the same question and wrong path as an earlier one.
+def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    """Measures earlier corrections of the same path with the same solution; drops all but the first.
 
     White space and "..." make no difference. Replies without a solution are not judged.
     """
-    first: dict[tuple[str, tuple[str, ...], tuple[str, ...]], str] = {}
+    earlier: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for candidate in candidates:
         if not candidate.correction.solution:
-            yield None
+            yield Finding(None)
             continue
         content = (squeezed(candidate.question.text), path(candidate), whole_solution(candidate))
-        earlier = first.setdefault(content, candidate.correction.id)
-        yield f"same as {earlier}" if earlier != candidate.correction.id else None
+        same = earlier.setdefault(content, [])
+        yield Finding(len(same), f"same as {same[0]}" if same else None)
+        same.append(candidate.correction.id)

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate
+from lema.filters import Candidate, Finding
 from lema.rows import Correction
 
 
-def has_fields(candidates: Iterable[Candidate]) -> Iterator[str | None]:
-    """Drop replies that failed, were cut short or could not be read, and corrections with an empty field."""
+def has_fields(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    """Measures how many of incorrect step, explanation and solution are there; drops less than three.
+
+    So it drops replies that failed, were cut short or could not be read, too.
+    """
     for candidate in candidates:
-        yield _reason(candidate.correction)
+        yield _finding(candidate.correction)
 
 
-def _reason(row: Correction) -> str | None:
-    if row.status != "parsed":
-        return f"{row.status}: {row.reason}" if row.reason else row.status
+def _finding(row: Correction) -> Finding:
     fields = {"incorrect step": row.incorrect_step, "explanation": row.explanation, "solution": row.solution}
     empty = [name for name, value in fields.items() if not str(value or "").strip()]
-    return f"no {', no '.join(empty)}" if empty else None
+    there = len(fields) - len(empty)
+    if row.status != "parsed":
+        return Finding(there, f"{row.status}: {row.reason}" if row.reason else row.status)
+    return Finding(there, f"no {', no '.join(empty)}" if empty else None)

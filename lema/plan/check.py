@@ -95,7 +95,8 @@ def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
 def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
     """Environment variables that hold the keys of the endpoints that a recipe asks are set."""
     models = draft.sections["models"] or {}
-    asked = dict.fromkeys(models[name].endpoint for _, name in rules.asked_models(draft) if name in models)
+    names = [name for _, name in (*rules.asked_models(draft), *rules.judges(draft)) if name in models]
+    asked = dict.fromkeys(models[name].endpoint for name in names)
     for name in asked:
         endpoint = settings.run.endpoints.get(name or "")
         if name and endpoint and endpoint.key and not env.get(endpoint.key):

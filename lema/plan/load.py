@@ -110,6 +110,15 @@ def prompt_places(tree: Tree) -> Iterator[Path_]:
     yield from (("samples", "samplers", name, "prompt") for name in tree.keys("samples", "samplers"))
     yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
     yield ("base", "pretrain", "format")
+    filters = tree.find(("verdicts", "filters"))
+    for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):
+        yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")
+
+
+def options_path(tree: Tree, path: Path_) -> Path_:
+    """Where the options of the part at a path stand: under `options` in its long form, under its name in its short."""
+    keys = tree.keys(*path)
+    return (*path, "options") if "use" in keys else (*path, *keys[:1])
 
 
 def merge(base: Tree, patch: Tree) -> Tree:
@@ -208,4 +217,7 @@ def _put(tree: Tree, path: Path_, child: Tree) -> Tree:
     if not path:
         return child
     step, *rest = path
-    return replace(tree, value={**tree.value, step: _put(tree.value[step], tuple(rest), child)})
+    below = _put(tree.value[step], tuple(rest), child)
+    if isinstance(tree.value, list):
+        return replace(tree, value=[below if at == step else one for at, one in enumerate(tree.value)])
+    return replace(tree, value={**tree.value, step: below})

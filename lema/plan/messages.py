@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
 
 from lema.component import wanted
 from lema.errors import Problem, allowed
@@ -119,6 +120,8 @@ def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[Path_, Any, tu
                 known = {field.alias or name: field.annotation for name, field in wish.model_fields.items()}
                 fields = tuple(known)
                 wish = known.get(step)
+            elif is_typeddict(wish):
+                fields, wish = (), typing.get_type_hints(wish).get(step, Any)
             elif origin in (dict, tuple):
                 wish = inner[1] if origin is dict else inner[0]
             else:
@@ -133,11 +136,8 @@ def _branch(members: list[Any], label: Any, here: Tree | None) -> Any:
         if label in tags:
             return member
     keys = here.value if here and isinstance(here.value, dict) else {}
-    meant = [
-        one
-        for one in members
-        if isinstance(one, type) and issubclass(one, BaseModel) and keys & one.model_fields.keys()
-    ]
+    mappings = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
+    meant = [one for one in mappings if len(mappings) == 1 or keys & one.model_fields.keys()] if keys else []
     if len(meant) != 1:
         return ...
     return meant[0] if label == meant[0].__name__ else None

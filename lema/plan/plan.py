@@ -34,6 +34,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     transfer = {name: one.source for name, one in recipe.questions.transfer.items()}
     sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
     corrector = [recipe.corrections.model]
+    judges = [part.options["model"] for part in recipe.verdicts.filters if "model" in part.options]
 
     def key(artifact: str, *modules: str, without: Iterable[str] = (), **more: Any) -> dict[str, Any]:
         code = fingerprint([f"lema.stages.{artifact}", *modules], root, without)
@@ -59,7 +60,13 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
             "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded
         ),
         "verdicts": key(
-            "verdicts", task, *(_module("filters", part.use) for part in recipe.verdicts.filters), **graded
+            "verdicts",
+            task,
+            *(_module("filters", part.use) for part in recipe.verdicts.parts),
+            *_backends(recipe, judges),
+            models=_models(recipe, judges),
+            hint=recipe.corrections.hint,
+            **graded,
         ),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),

@@ -8,7 +8,8 @@ from typing import Any
 
 from lema import component
 from lema.errors import Problem, allowed
-from lema.plan.load import Draft
+from lema.filters import GIVEN
+from lema.plan.load import Draft, options_path
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Path_, Tree
 from lema.recipe import ImportSampler, Match, ModelSampler, Part
@@ -77,17 +78,22 @@ def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, An
         yield Found(path, str(error))
 
 
-def _options(path: Path_, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
-    for name, message in component.option_problems(part, options):
+def _options(
+    path: Path_, part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
+) -> Iterator[Found]:
+    for name, message in component.option_problems(part, options, given):
         yield Found((*path, name), message, key=message.startswith("unknown"))
 
 
 def filters(draft: Draft) -> Iterator[Found]:
-    """Filters exist, with options that they know."""
+    """Filters exist, with options that they know; `contamination` has a key of its own."""
     for path, item in _items(draft, ("verdicts", "filters")):
-        if part := salvage(item, Part):
-            options = "options" if item.keys()[:1] == ("use",) else part.use
-            yield from _part("filters", path, part.use, part.options, (*path, options))
+        part = salvage(item, Part)
+        if part and part.use == "contamination":
+            message = "judges every recipe as it is; `verdicts: {contamination: ...}` sets it, false turns it off"
+            yield Found(path, f"{part.use} {message}")
+        elif part:
+            yield from _part("filters", path, part.use, part.options, options_path(draft.tree, path), GIVEN)
 
 
 def _items(draft: Draft, path: Path_) -> Iterator[tuple[Path_, Tree]]:
@@ -110,7 +116,7 @@ def backends(draft: Draft) -> Iterator[Found]:
 
 
 def _part(
-    kind: component.Kind, path: Path_, name: str, options: Mapping[str, Any], options_path: Path_
+    kind: component.Kind, path: Path_, name: str, options: Mapping[str, Any], place: Path_, given: Sequence[str] = ()
 ) -> Iterator[Found]:
     try:
         part = component.load(kind, name)
@@ -120,12 +126,15 @@ def _part(
     if not callable(part):
         yield Found(path, f"{name} cannot be called")
     else:
-        yield from _options(options_path, part, options)
+        yield from _options(place, part, options, given)
 
 
 def references(draft: Draft) -> Iterator[Found]:
     """Models and samplers that are named exist."""
     models = {*draft.tree.keys("models"), BASE}
+    for path, name in judges(draft):
+        if name not in draft.tree.keys("models"):
+            yield Found(path, f"unknown model {name!r}; {allowed(name, draft.tree.keys('models'))}")
     samplers = draft.tree.keys("samples", "samplers")
     for path, name in asked_models(draft):
         if name not in models:
@@ -146,6 +155,14 @@ def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
             yield ("samples", "samplers", name, "model"), sampler.model
     if corrections:
         yield ("corrections", "model"), corrections.model
+
+
+def judges(draft: Draft) -> Iterator[tuple[Path_, str]]:
+    """The models that filters ask, which the student is none of."""
+    for path, item in _items(draft, ("verdicts", "filters")):
+        part = salvage(item, Part)
+        if part and isinstance(part.options.get("model"), str):
+            yield (*options_path(draft.tree, path), "model"), part.options["model"]
 
 
 def arms(draft: Draft) -> Iterator[Found]:
@@ -235,7 +252,8 @@ def _made(name: str) -> bool:
 
 def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
-    source, questions, samples, base = (draft.sections[key] for key in ("source", "questions", "samples", "base"))
+    keys = ("source", "questions", "samples", "base", "verdicts")
+    source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)
     if source and source.file:
         splits = ("train",) if source.test_from == "train" else ("train", "test")
         for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
@@ -247,6 +265,9 @@ def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ImportSampler):
             yield ("samples", "samplers", name, "import", "file"), sampler.import_.file, False
+    if verdicts and verdicts.contamination:
+        for at, name in enumerate(verdicts.contamination.files):
+            yield ("verdicts", "contamination", "files", at), name, False
     if base and base.folder:
         yield ("base", "folder"), base.folder, True
 

@@ -11,6 +11,7 @@ from typing import Any
 from lema.recipe import Recipe
 
 PROMPT = {"type": "string", "pattern": "^[A-Za-z0-9_/-]+$", "description": "A file in recipes/prompts, without .yaml."}
+OPTIONS = {"$ref": "#/$defs/Options"}
 PART = {
     "description": "A filter: its name, or its name and its options.",
     "anyOf": [
@@ -20,11 +21,11 @@ PART = {
             "minProperties": 1,
             "maxProperties": 1,
             "not": {"required": ["use"]},
-            "additionalProperties": {"type": ["object", "null"]},
+            "additionalProperties": {"anyOf": [OPTIONS, {"type": "null"}]},
         },
         {
             "type": "object",
-            "properties": {"use": {"type": "string"}, "options": {"type": "object"}},
+            "properties": {"use": {"type": "string"}, "options": OPTIONS},
             "required": ["use"],
             "additionalProperties": False,
         },

@@ -6,14 +6,15 @@ from typing import Any
 
 from lema import prompt as prompts
 from lema.errors import Problem, allowed
-from lema.plan.load import Draft
-from lema.plan.messages import dotted
+from lema.plan.load import Draft, options_path
+from lema.plan.messages import dotted, salvage
 from lema.plan.yaml import Path_, Tree
 from lema.prompt import PromptError, Turn
-from lema.recipe import ModelSampler, Prompt
+from lema.recipe import ModelSampler, Part, Prompt
 
 COT = frozenset({"question", "steps", "answer"})
 PATH = frozenset({"question", "path", "steps"})
+JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "answer"}
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
 
@@ -55,8 +56,18 @@ def problems(draft: Draft) -> list[Problem]:
     """Everything that is wrong with the prompts of a recipe."""
     hint = draft.tree.find(("corrections", "hint"))
     unreadable = hint is not None and hint.value not in tuple(HINTS)
-    found = uses(draft.sections, HINTS["rationale"] if unreadable else None)
+    found = (*uses(draft.sections, HINTS["rationale"] if unreadable else None), *_judges(draft))
     return [problem for use in found for problem in _wrong(use, draft.tree)]
+
+
+def _judges(draft: Draft) -> Iterator[Use]:
+    """The prompts of filters."""
+    filters = draft.tree.find(("verdicts", "filters"))
+    for at, item in enumerate(filters.value if filters and isinstance(filters.value, list) else ()):
+        part = salvage(item, Part)
+        if part and "prompt" in part.options:
+            path = (*options_path(draft.tree, ("verdicts", "filters", at)), "prompt")
+            yield Use(path, part.options["prompt"], JUDGED)
 
 
 def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:

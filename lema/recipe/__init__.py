@@ -21,6 +21,7 @@ from lema.recipe.common import (
 )
 from lema.recipe.data import (
     Arm,
+    ContaminationSpec,
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
@@ -56,6 +57,7 @@ __all__ = [
     "AnswersSpec",
     "Arm",
     "BaseSpec",
+    "ContaminationSpec",
     "CorrectionRows",
     "CorrectionsSpec",
     "CotRows",

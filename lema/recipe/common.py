@@ -1,9 +1,10 @@
 """What all parts of a recipe are made of: names, numbers, prompts, named parts, sampling parameters."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
 
 # DVC accepts these in the names of stages and of the keys it tracks; a run is named `<recipe>-<arm>`.
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -56,11 +57,22 @@ class SamplingSpec(Spec):
     seed: int = Field(default=0, description="Of the draw; every path has its own.")
 
 
+if TYPE_CHECKING:
+    Options = dict[str, Any]
+else:
+
+    class Options(TypedDict, total=False):
+        """Options of a part by name, of any type but for `prompt`, which is a prompt as elsewhere in a recipe."""
+
+        __pydantic_config__ = ConfigDict(extra="allow", strict=True)
+        prompt: Annotated[Prompt, Field(description="A file in recipes/prompts, or a prompt inline.")]
+
+
 class Part(Spec):
     """A named part with its options. In a recipe: `name`, or `name: {option: value}`."""
 
     use: PartName
-    options: dict[str, Any] = {}
+    options: Options = {}
 
     @model_validator(mode="before")
     @classmethod

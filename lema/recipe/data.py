@@ -128,10 +128,31 @@ class CorrectionsSpec(SamplingSpec):
     )
 
 
+class ContaminationSpec(Spec):
+    """Corrections that hold n-grams of test questions are dropped. On in every recipe that does not say false."""
+
+    ngram: Positive = Field(default=13, description="Words in a row; shorter test questions must be the same.")
+    limit: Share = Field(default=0.5, description="Share of a test question's n-grams that may be there.")
+    files: tuple[str, ...] = Field(
+        default=(), description="More test questions: .jsonl, .csv or .parquet files. Those of the recipe always count."
+    )
+    field: str = Field(default="question", description="Field with a question's text in `files`.")
+
+
 class VerdictsSpec(Spec):
     """Filters, in order; each judges every correction."""
 
     filters: tuple[Part, ...] = Field(description="`lema ls filters`, or my_pkg.my_mod:my_filter.")
+    contamination: ContaminationSpec | Literal[False] = Field(
+        default=ContaminationSpec(), description="The last filter; false turns it off, and the report says so."
+    )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All filters that judge: those that are listed, and `contamination` unless it is off."""
+        if self.contamination is False:
+            return self.filters
+        return (*self.filters, Part(use="contamination", options=self.contamination.model_dump()))
 
 
 class Fraction(Spec):

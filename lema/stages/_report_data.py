@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages._report_examples import contrasts, examples_to_read
 from lema.stages._report_sets import sets, strata, trainings, turned, votes
+from lema.stages._report_statistics import statistics
 
 _VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
 _KINDS: tuple[tuple[Literal["cot", "correction"], str], ...] = (("cot", "CoT"), ("correction", "corrections"))
@@ -50,6 +51,7 @@ def facts(rows: Inputs, examples: int) -> dict[str, Any]:
         "waterfall": _waterfall(rows),
         "samplers": _samplers(rows),
         "filters": _filters(rows),
+        "statistics": statistics(rows.verdicts),
         "reasons": _reasons(rows.verdicts),
         "error_types": _error_types(rows),
         "examples": examples_to_read(rows.questions, rows.samples, rows.corrections, rows.verdicts, examples),
@@ -174,14 +176,14 @@ def _samplers(rows: Inputs) -> list[dict[str, Any]]:
 def _filters(rows: Inputs) -> dict[str, Any]:
     """The drop matrix: how many corrections two filters drop alike; on the diagonal those that a filter drops."""
     dropped = [[drop.filter for drop in row.drops] for row in rows.verdicts]
-    seen = {name for names in dropped for name in names}
-    planned = _filter_names(rows.plan.get("verdicts"))
-    order = list(dict.fromkeys([*planned, *sorted(seen)]))
+    judging = [finding.filter for row in rows.verdicts[:1] for finding in row.findings]
+    order = judging or _filter_names(rows.plan.get("verdicts"))
     both = Counter((one, other) for names in dropped for one in names for other in names)
     first = Counter(row.dropped_by for row in rows.verdicts if row.dropped_by)
     alone = Counter(names[0] for names in dropped if len(names) == 1)
     return {
         "judged": len(rows.verdicts),
+        "unchecked": _unchecked(rows.plan.get("verdicts")),
         "accepted": sum(row.accepted for row in rows.verdicts),
         "names": order,
         "rows": [
@@ -194,8 +196,16 @@ def _filters(rows: Inputs) -> dict[str, Any]:
 
 def _filter_names(spec: Any) -> list[str]:
     """The filters of a plan, whichever form the recipe gave them."""
-    filters = spec.get("filters", ()) if isinstance(spec, Mapping) else ()
-    return [str(one.get("use", next(iter(one), ""))) if isinstance(one, Mapping) else str(one) for one in filters]
+    if not isinstance(spec, Mapping):
+        return []
+    filters = spec.get("filters", ())
+    named = [str(one.get("use", next(iter(one), ""))) if isinstance(one, Mapping) else str(one) for one in filters]
+    return named if _unchecked(spec) else [*named, "contamination"]
+
+
+def _unchecked(spec: Any) -> bool:
+    """Whether the recipe turns the check for test questions off."""
+    return isinstance(spec, Mapping) and spec.get("contamination") is False
 
 
 def _reasons(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

@@ -142,6 +142,8 @@ def _cautions(facts: Mapping[str, Any]) -> str:
         said.append(
             f"Every arm was trained with {facts['trainings']} seeds, and what they differ by is in the intervals{few}."
         )
+    if facts["filters"]["unchecked"]:
+        said.append("Contamination is off: nobody checked whether corrections hold questions of the test set.")
     failed = [f"{row['outcomes']['failed']} of {row['arm']}" for row in facts["arms"] if row["outcomes"]["failed"]]
     if failed:
         said.append(f"Failed requests count as wrong: {', '.join(failed)}.")

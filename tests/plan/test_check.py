@@ -102,6 +102,46 @@ BROKEN = {
         "verdicts:\n  filters:\n    - max_tokens: {limit: many}",
         ["4:27: verdicts.filters.0.max_tokens.limit: option 'limit' needs a whole number, got 'many'"],
     ),
+    "filter that judges anyway": (
+        "verdicts: {filters: [contamination]}",
+        ["2:22: verdicts.filters.0: contamination judges every recipe as it is; `verdicts: {contamination: ...}` sets"],
+    ),
+    "what a filter is given is no option": (
+        "verdicts:\n  filters:\n    - majority: {task: gsm8k}",
+        ["4:18: verdicts.filters.0.majority.task: unknown option 'task'; allowed: of, threshold"],
+    ),
+    "unknown model and prompt of a judge": (
+        "verdicts:\n  filters:\n    - judge: {model: strng, prompt: corect}",
+        [
+            "4:22: verdicts.filters.0.judge.model: unknown model 'strng'; did you mean 'strong'? allowed: strong",
+            "4:37: verdicts.filters.0.judge.prompt: there is no prompt 'corect' in recipes/prompts; did you mean",
+        ],
+    ),
+    "the student is no judge": (
+        "verdicts: {filters: [judge: {model: base, prompt: correct}]}",
+        ["2:37: verdicts.filters.0.judge.model: unknown model 'base'; allowed: strong"],
+    ),
+    "unknown variable of a judge": (
+        "verdicts:\n  filters:\n    - use: judge\n      options:\n        model: strong\n        prompt:\n"
+        "          user: |\n            Hm\n            {{ sulution }}",
+        ["10: verdicts.filters.0.options.prompt.user: unknown variable 'sulution'; did you mean 'solution'? allowed: "],
+    ),
+    "judge with a prompt of no form": (
+        "verdicts: {filters: [judge: {model: strong, prompt: {user: x, usr: y}}]}",
+        ["2:22: verdicts.filters.0.options.prompt: unknown key 'usr'; did you mean 'user'?"],
+    ),
+    "contamination of no kind": (
+        "verdicts: {contamination: no}",
+        ["2:27: verdicts.contamination: needs a mapping with ngram, limit, files, field or false, got 'no'"],
+    ),
+    "unknown key of contamination": (
+        "verdicts: {contamination: {ngrm: 3}}",
+        ["2:28: verdicts.contamination: unknown key 'ngrm'; did you mean 'ngram'?"],
+    ),
+    "no file of test questions": (
+        "verdicts: {contamination: {files: [data/sources/more.jsonl]}}",
+        ["2:36: verdicts.contamination.files.0: there is no file data/sources/more.jsonl"],
+    ),
     "filter of no form": ("verdicts: {filters: [{a: 1, b: 2}]}", ["2:22: verdicts.filters.0: needs a name, or one"]),
     "unknown backend": (
         "models: {strong: {backend: open_ai}}",

@@ -58,6 +58,10 @@ RECIPE_EDITS = [
     ("name: strong-1", "name: strong-2", {"corrections"}),
     ("  strong:", "  idle: {backend: openai, endpoint: local, name: x}\n  strong:", set()),
     ("limit: 50", "limit: 51", {"verdicts"}),
+    ("limit: 50}]", "limit: 50}], contamination: {ngram: 13}", set()),
+    ("limit: 50}]", "limit: 50}], contamination: {ngram: 8}", {"verdicts"}),
+    ("limit: 50}]", "limit: 50}], contamination: false", {"verdicts"}),
+    ("prompt: correct}", "prompt: correct, hint: answer}", {"corrections", "verdicts"}),
     ("lema: {cot: {}, corrections: {}}", "lema: {cot: {}, corrections: {rows: 9}}", {"mix.lema"}),
     ("lema: {cot: {}, corrections: {}}", "lema: {cot: {rows: {match: cot}}, corrections: {}}", {"mix.lema"}),
     ("  arms:\n", "  arms:\n    more: {cot: {}}\n", {"mix.more"}),
@@ -108,6 +112,7 @@ CODE_EDITS = [
     ("models/openai.py", {"corrections"}),
     ("filters/max_tokens.py", {"verdicts"}),
     ("filters/duplicate.py", set()),
+    ("filters/contamination.py", {"verdicts"}),
     ("tasks/gsm8k.py", set()),
     ("tasks/word_problems.py", {"source", "questions", "grades", "corrections", "verdicts", "answers"}),
     ("train/lora.py", {"adapter"}),
@@ -140,6 +145,27 @@ def test_edit_of_a_part_of_the_user(project):
     assert changed(before, plan(project)) == set()
     parts.write_text(parts.read_text() + "more = 1\n")
     assert changed(before, plan(project)) == {"verdicts"}
+
+
+def test_a_judge_and_its_prompt_concern_the_verdicts(project):
+    filters = "[has_fields, max_tokens: {limit: 50}]"
+    project.write("recipes/prompts/fair.yaml", "user: 'Is {{ explanation }} right?'\n")
+    project.edit("recipes/good.yaml", filters, "[judge: {model: strong, prompt: fair}]")
+    before = plan(project)
+    assert "Is" not in str(before["verdicts"])
+    project.edit("recipes/prompts/fair.yaml", "right", "fair")
+    middle = plan(project)
+    assert changed(before, middle) == {"verdicts"}
+    project.edit("recipes/good.yaml", "name: strong-1", "name: strong-2")
+    assert changed(middle, plan(project)) == {"corrections", "verdicts"}
+
+
+def test_without_contamination_its_code_concerns_nobody(project, copy):
+    project.edit("recipes/good.yaml", "limit: 50}]", "limit: 50}], contamination: false")
+    before = plan(project)
+    path = copy / "filters/contamination.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\nanother = 1\n", encoding="utf-8")
+    assert changed(before, plan(project)) == set()
 
 
 def test_pretrained_base(project):

@@ -1,5 +1,6 @@
 import copy
 import html
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 
 from lema.recipe import ReportSpec
+from lema.rows import Finding
 from lema.stages import _report_charts as charts
 from lema.stages._report_data import settings
+from lema.stages._report_statistics import statistics
 from lema.stages._report_words import points, probability
 from lema.stages.report import Report, report
-from tests.stages.world import world
+from tests.stages.world import FILTERS, world
 
 WORLD = world()
 SPEC = ReportSpec()
@@ -94,8 +97,43 @@ def test_the_drop_matrix_counts_pairs_of_filters() -> None:
     assert 0 < both < sum("answer_matches" in names for names in drops)
     row = re.search(r"^\| answer\\_matches \|(.*)\|", made().markdown, re.MULTILINE)
     assert row is not None
-    assert row[1].split("|")[-1].strip() == str(both)
+    names = [finding.filter for finding in WORLD["verdicts"][0].findings]
+    assert row[1].split("|")[3 + names.index("max_tokens")].strip() == str(both)
     assert re.search(r"\| changed \| 0 \| 0 \| 0 \|", made().markdown)
+
+
+def test_what_filters_measured_is_set_out_as_quantiles() -> None:
+    values = sorted(row.findings[FILTERS.index("max_tokens")].value for row in WORLD["verdicts"])
+    middle = values[math.ceil(len(values) / 2) - 1]
+    row = re.search(
+        r"^\| max\\_tokens \| (\d+) \| (.*) \| *$", made().markdown.partition("measured |")[2], re.MULTILINE
+    )
+    assert row is not None
+    quantiles = row[2].split(" | ")
+    assert int(row[1]) == len(values)
+    assert (quantiles[0], quantiles[3], quantiles[6]) == (f"{values[0]:g}", f"{middle:g}", f"{values[-1]:g}")
+    assert f"max_tokens: {values[0]:g} to {values[-1]:g}, median {middle:g}" in made().html
+
+
+def test_bars_hold_every_measurement_once() -> None:
+    findings = [(1.0, None), (2.0, "no"), (2.0, None), (2.5, None), (10.0, "no"), (None, "no answer")]
+    rows = [replace(WORLD["verdicts"][0], findings=(Finding(*one, "f"),)) for one in findings]
+    (found,) = statistics(rows)
+    assert found["measured"] == 5
+    assert found["quantiles"] == ["1", "1", "2", "2", "2.5", "10", "10"]
+    heights = [(float(dropped), float(kept)) for _, _, dropped, kept in found["bars"]]
+    assert sum(dropped for dropped, _ in heights) / sum(kept for _, kept in heights) == pytest.approx(2 / 3)
+    assert max(sum(bar) for bar in heights) == 100
+    assert statistics([]) == []
+    assert statistics([replace(rows[0], findings=(Finding(None, "no", "f"),))]) == []
+
+
+def test_a_recipe_without_the_check_for_test_questions_says_so() -> None:
+    plan = {**WORLD["plan"], "verdicts": {**WORLD["plan"]["verdicts"], "contamination": False}}
+    off = made(plan=plan)
+    assert "Contamination is off" in read(off.html)
+    assert "Contamination is off" in off.markdown
+    assert "Contamination is off" not in made().markdown
 
 
 @pytest.mark.parametrize(

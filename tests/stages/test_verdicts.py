@@ -3,10 +3,10 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from lema.errors import RunError
-from lema.filters import Candidate
+from lema.filters import Candidate, Finding
 from lema.filters.answer_matches import answer_matches
 from lema.filters.has_fields import has_fields
-from lema.rows import Drop, Verdict
+from lema.rows import Verdict
 from lema.stages.verdicts import verdicts
 from tests.stages.rows import correction, question, sample, task
 
@@ -25,12 +25,16 @@ def judged(**filters: object) -> list[Verdict]:
 
 def test_every_filter_judges_every_row() -> None:
     made = judged(has_fields=has_fields, answer_matches=answer_matches)
-    assert [row.drops for row in made] == [
-        (),
-        (Drop("answer_matches", "answer is 7, gold is 6"),),
-        (Drop("has_fields", "malformed: `Explanation:` is empty"), Drop("answer_matches", "no answer")),
-        (Drop("answer_matches", "no answer"),),
+    assert [row.findings for row in made] == [
+        (Finding(3, None, "has_fields"), Finding(1, None, "answer_matches")),
+        (Finding(3, None, "has_fields"), Finding(0, "answer is 7, gold is 6", "answer_matches")),
+        (
+            Finding(0, "malformed: `Explanation:` is empty", "has_fields"),
+            Finding(None, "no answer", "answer_matches"),
+        ),
+        (Finding(3, None, "has_fields"), Finding(None, "no answer", "answer_matches")),
     ]
+    assert [len(row.drops) for row in made] == [0, 1, 2, 1]
     assert [row.accepted for row in made] == [True, False, False, False]
     assert [(row.id, row.sample_id, row.question_id) for row in made] == [
         (row.id, row.sample_id, row.question_id) for row in ROWS
@@ -51,11 +55,11 @@ def test_without_filters_everything_is_accepted() -> None:
 def test_a_candidate_tells_whether_its_answer_is_gold() -> None:
     seen: list[bool | None] = []
 
-    def look(candidates: Iterable[Candidate]) -> Iterator[None]:
+    def look(candidates: Iterable[Candidate]) -> Iterator[Finding]:
         for one in candidates:
             assert one.sample.id == one.correction.sample_id
             seen.append(one.answer_is_gold)
-            yield None
+            yield Finding(None)
 
     judged(look=look)
     assert seen == [True, False, None, None]
@@ -63,4 +67,16 @@ def test_a_candidate_tells_whether_its_answer_is_gold() -> None:
 
 def test_a_filter_that_leaves_corrections_out_is_refused() -> None:
     with pytest.raises(RunError, match="filter lazy judged 1 of 4 corrections"):
-        judged(lazy=lambda candidates: iter([None]))
+        judged(lazy=lambda candidates: iter([Finding(None)]))
+
+
+def test_a_filter_that_yields_no_findings_is_refused() -> None:
+    with pytest.raises(RunError, match="filter old yielded a str, not a Finding"):
+        judged(old=lambda candidates: iter(["no", None, None, None]))
+
+
+def test_what_is_no_number_is_no_measurement() -> None:
+    values = (1, float("nan"), float("inf"), None)
+    made = judged(odd=lambda candidates: map(Finding, values))
+    assert [row.findings[0].value for row in made] == [1.0, None, None, None]
+    assert all(row.accepted for row in made)

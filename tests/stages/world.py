@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from lema import component
+from lema.filters.contamination import contamination
 from lema.recipe import ScoresSpec
 from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample, Stratum
 from lema.stages.answers import majority
@@ -16,7 +17,16 @@ from lema.stages.verdicts import verdicts
 from lema.tasks.word_problems import generate, word_problems
 
 KINDS = ("arithmetic slip", "wrong operand", "wrong operation", "missing step")
-FILTERS = ("has_fields", "answer_matches", "changed", "consistent_prefix", "arithmetic", "duplicate", "max_tokens")
+FILTERS = (
+    "has_fields",
+    "answer_matches",
+    "changed",
+    "consistent_prefix",
+    "arithmetic",
+    "duplicate",
+    "max_tokens",
+    "length",
+)
 ARMS = {"base": 0.55, "cot": 0.62, "lema": 0.72, "cot-more": 0.66}
 MODEL, PROMPT = "base " + "ab" * 32, "cd" * 32
 
@@ -41,8 +51,9 @@ def world(
     grades = [graded(row, asked[row.question_id]) for row in samples]
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     corrections = [corrected(row, asked[row.question_id]) for row in samples if row.id in wrong]
-    options: dict[str, dict[str, Any]] = {"max_tokens": {"limit": 90}}
+    options: dict[str, dict[str, Any]] = {"max_tokens": {"limit": 90}, "length": {"of": "ratio", "most": 1.5}}
     filters = {name: bound(component.load("filters", name), options.get(name, {})) for name in FILTERS}
+    filters["contamination"] = bound(contamination, {"questions": questions, "read_file": None})
     judged = list(verdicts(questions, samples, corrections, task=word_problems, filters=filters))
     accepted = [row.id for row in judged if row.accepted]
     right = [row.id for row in grades if row.outcome == "correct"]

@@ -1,0 +1,75 @@
+"""The corrector reasons; it does not recite the gold solution that it was shown, or knows by heart."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from lema.filters import Candidate, Finding
+from lema.filters._text import grams, share, whole_solution, words
+from lema.steps import split
+
+# Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is
+# the wrong path, are no such talk.
+_META = re.compile(
+    r"\b(?:reference|gold(?:en)?|ground[- ]truth|official|model|hidden) (?:final )?"
+    r"(?:answers?|solutions?|rationales?|results?)\b"
+    r"|\b(?:given|provided|expected|supplied) (?:final |correct |right |gold )?(?:answer|rationale)\b"
+    r"|\b(?:given|provided|expected|supplied) correct solution\b"
+    r"|\banswer key\b|\bthe rationale\b|\bground[- ]truth\b",
+    re.IGNORECASE,
+)
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+# Nothing but the answer: a number or letter, and at most a unit.
+_ANSWER = re.compile(
+    r"^(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct |right )?answer (?:is|should be):? "
+    r"\S+(?: \w+)?\W*$",
+    re.IGNORECASE,
+)
+# A text of fewer words says the same as another by chance: "3 + 4 = 7" is how everybody writes it.
+SHORT, RUN = 12, 3
+
+
+def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str) -> Iterator[Finding]:
+    """Measures how much of the explanation or solution is the gold rationale word for word; drops more than `limit`.
+
+    In shares of runs of three words, 0 to 1: of the explanation those that the rationale has too, of the solution those
+    in both among those in either. The solution counts only where the corrector was shown nothing: with a hint it may
+    well be the rationale. Texts of fewer than twelve words measure 0. Dropped too, whatever they measure: explanations
+    that only state the answer, and talk of a reference, gold or given answer.
+    """
+    for candidate in candidates:
+        row = candidate.correction
+        if not row.explanation and not row.solution:
+            yield Finding(None)
+            continue
+        explanation, solution = row.explanation or "", "\n".join(whole_solution(candidate))
+        gold = _body(candidate.question.rationale or "")
+        recited = {"the explanation": _held(_body(explanation), gold)}
+        if hint == "none":
+            recited["the solution"] = _same(_body(solution), gold)
+        most = max(recited, key=lambda name: recited[name])
+        meta = _META.search(f"{explanation}\n{solution}")
+        # The question may speak of an answer key itself.
+        if meta and meta.group().lower() not in candidate.question.text.lower():
+            yield Finding(recited[most], f"speaks of {' '.join(meta.group().split())!r}")
+        elif explanation.strip() and not _body(explanation):
+            yield Finding(recited[most], "the explanation only states the answer")
+        elif recited[most] > limit:
+            yield Finding(recited[most], f"{most} is the gold rationale, {recited[most]:.0%} word for word")
+        else:
+            yield Finding(recited[most])
+
+
+def _body(text: str) -> tuple[str, ...]:
+    """The words of a text without the statement of the answer and without GSM8K's annotations."""
+    lines = (_ANSWER.sub("", step) for step in split(_ANNOTATION.sub("", text)))
+    return words(" ".join(lines))
+
+
+def _held(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    mine = grams(text, RUN)
+    return share(len(mine & grams(gold, RUN)), len(mine)) if len(text) >= SHORT else 0.0
+
+
+def _same(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    mine, theirs = grams(text, RUN), grams(gold, RUN)
+    return share(len(mine & theirs), len(mine | theirs)) if len(text) >= SHORT else 0.0

@@ -1,0 +1,69 @@
+"""A model reads every correction and says yes or no."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from lema.filters import Candidate, Finding
+from lema.filters._text import path, solution
+from lema.models import Completion, Model, Request, Sampling
+from lema.prompt import render
+from lema.recipe import Prompt
+from lema.reply import numbered
+from lema.steps import number
+
+# "Yes", "**No.**", "Verdict: yes, because ..."
+_WORD = re.compile(r"\W*(?:(?:final )?(?:answer|verdict|judge?ment|decision)\W+)?(yes|no)\b", re.IGNORECASE)
+
+
+def judge(
+    candidates: Iterable[Candidate],
+    *,
+    model: str,
+    prompt: Prompt,
+    temperature: float = 0.0,
+    max_tokens: int = 16,
+    models: Mapping[str, Model],
+    generate: Callable[[Iterable[Request]], Iterator[Completion]],
+) -> Iterator[Finding]:
+    """Measures 1 where a model of the recipe says yes to a prompt, else 0; drops 0, and replies that say neither.
+
+    The word is the first of the reply's first or last line. Replies without a solution are not judged, nor paid for.
+    The prompt knows `question`, `gold`, `rationale`, `path`, `steps`, `incorrect_step`, `explanation`, `solution` (a
+    list of numbered steps) and `answer`.
+    """
+    rows = list(candidates)
+    asked = [row for row in rows if row.correction.solution]
+    requests = [
+        Request(models[model], render(prompt, variables(row)), Sampling(temperature=temperature, max_tokens=max_tokens))
+        for row in asked
+    ]
+    said = {row.correction.id: reply for row, reply in zip(asked, generate(requests), strict=True)}
+    for row in rows:
+        yield _finding(said[row.correction.id]) if row.correction.id in said else Finding(None)
+
+
+def variables(candidate: Candidate) -> dict[str, Any]:
+    """What a prompt is told of a candidate."""
+    row, question = candidate.correction, candidate.question
+    return {
+        "question": question.text,
+        "gold": question.gold,
+        "rationale": question.rationale or "",
+        "path": number(path(candidate)),
+        "steps": list(path(candidate)),
+        "incorrect_step": row.incorrect_step or 0,
+        "explanation": row.explanation or "",
+        "solution": list(numbered(solution(candidate), row.incorrect_step or 1)),
+        "answer": row.answer or "",
+    }
+
+
+def _finding(reply: Completion) -> Finding:
+    if reply.finish in ("failed", "refused"):
+        return Finding(None, f"the judge did not reply: {reply.error}")
+    lines = [line for line in reply.text.splitlines() if line.strip()]
+    words = {found[1].lower() for line in [*lines[:1], *lines[-1:]] if (found := _WORD.match(line))}
+    if len(words) != 1:
+        return Finding(None, "the judge says neither yes nor no")
+    return Finding(1) if words == {"yes"} else Finding(0, "the judge says no")

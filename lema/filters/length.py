@@ -1,0 +1,34 @@
+"""Corrections that are neither too short nor too long, in words or against the path that they correct."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from lema.filters import Candidate, Finding
+from lema.filters._text import share, whole_solution
+
+
+def length(
+    candidates: Iterable[Candidate],
+    *,
+    of: Literal["words", "ratio"] = "words",
+    least: float | None = None,
+    most: float | None = None,
+) -> Iterator[Finding]:
+    """Measures words of the solution, by themselves or against the path; drops below `least` and above `most`.
+
+    `of: ratio` counts words of the solution for each word of the path. "..." counts as the steps that it stands for.
+    Replies without a solution are not judged.
+    """
+    for candidate in candidates:
+        words = sum(len(step.split()) for step in whole_solution(candidate))
+        if not words:
+            yield Finding(None)
+            continue
+        size = words if of == "words" else share(words, len(candidate.sample.text.split()) or 1)
+        what = f"{size:g} {'words' if of == 'words' else 'times as long as the path'}"
+        if least is not None and size < least:
+            yield Finding(size, f"{what}, at least {least:g} wanted")
+        elif most is not None and size > most:
+            yield Finding(size, f"{what}, at most {most:g} wanted")
+        else:
+            yield Finding(size)

@@ -1,0 +1,96 @@
+"""`make` gives filters what they ask for: a judge its model, the check for test questions the recipe's questions."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lema.engine import parquet
+from lema.pipeline import make, place
+from lema.rows import Correction, Question, Sample, Verdict
+from tests.plan.conftest import GOOD, PROMPTS
+from tests.stages.rows import correction, sample
+
+ROOT = Path(__file__).resolve().parents[1]
+FILTERS = """\
+verdicts:
+  filters:
+    - answer_matches
+    - judge: {model: strong, prompt: {user: "Fair? {{ explanation }}"}}
+    - majority: {of: question}
+    - gold_leak
+"""
+STRONG = """\
+  strong:
+    backend: scripted
+    options:
+      rules:
+        - {when: Because, reply: "Yes."}
+        - {when: Magic, reply: "no"}
+        - {when: Odd, reply: perhaps}
+        - {when: Lost, fail: timed out}
+"""
+PARAMS = "recipes: {}\nruns: {}\nrun: {executor: local, max_failures: 1.0}\n"
+TEXT = "Zoe has seven pens and buys five more at the shop, then loses three of them on the way home. How many?"
+QUESTIONS = [
+    Question("q1", "train", "Ann has 2 and 3. How many?", "5", None),
+    Question("q2", "train", f"Read this. {TEXT}", "9", None),
+    Question("q3", "test", TEXT, "9", None),
+]
+PATHS = [*(sample("q1", "The answer is 6.", index=at) for at in range(4)), sample("q2", "The answer is 8.")]
+SAID = ["Because 2 + 3 is 5.", "Magic.", "Odd.", "Lost.", "Because."]
+ROWS = [
+    correction(path, f"The answer is {5 if path.question_id == 'q1' else 9}.", explanation=text)
+    for path, text in zip(PATHS, SAID, strict=True)
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    recipe = GOOD.replace("  strong: {backend: openai, endpoint: local, name: strong-1}\n", STRONG)
+    recipe = recipe.replace("verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n", FILTERS)
+    assert STRONG in recipe
+    assert FILTERS in recipe
+    (tmp_path / "recipes/prompts").mkdir(parents=True)
+    (tmp_path / "recipes/good.yaml").write_text(recipe, encoding="utf-8")
+    for name, text in PROMPTS.items():
+        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEMA_HOME", raising=False)
+    monkeypatch.setattr("lema.engine.files.die_with_parent", lambda: None)
+    make("plan", "good")
+    parquet.write(place("questions", "good"), Question, QUESTIONS)
+    parquet.write(place("samples", "good"), Sample, PATHS)
+    parquet.write(place("corrections", "good"), Correction, ROWS)
+    return tmp_path
+
+
+def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("verdicts", "good")
+    assert "5 requests, 0 hits, 4 bought" in capsys.readouterr().err
+    rows = parquet.read(place("verdicts", "good"), Verdict)
+    assert [[finding.filter for finding in row.findings] for row in rows] == [
+        ["answer_matches", "judge", "majority", "gold_leak", "contamination"]
+    ] * 5
+    assert [(row.accepted, row.reason) for row in rows] == [
+        (True, None),
+        (False, "the judge says no"),
+        (False, "the judge says neither yes nor no"),
+        (False, "the judge did not reply: timed out"),
+        (False, "holds the test question q3"),
+    ]
+    assert [row.findings[2].value for row in rows] == [1.0] * 5
+
+
+def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("verdicts", "good")
+    before = place("verdicts", "good").read_bytes()
+    make("verdicts", "good")
+    assert "0 bought" in capsys.readouterr().err.splitlines()[-1]
+    assert place("verdicts", "good").read_bytes() == before
+    prompts = [row.findings[1].reason for row in parquet.read(place("verdicts", "good"), Verdict)]
+    assert not any("Fair?" in (reason or "") for reason in prompts)
