@@ -25,6 +25,10 @@ VARIABLES: dict[str, Any] = {
     "incorrect_step": 1,
     "explanation": "3 + 4 is 7.",
     "solution": ["Step 1: 3 + 4 = 7", "Step 2: The answer is 7."],
+    "full": ["Step 1: 3 + 4 = 7", "Step 2: The answer is 7."],
+    "before": [],
+    "wrong": "3 + 4 = 8",
+    "after": ["3 + 4 = 7"],
 }
 
 

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from lema.errors import RunError
+from lema.models import Model
 from lema.models._text import plain
 from lema.rows import Message
 
@@ -69,3 +71,21 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[
     except Exception as error:  # templates are programs of the model's makers and raise what they like
         raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def count_tokens(model: Model, prompt: Sequence[Message], completion: str) -> tuple[int, int]:
+    """Tokens of prompt and completion as a local model is trained on them, the end of the completion counted.
+
+    Raises RunError when there is no such model, or its chat template refuses the prompt.
+    """
+    tokenizer = _tokenizer(str(model.folder), model.revision)
+    try:
+        read = prompt_ids(tokenizer, prompt, model.chat)
+    except ValueError as error:
+        raise RunError(f"tokens cannot be counted: {error}") from None
+    return len(read), len(tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(location: str, revision: str | None) -> Any:
+    return load_tokenizer(location, revision)

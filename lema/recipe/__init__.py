@@ -24,6 +24,7 @@ from lema.recipe.data import (
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
+    ExportSpec,
     Fraction,
     GradesSpec,
     ImportSampler,
@@ -32,10 +33,12 @@ from lema.recipe.data import (
     MixSpec,
     ModelSampler,
     ModelSpec,
+    Origin,
     QuestionsSpec,
     Sampler,
     SamplesSpec,
     Size,
+    Sized,
     SourceSpec,
     VerdictsSpec,
 )
@@ -58,6 +61,7 @@ __all__ = [
     "CorrectionsSpec",
     "CotRows",
     "Count",
+    "ExportSpec",
     "Fraction",
     "GradesSpec",
     "ImportSampler",
@@ -68,6 +72,7 @@ __all__ = [
     "ModelSampler",
     "ModelSpec",
     "Name",
+    "Origin",
     "Part",
     "PartName",
     "Positive",
@@ -82,6 +87,7 @@ __all__ = [
     "ScoresSpec",
     "Share",
     "Size",
+    "Sized",
     "SourceSpec",
     "Spec",
     "VerdictsSpec",
@@ -101,6 +107,7 @@ class Recipe(Spec):
     corrections: CorrectionsSpec
     verdicts: VerdictsSpec
     mix: MixSpec
+    export: ExportSpec = ExportSpec()
     adapter: AdapterSpec
     answers: AnswersSpec
     scores: ScoresSpec = ScoresSpec()

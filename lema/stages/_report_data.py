@@ -95,8 +95,14 @@ def _arms(rows: Inputs) -> list[dict[str, Any]]:
     made = []
     for arm, score in rows.scores["models"].items():
         kinds = Counter(example.kind for example in rows.mix.get(arm, ()))
-        made.append({"arm": arm, "cot": kinds["cot"], "corrections": kinds["correction"], **score})
+        learnt = {"cot": kinds["cot"], "corrections": kinds["correction"], "tokens": _tokens(rows, arm)}
+        made.append({"arm": arm, **learnt, **score})
     return made
+
+
+def _tokens(rows: Inputs, arm: str) -> int | None:
+    """Tokens with loss in one pass over an arm, as its training counted them."""
+    return rows.adapters.get(arm, {}).get("loss_tokens_an_epoch")
 
 
 def _pairs(rows: Inputs) -> list[dict[str, Any]]:
@@ -122,7 +128,8 @@ def _lead(rows: Inputs, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | 
     more = size - len(rows.mix.get(than, ()))
     seen = found["p"] < 1 - rows.scores["confidence"]
     verdict = ("helped" if found["difference"] > 0 else "hurt") if seen else "unclear"
-    return {**found, "verdict": verdict, "more_rows": more, "than_is_base": than not in rows.mix}
+    tokens = {"tokens": _tokens(rows, arms[0]), "than_tokens": _tokens(rows, than)}
+    return {**found, "verdict": verdict, "more_rows": more, "than_is_base": than not in rows.mix, **tokens}
 
 
 def _waterfall(rows: Inputs) -> list[dict[str, Any]]:
