@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from lema.errors import RunError
@@ -73,19 +72,16 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def count_tokens(model: Model, prompt: Sequence[Message], completion: str) -> tuple[int, int]:
-    """Tokens of prompt and completion as a local model is trained on them, the end of the completion counted.
+def count_tokens(model: Model, prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[int]:
+    """Tokens of each completion as a local model is trained on it, its end counted, and of its prompt where there are
+    prompts.
 
-    Raises RunError when there is no such model, or its chat template refuses the prompt.
+    Raises RunError when there is no such model, or its chat template refuses a prompt.
     """
-    tokenizer = _tokenizer(str(model.folder), model.revision)
+    tokenizer = load_tokenizer(str(model.folder), model.revision)
+    written = tokenizer(list(completions), add_special_tokens=False)["input_ids"] if completions else []
     try:
-        read = prompt_ids(tokenizer, prompt, model.chat)
+        read = [len(prompt_ids(tokenizer, prompt, model.chat)) for prompt in prompts] or [0] * len(written)
     except ValueError as error:
         raise RunError(f"tokens cannot be counted: {error}") from None
-    return len(read), len(tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(location: str, revision: str | None) -> Any:
-    return load_tokenizer(location, revision)
+    return [before + len(tokens) + 1 for before, tokens in zip(read, written, strict=True)]

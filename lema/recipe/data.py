@@ -185,7 +185,10 @@ class MixSpec(Spec):
 
     arms: dict[Name, Arm] = Field(min_length=1, description="By name; each needs a line in params.yaml.")
     cot: Prompt = Field(description="Format of CoT rows.")
-    correction: Prompt = Field(description="Format of correction rows.")
+    correction: Prompt = Field(
+        description="Format of correction rows. It reads question, path and steps; it writes these and incorrect_step, "
+        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer."
+    )
     tokens: Literal["completion", "example"] = Field(
         default="completion",
         description="What arms sized by tokens count: the completions, which have the loss, or prompts too.",

@@ -15,8 +15,8 @@ from lema.stages import chosen
 from lema.stages._solutions import accepted, bare, full, marked, parts
 from lema.steps import split
 
-# Tokens of prompt and completion, as the base is trained on them.
-CountTokens = Callable[[Model, Sequence[Message], str], tuple[int, int]]
+# Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.
+CountTokens = Callable[[Model, Sequence[Sequence[Message]], Sequence[str]], list[int]]
 _FIGURE = re.compile(r"\d[\d.,]*")
 
 
@@ -31,12 +31,12 @@ class _Row:
     variables: Mapping[str, Any]
     masked: bool = False
 
-    def written(self) -> tuple[tuple[Message, ...], str, tuple[tuple[int, int], ...]]:
-        """Prompt, completion and its masked spans."""
-        messages = render(self.prompt, self.variables)
-        if self.masked:
-            return (messages, *marked(self.prompt, self.variables))
-        return messages, reply(self.prompt, self.variables), ()
+    def asked(self) -> tuple[Message, ...]:
+        return render(self.prompt, self.variables)
+
+    def written(self) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """The completion and its masked spans."""
+        return marked(self.prompt, self.variables) if self.masked else (reply(self.prompt, self.variables), ())
 
 
 def mix(
@@ -57,22 +57,21 @@ def mix(
     tokens than there are gets those there are; the report shows both figures.
     """
 
-    def count(row: _Row) -> int:
-        prompt, completion, _ = row.written()
-        read, learnt = count_tokens(base, prompt, completion)
-        return learnt if spec.tokens == "completion" else read + learnt
+    def count(rows: Sequence[_Row]) -> list[int]:
+        prompts = [row.asked() for row in rows] if spec.tokens == "example" else []
+        return count_tokens(base, prompts, [row.written()[0] for row in rows])
 
     pools = _Pools(list(questions), list(samples), list(grades), accepted(corrections, verdicts))
     rows = [row for part in _Arms(spec, pools, count).taken(arm) for row in part]
     for place, row in enumerate(chosen(rows, spec.seed, lambda row: f"order:{row.kind}:{row.source_id}")):
-        prompt, completion, masked = row.written()
+        completion, masked = row.written()
         yield Example(
             id=f"{arm}/{place:06d}",
             arm=arm,
             kind=row.kind,
             question_id=row.question_id,
             source_id=row.source_id,
-            prompt=prompt,
+            prompt=row.asked(),
             completion=completion,
             masked=masked,
         )
@@ -102,7 +101,7 @@ class _Arms:
 
     spec: MixSpec
     pools: _Pools
-    count: Callable[[_Row], int]
+    count: Callable[[Sequence[_Row]], list[int]]
 
     def taken(self, arm: str) -> tuple[list[_Row], list[_Row]]:
         """CoT rows and correction rows of an arm."""
@@ -124,7 +123,7 @@ class _Arms:
             model = [row for part in self.taken(wanted.match) for row in part]
             if wanted.tokens is None:
                 return rows[: max(0, len(model) - len(others))]
-            return self._budget(rows, sum(map(self.count, model)) - sum(map(self.count, others)))
+            return self._budget(rows, sum(self.count(model)) - sum(self.count(others)))
         if isinstance(wanted.tokens, int):
             return self._budget(rows, wanted.tokens)
         if isinstance(wanted.rows, Fraction):
@@ -134,8 +133,7 @@ class _Arms:
     def _budget(self, rows: list[_Row], tokens: int) -> list[_Row]:
         """The first rows, as many as come nearest to so many tokens."""
         total = 0
-        for place, row in enumerate(rows):
-            more = self.count(row)
+        for place, more in enumerate(self.count(rows)):
             if total + more / 2 > tokens:
                 return rows[:place]
             total += more

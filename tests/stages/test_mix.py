@@ -22,10 +22,11 @@ WRONG = [sample(f"q{n}", f"First.\n{n} + 1 = {n + 1}\nThe answer is {n + 1}.", "
 MENDED = [correction(row, f"...\n{row.question_id} + 0\nThe answer is it.", 2) for row in WRONG]
 
 
-def words(base: Model, prompt: Sequence[Message], completion: str) -> tuple[int, int]:
+def words(base: Model, prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[int]:
     """A word is a token."""
     assert base == BASE
-    return sum(len(message.content.split()) for message in prompt), len(completion.split())
+    read = [sum(len(message.content.split()) for message in prompt) for prompt in prompts] or [0] * len(completions)
+    return [before + len(text.split()) for before, text in zip(read, completions, strict=True)]
 
 
 def mixed(arm: str = "a", *, questions: Any = QUESTIONS, samples: Any = None, corrections: Any = MENDED,
@@ -182,8 +183,7 @@ def test_a_format_of_an_arm_is_its_own() -> None:
 
 
 def tokens(rows: list[Example], of: str = "completion") -> int:
-    counts = [words(BASE, row.prompt, row.completion) for row in rows]
-    return sum(learnt + (read if of == "example" else 0) for read, learnt in counts)
+    return sum(words(BASE, [row.prompt for row in rows if of == "example"], [row.completion for row in rows]))
 
 
 @pytest.mark.parametrize("of", ["completion", "example"])
@@ -218,7 +218,7 @@ def test_choices_by_tokens_are_nested() -> None:
 
 
 def test_tokens_are_counted_only_where_they_size_an_arm() -> None:
-    def never(*_: object) -> tuple[int, int]:
+    def never(*_: object) -> list[int]:
         raise AssertionError
 
     arms = {"a": {"cot": {"rows": {"match": "b"}}}, "b": {"cot": {"rows": 2}}}
