@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check exports clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,5 +40,14 @@ check: setup ## Style, types, floors
 	$(BIN)/lema check
 	$(BIN)/lema schema --check
 
+# TRL in an environment of its own, which sees the packages of the other one.
+.venv-trl: setup
+	$(PYTHON) -m venv $@
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($@/bin/python -c "import site; print(site.getsitepackages()[0])")/lema.pth
+	$@/bin/pip install --quiet --no-deps trl==1.16.0
+
+exports: .venv-trl ## Train a step on exported files in TRL
+	.venv-trl/bin/python -m pytest -q tests/train/test_exports.py
+
 clean: ## Remove what can be made again; paid completions stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-trl .mypy_cache .ruff_cache .pytest_cache

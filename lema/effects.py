@@ -14,6 +14,7 @@ from lema import component
 from lema.engine import files
 from lema.engine.progress import track
 from lema.models import Model
+from lema.models._local import count_tokens as count_tokens
 from lema.plan import fingerprint
 from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
 from lema.rows import Example

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from lema import component
-from lema.effects import adapted, base_model, build_base, named_model, train_adapter, training
+from lema.effects import adapted, base_model, build_base, count_tokens, named_model, train_adapter, training
 from lema.engine import files, parquet, records
 from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
@@ -42,6 +42,7 @@ ARTIFACTS: Mapping[str, type | None] = {
     "corrections": Correction,
     "verdicts": Verdict,
     "mix": Example,
+    "export": None,
     "adapter": None,
     "answers": Answer,
     "scores": None,
@@ -52,6 +53,7 @@ PLACES: Mapping[str, str] = {
     "plan": "plan.yaml",
     "base": "base",
     "mix": "mix/{arm}.parquet",
+    "export": "export",
     "adapter": "adapters/{arm}",
     "scores": "scores.json",
     "report": "report.html",
@@ -168,6 +170,8 @@ class Kitchen:
             "pmap": lambda: partial(pmap, self._workers()),
             "read_file": lambda: records.read_file,
             "read_split": lambda: records.read_split,
+            "count_tokens": lambda: count_tokens,
+            "cot": lambda: self.recipe.mix.cot,
             "build": lambda: build_base,
             "train": lambda: partial(train_adapter, place("base", self.name), self._scratch()),
             "curve": lambda: self._curve(str(self.arm)),

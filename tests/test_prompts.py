@@ -25,6 +25,10 @@ VARIABLES: dict[str, Any] = {
     "incorrect_step": 1,
     "explanation": "3 + 4 is 7.",
     "solution": ["Step 1: 3 + 4 = 7", "Step 2: The answer is 7."],
+    "full": ["Step 1: 3 + 4 = 7", "Step 2: The answer is 7."],
+    "before": [],
+    "wrong": "3 + 4 = 8",
+    "after": ["3 + 4 = 7"],
 }
 
 
@@ -92,3 +96,49 @@ def test_a_training_format_holds_a_whole_correction(name: str) -> None:
     solution = ("3 + 4 = 7", "The answer is 7.")
     assert parse(whole) == Parsed(1, None, "3 + 4 is 7.", solution)
     assert number(solution) in text
+
+
+CORRECTED: dict[str, Any] = {
+    **VARIABLES,
+    "path": "Step 1: 3 + 4 = 7\nStep 2: 7 + 1 = 9\nStep 3: The answer is 9.",
+    "steps": ["3 + 4 = 7", "7 + 1 = 9", "The answer is 9."],
+    "incorrect_step": 2,
+    "explanation": "7 + 1 is 8.",
+    "solution": ["...", "Step 2: 7 + 1 = 8", "Step 3: The answer is 8."],
+    "full": ["Step 1: 3 + 4 = 7", "Step 2: 7 + 1 = 8", "Step 3: The answer is 8."],
+    "before": ["3 + 4 = 7"],
+    "wrong": "7 + 1 = 9",
+    "after": ["7 + 1 = 8"],
+    "answer": "8",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("rewrite", ["Incorrect Step: Step 2.", "Explanation: 7 + 1 is 8.", "Correct Solution:", *CORRECTED["full"]]),
+        ("critique", ["Incorrect Step: Step 2.", "Explanation: 7 + 1 is 8."]),
+        (
+            "inline",
+            [
+                *("3 + 4 = 7", "7 + 1 = 9", "Wait, that step is wrong. 7 + 1 is 8.", "7 + 1 = 8"),
+                "The answer is 8.",
+            ],
+        ),
+        ("tagged_wrong", CORRECTED["steps"]),
+        ("paper_without_step", ["7 + 1 is 8.", "Correct Solution:", "{", *CORRECTED["solution"], "}"]),
+        ("paper_without_explanation", ["Step 2.", "Correct Solution:", "{", *CORRECTED["solution"], "}"]),
+        ("paper_without_solution", ["Step 2.", "Explanation: 7 + 1 is 8."]),
+    ],
+)
+def test_a_format_says_its_part_of_a_correction(name: str, lines: list[str]) -> None:
+    assert reply(prompt(name), CORRECTED).split("\n") == lines
+    shown = render(prompt(name), CORRECTED)[-1].content
+    assert "7 + 1 = 8" not in shown
+    assert (CORRECTED["path"] in shown) is (name not in ("inline", "tagged_wrong"))
+
+
+def test_tags_ask_for_opposites() -> None:
+    right, wrong = (render(prompt(f"tagged_{kind}"), CORRECTED)[-1].content for kind in ("right", "wrong"))
+    assert right.replace("a correct", "an incorrect") == wrong
+    assert reply(prompt("tagged_right"), VARIABLES) == "3 + 4 = 7\nThe answer is 7."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lema.errors import RunError
+from lema.models import Model
 from lema.models._text import plain
 from lema.rows import Message
 
@@ -69,3 +70,18 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[
     except Exception as error:  # templates are programs of the model's makers and raise what they like
         raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def count_tokens(model: Model, prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[int]:
+    """Tokens of each completion as a local model is trained on it, its end counted, and of its prompt where there are
+    prompts.
+
+    Raises RunError when there is no such model, or its chat template refuses a prompt.
+    """
+    tokenizer = load_tokenizer(str(model.folder), model.revision)
+    written = tokenizer(list(completions), add_special_tokens=False)["input_ids"] if completions else []
+    try:
+        read = [len(prompt_ids(tokenizer, prompt, model.chat)) for prompt in prompts] or [0] * len(written)
+    except ValueError as error:
+        raise RunError(f"tokens cannot be counted: {error}") from None
+    return [before + len(tokens) + 1 for before, tokens in zip(read, written, strict=True)]

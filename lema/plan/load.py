@@ -16,6 +16,7 @@ from lema.recipe import NAME, Recipe
 RECIPES = "recipes"
 PROMPTS = "recipes/prompts"
 PARAMS = "params.yaml"
+KINDS = ("cot", "corrections")  # of the rows of an arm
 PROMPT_NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 
 
@@ -110,6 +111,7 @@ def prompt_places(tree: Tree) -> Iterator[Path_]:
     yield from (("samples", "samplers", name, "prompt") for name in tree.keys("samples", "samplers"))
     yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
     yield ("base", "pretrain", "format")
+    yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in KINDS)
     filters = tree.find(("verdicts", "filters"))
     for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):
         yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")

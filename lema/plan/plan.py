@@ -19,9 +19,10 @@ from lema.plan.fingerprint import OWN, fingerprint
 from lema.plan.load import Loaded
 from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
-from lema.recipe import Arm, Match, MixSpec, ModelSampler, Prompt, Recipe
+from lema.recipe import Arm, MixSpec, ModelSampler, Prompt, Recipe
 
 LOCAL = "lema.models.transformers"
+TOKENS = "lema.models._local"  # how messages become tokens
 # How a base can come about; each is of concern only to the bases that come about so.
 MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
 
@@ -47,7 +48,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         made.append(_module("tasks", base.pretrain.task))
     generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
-    mix_code = fingerprint(["lema.stages.mix"], root)
+    mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
     return {
         "recipe": loaded.name,
         "description": recipe.description or "",
@@ -69,6 +70,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
             **graded,
         ),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
+        "export": key("export", cot=digest(recipe.mix.cot)),
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
         "scores": key("scores"),
@@ -98,14 +100,21 @@ def plain(value: Any) -> Any:
 def arm_settings(mix: MixSpec, name: str) -> dict[str, Any]:
     """All that decides the rows of one arm: itself, the formats that it uses, and the arms that it is sized by."""
     arm = mix.arms[name]
-    formats = {"cot": mix.cot, "correction": mix.correction}
-    used = [kind for kind, rows in (("cot", arm.cot), ("correction", arm.corrections)) if rows]
     return {
-        **plain(arm),
-        "formats": {kind: digest(formats[kind]) for kind in used},
-        "matched": {other: plain(mix.arms[other]) for other in _matched(mix, arm) if other != name},
+        **_formatted(mix, arm),
+        "matched": {other: _formatted(mix, mix.arms[other]) for other in _matched(mix, arm) if other != name},
+        "tokens": mix.tokens,
         "seed": mix.seed,
     }
+
+
+def _formatted(mix: MixSpec, arm: Arm) -> dict[str, Any]:
+    formats = {
+        kind: digest(rows.format or usual)
+        for kind, rows, usual in (("cot", arm.cot, mix.cot), ("correction", arm.corrections, mix.correction))
+        if rows
+    }
+    return {**plain(arm), "formats": formats}
 
 
 def _matched(mix: MixSpec, arm: Arm) -> list[str]:
@@ -115,7 +124,7 @@ def _matched(mix: MixSpec, arm: Arm) -> list[str]:
     while todo:
         one = todo.pop()
         for rows in (one.cot, one.corrections):
-            other = rows.rows.match if rows and isinstance(rows.rows, Match) else None
+            other = rows.match if rows else None
             if other in mix.arms and other not in found:
                 found.append(other)
                 todo.append(mix.arms[other])

@@ -12,7 +12,7 @@ from lema.filters import GIVEN
 from lema.plan.load import Draft, options_path
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Path_, Tree
-from lema.recipe import ImportSampler, Match, ModelSampler, Part
+from lema.recipe import ImportSampler, ModelSampler, Part
 from lema.tasks import Task
 
 BASE = "base"
@@ -177,14 +177,15 @@ def arms(draft: Draft) -> Iterator[Found]:
     for name, arm in mix.arms.items() if mix else ():
         path = ("mix", "arms", name)
         for kind, rows in (("cot", arm.cot), ("corrections", arm.corrections)):
-            if rows and isinstance(rows.rows, Match):
-                matches.setdefault(name, []).append(rows.rows.match)
-                if rows.rows.match not in names:
+            if rows and rows.match is not None:
+                matches.setdefault(name, []).append(rows.match)
+                if rows.match not in names:
                     others = [other for other in names if other != name]
-                    message = f"unknown arm {rows.rows.match!r}; {allowed(rows.rows.match, others)}"
-                    yield Found((*path, kind, "rows", "match"), message)
-        if arm.cot and not arm.cot.rationales and not arm.cot.samplers:
-            yield Found((*path, "cot"), "takes nothing: `rationales` is false and `samplers` is empty", key=True)
+                    message = f"unknown arm {rows.match!r}; {allowed(rows.match, others)}"
+                    yield Found((*path, kind, "rows" if rows.tokens is None else "tokens", "match"), message)
+        if arm.cot and not (arm.cot.rationales or arm.cot.samplers or arm.cot.corrected):
+            message = "takes nothing: `rationales` and `corrected` are false and `samplers` is empty"
+            yield Found((*path, "cot"), message, key=True)
         if len(matches.get(name, ())) == 2:
             yield Found(path, "only one of cot and corrections can be sized by `match`", key=True)
     for circle in _circles(matches):

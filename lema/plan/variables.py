@@ -7,7 +7,7 @@ from typing import Any
 from lema import prompt as prompts
 from lema.errors import Problem, allowed
 from lema.plan.load import Draft, options_path
-from lema.plan.messages import dotted, salvage
+from lema.plan.messages import dotted, salvage, say
 from lema.plan.yaml import Path_, Tree
 from lema.prompt import PromptError, Turn
 from lema.recipe import ModelSampler, Part, Prompt
@@ -15,7 +15,8 @@ from lema.recipe import ModelSampler, Part, Prompt
 COT = frozenset({"question", "steps", "answer"})
 PATH = frozenset({"question", "path", "steps"})
 JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
-CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "answer"}
+CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "full", "before", "wrong", "after", "answer"}
+WRONG = "wrong"
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
 
 
@@ -46,6 +47,12 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
     if mix:
         yield Use(("mix", "cot"), mix.cot, question, COT)
         yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION)
+        for name, arm in mix.arms.items():
+            if arm.cot and arm.cot.format:
+                yield Use(("mix", "arms", name, "cot", "format"), arm.cot.format, question, COT)
+            if arm.corrections and arm.corrections.format:
+                path = ("mix", "arms", name, "corrections", "format")
+                yield Use(path, arm.corrections.format, PATH, CORRECTION)
     if answers:
         yield Use(("answers", "prompt"), answers.prompt, question)
     if base and base.pretrain:
@@ -57,7 +64,24 @@ def problems(draft: Draft) -> list[Problem]:
     hint = draft.tree.find(("corrections", "hint"))
     unreadable = hint is not None and hint.value not in tuple(HINTS)
     found = (*uses(draft.sections, HINTS["rationale"] if unreadable else None), *_judges(draft))
-    return [problem for use in found for problem in _wrong(use, draft.tree)]
+    return [*(problem for use in found for problem in _wrong(use, draft.tree)), *masks(draft)]
+
+
+def masks(draft: Draft) -> Iterator[Problem]:
+    """What is masked is written out by the format."""
+    mix = draft.sections["mix"]
+    for name, arm in mix.arms.items() if mix else ():
+        rows = arm.corrections
+        if rows and rows.masked and WRONG not in _written(rows.format or mix.correction):
+            message = f"nothing to mask: the format of these rows does not write out `{WRONG}`, the incorrect step"
+            yield say(draft.tree, ("mix", "arms", name, "corrections", "masked"), message)
+
+
+def _written(prompt: Prompt) -> frozenset[str]:
+    try:
+        return prompts.variables(prompt, "assistant")
+    except PromptError:  # reported by its own place
+        return frozenset({WRONG})
 
 
 def _judges(draft: Draft) -> Iterator[Use]:

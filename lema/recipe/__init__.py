@@ -25,6 +25,7 @@ from lema.recipe.data import (
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
+    ExportSpec,
     Fraction,
     GradesSpec,
     ImportSampler,
@@ -33,10 +34,12 @@ from lema.recipe.data import (
     MixSpec,
     ModelSampler,
     ModelSpec,
+    Origin,
     QuestionsSpec,
     Sampler,
     SamplesSpec,
     Size,
+    Sized,
     SourceSpec,
     TransferSpec,
     VerdictsSpec,
@@ -62,6 +65,7 @@ __all__ = [
     "CorrectionsSpec",
     "CotRows",
     "Count",
+    "ExportSpec",
     "Fraction",
     "GradesSpec",
     "ImportSampler",
@@ -72,6 +76,7 @@ __all__ = [
     "ModelSampler",
     "ModelSpec",
     "Name",
+    "Origin",
     "Part",
     "PartName",
     "Positive",
@@ -86,6 +91,7 @@ __all__ = [
     "ScoresSpec",
     "Share",
     "Size",
+    "Sized",
     "SourceSpec",
     "Spec",
     "TransferSpec",
@@ -107,6 +113,7 @@ class Recipe(Spec):
     corrections: CorrectionsSpec
     verdicts: VerdictsSpec
     mix: MixSpec
+    export: ExportSpec = ExportSpec()
     adapter: AdapterSpec
     answers: AnswersSpec
     scores: ScoresSpec = ScoresSpec()

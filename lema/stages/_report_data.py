@@ -103,8 +103,14 @@ def _arms(rows: Inputs) -> list[dict[str, Any]]:
     made = []
     for arm, score in rows.scores["models"].items():
         kinds = Counter(example.kind for example in rows.mix.get(arm, ()))
-        made.append({"arm": arm, "cot": kinds["cot"], "corrections": kinds["correction"], **score})
+        learnt = {"cot": kinds["cot"], "corrections": kinds["correction"], "tokens": _tokens(rows, arm)}
+        made.append({"arm": arm, **learnt, **score})
     return made
+
+
+def _tokens(rows: Inputs, arm: str) -> int | None:
+    """Tokens with loss in one pass over an arm, as its training counted them."""
+    return rows.adapters.get(arm, {}).get("loss_tokens_an_epoch")
 
 
 def _pairs(rows: Inputs) -> list[dict[str, Any]]:
@@ -128,7 +134,8 @@ def _lead(rows: Inputs) -> dict[str, Any] | None:
     seen = found["holm"] < 1 - rows.scores["confidence"]
     verdict = ("helped" if found["difference"] > 0 else "hurt") if seen else "unclear"
     compared = {"arm": arms[0], "than": than, "more_rows": more, "than_is_base": than not in rows.mix}
-    return {**found, **compared, "verdict": verdict}
+    tokens = {"tokens": _tokens(rows, arms[0]), "than_tokens": _tokens(rows, than)}
+    return {**found, **compared, **tokens, "verdict": verdict}
 
 
 def _waterfall(rows: Inputs) -> list[dict[str, Any]]:

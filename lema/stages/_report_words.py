@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+ALIKE = 0.01  # share of tokens by which two arms may differ and pass for equal
 SMALL = 200  # test questions; with fewer, differences of ten points are often out of reach
 
 
@@ -106,6 +107,9 @@ def _rows(lead: Mapping[str, Any]) -> str:
             f"No arm learnt without corrections, so {lead['arm']} is compared with the base; what corrections add to "
             "chain of thought alone was not measured."
         )
+    ours, theirs = lead["tokens"], lead["than_tokens"]
+    if ours and theirs and abs(ours - theirs) <= ALIKE * max(ours, theirs):
+        return f"Both learnt from equally many tokens: {lead['arm']} from {ours:,}, {lead['than']} from {theirs:,}."
     if lead["more_rows"] == 0:
         return "Both learnt from equally many rows."
     more = "more" if lead["more_rows"] > 0 else "fewer"

@@ -1,21 +1,23 @@
 """`mix`: the training examples of one arm, chain of thought and corrections, shuffled (LEMA, sections 2.3 and 3.2)."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+from lema.models import Model
 from lema.prompt import render, reply
-from lema.recipe import CorrectionRows, CotRows, Fraction, Match, MixSpec, Prompt, Size
-from lema.reply import elide, expand, numbered
-from lema.rows import Correction, Example, Grade, Question, Sample, Verdict
+from lema.recipe import CorrectionRows, CotRows, Fraction, MixSpec, Prompt, Sized
+from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
 from lema.stages import chosen
-from lema.steps import number, split
+from lema.stages._solutions import accepted, bare, full, marked, parts
+from lema.steps import split
 
-# The sentence of a path that states the answer; the format of CoT rows states it again in its own way.
-_ANSWER = re.compile(
-    r"\s*\b(?:(?:so|thus|hence|therefore)[,\s]+)?the\s+(?:(?:final|correct|right)\s+)?answer\s+is\b.*", re.IGNORECASE
-)
+# Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.
+CountTokens = Callable[[Model, Sequence[Sequence[Message]], Sequence[str]], list[int]]
+_FIGURE = re.compile(r"\d[\d.,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,15 @@ class _Row:
     question_id: str
     source_id: str
     prompt: Prompt
-    variables: dict[str, Any]
+    variables: Mapping[str, Any]
+    masked: bool = False
+
+    def asked(self) -> tuple[Message, ...]:
+        return render(self.prompt, self.variables)
+
+    def written(self) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """The completion and its masked spans."""
+        return marked(self.prompt, self.variables) if self.masked else (reply(self.prompt, self.variables), ())
 
 
 def mix(
@@ -35,115 +45,154 @@ def mix(
     grades: Iterable[Grade],
     corrections: Iterable[Correction],
     verdicts: Iterable[Verdict],
+    base: Model,
     *,
     spec: MixSpec,
     arm: str,
+    count_tokens: CountTokens,
 ) -> Iterator[Example]:
     """Examples `<arm>/<place>` in training order. Choices are nested: a larger arm holds the rows of a smaller one.
 
-    An arm that wants more rows than there are gets those there are; the report shows both figures.
+    Tokens are those of the base, and are counted only for arms that are sized by them. An arm that wants more rows or
+    tokens than there are gets those there are; the report shows both figures.
     """
-    pools = _Pools(list(questions), list(samples), list(grades), list(corrections), list(verdicts))
-    cot, correction = _taken(spec, arm, pools)
-    rows = chosen([*cot, *correction], spec.seed, lambda row: f"order:{row.kind}:{row.source_id}")
-    for place, row in enumerate(rows):
+
+    def count(rows: Sequence[_Row]) -> list[int]:
+        prompts = [row.asked() for row in rows] if spec.tokens == "example" else []
+        return count_tokens(base, prompts, [row.written()[0] for row in rows])
+
+    pools = _Pools(list(questions), list(samples), list(grades), accepted(corrections, verdicts))
+    rows = [row for part in _Arms(spec, pools, count).taken(arm) for row in part]
+    for place, row in enumerate(chosen(rows, spec.seed, lambda row: f"order:{row.kind}:{row.source_id}")):
+        completion, masked = row.written()
         yield Example(
             id=f"{arm}/{place:06d}",
             arm=arm,
             kind=row.kind,
             question_id=row.question_id,
             source_id=row.source_id,
-            prompt=render(row.prompt, row.variables),
-            completion=reply(row.prompt, row.variables),
+            prompt=row.asked(),
+            completion=completion,
+            masked=masked,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Pools:
-    """The artifacts that examples are drawn from."""
+    """The artifacts that examples are drawn from; only corrections that were accepted."""
 
     questions: Sequence[Question]
     samples: Sequence[Sample]
     grades: Sequence[Grade]
     corrections: Sequence[Correction]
-    verdicts: Sequence[Verdict]
+
+    @cached_property
+    def asked(self) -> dict[str, Question]:
+        return {row.id: row for row in self.questions}
+
+    @cached_property
+    def paths(self) -> dict[str, Sample]:
+        return {row.id: row for row in self.samples}
 
 
-def _taken(spec: MixSpec, arm: str, pools: _Pools) -> tuple[list[_Row], list[_Row]]:
-    """CoT rows and correction rows of an arm. A part sized by `match` fills the arm up to the size of the other."""
-    parts = spec.arms[arm]
-    cot = _cot_rows(spec, parts.cot, pools) if parts.cot else []
-    fixed = _correction_rows(spec, parts.corrections, pools) if parts.corrections else []
-    if parts.cot and not isinstance(parts.cot.rows, Match):
-        cot = cot[: _size(parts.cot.rows, len(cot))]
-    if parts.corrections and not isinstance(parts.corrections.rows, Match):
-        fixed = fixed[: _size(parts.corrections.rows, len(fixed))]
-    if parts.cot and isinstance(parts.cot.rows, Match):
-        cot = cot[: max(0, _total(spec, parts.cot.rows, pools) - len(fixed))]
-    if parts.corrections and isinstance(parts.corrections.rows, Match):
-        fixed = fixed[: max(0, _total(spec, parts.corrections.rows, pools) - len(cot))]
-    return cot, fixed
+@dataclass(frozen=True, slots=True)
+class _Arms:
+    """What each arm takes; a part sized by `match` fills its arm up to the size of the other arm."""
+
+    spec: MixSpec
+    pools: _Pools
+    count: Callable[[Sequence[_Row]], list[int]]
+
+    def taken(self, arm: str) -> tuple[list[_Row], list[_Row]]:
+        """CoT rows and correction rows of an arm."""
+        wanted = self.spec.arms[arm]
+        cot = _cot_rows(wanted.cot, self.spec, self.pools) if wanted.cot else []
+        mended = _correction_rows(wanted.corrections, self.spec, self.pools) if wanted.corrections else []
+        # At most one of the two is sized by `match`, and it needs to know how large the other is.
+        if wanted.corrections and wanted.corrections.match is None:
+            mended = self._cut(wanted.corrections, mended, [])
+        if wanted.cot:
+            cot = self._cut(wanted.cot, cot, mended)
+        if wanted.corrections and wanted.corrections.match is not None:
+            mended = self._cut(wanted.corrections, mended, cot)
+        return cot, mended
+
+    def _cut(self, wanted: Sized, rows: list[_Row], others: list[_Row]) -> list[_Row]:
+        """As many of the rows as are wanted, `others` being the rest of the arm."""
+        if wanted.match is not None:
+            model = [row for part in self.taken(wanted.match) for row in part]
+            if wanted.tokens is None:
+                return rows[: max(0, len(model) - len(others))]
+            return self._budget(rows, sum(self.count(model)) - sum(self.count(others)))
+        if isinstance(wanted.tokens, int):
+            return self._budget(rows, wanted.tokens)
+        if isinstance(wanted.rows, Fraction):
+            return rows[: round(wanted.rows.fraction * len(rows))]
+        return rows[: wanted.rows] if isinstance(wanted.rows, int) else rows
+
+    def _budget(self, rows: list[_Row], tokens: int) -> list[_Row]:
+        """The first rows, as many as come nearest to so many tokens."""
+        total = 0
+        for place, more in enumerate(self.count(rows)):
+            if total + more / 2 > tokens:
+                return rows[:place]
+            total += more
+        return rows
 
 
-def _total(spec: MixSpec, match: Match, pools: _Pools) -> int:
-    return sum(len(rows) for rows in _taken(spec, match.match, pools))
-
-
-def _size(size: Size, available: int) -> int:
-    if isinstance(size, Fraction):
-        return round(size.fraction * available)
-    return size if isinstance(size, int) else available
-
-
-def _cot_rows(spec: MixSpec, cot: CotRows, pools: _Pools) -> list[_Row]:
-    """Gold rationales and right paths of the named samplers, each text once a question."""
-    asked = {question.id: question for question in pools.questions if question.split == "train"}
+def _cot_rows(wanted: CotRows, spec: MixSpec, pools: _Pools) -> list[_Row]:
+    """Gold rationales, right paths of the named samplers and corrected solutions, each text once a question."""
+    train = [question for question in pools.questions if question.split == "train"]
     right = {row.id for row in pools.grades if row.outcome == "correct"}
-    solutions = [
-        (question, question.id, question.rationale)
-        for question in asked.values()
-        if cot.rationales and question.rationale
-    ] + [
-        (asked[sample.question_id], sample.id, sample.text)
+    solutions: list[tuple[Question, str, Sequence[str]]] = [
+        (question, question.id, split(question.rationale))
+        for question in train
+        if wanted.rationales and question.rationale
+    ]
+    solutions += [
+        (pools.asked[sample.question_id], sample.id, split(sample.text))
         for sample in pools.samples
-        if sample.sampler in cot.samplers and sample.id in right
+        if sample.sampler in wanted.samplers and sample.id in right
+    ]
+    solutions += [
+        (pools.asked[row.question_id], row.id, full(row, pools.paths[row.sample_id]))
+        for row in pools.corrections
+        if wanted.corrected
     ]
     rows: dict[tuple[str, tuple[str, ...]], _Row] = {}
-    for question, source_id, text in solutions:
-        steps = tuple(bare for step in split(text) if (bare := _ANSWER.sub("", step).strip()))
-        variables = {"question": question.text, "steps": list(steps), "answer": question.gold}
-        rows.setdefault((question.id, steps), _Row("cot", question.id, source_id, spec.cot, variables))
-    return chosen(rows.values(), spec.seed, lambda row: row.source_id)
+    for question, source_id, lines in solutions:
+        steps = bare(lines)
+        variables = {"question": question.text, "steps": steps, "answer": question.gold}
+        row = _Row("cot", question.id, source_id, wanted.format or spec.cot, variables)
+        rows.setdefault((question.id, tuple(steps)), row)
+    found = chosen(rows.values(), spec.seed, lambda row: row.source_id)
+    return found if wanted.per_question is None else _few(found, wanted.per_question)
 
 
-def _correction_rows(spec: MixSpec, wanted: CorrectionRows, pools: _Pools) -> list[_Row]:
-    """Accepted corrections; the input is the question and the wrong path, the output what the corrector wrote."""
-    asked = {question.id: question for question in pools.questions}
-    paths = {sample.id: split(sample.text) for sample in pools.samples}
-    accepted = {row.id for row in pools.verdicts if row.accepted}
+def _few(rows: Sequence[_Row], limit: int) -> list[_Row]:
+    """At most `limit` rows a question: the gold rationale, then those with figures that none before them has, then
+    others. (Distinct equations are what rejection sampling gains by: RFT, arXiv 2308.01825, section 3.3.)"""
+    seen: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    ranks: dict[str, list[tuple[bool, int, int]]] = defaultdict(list)
+    for place, row in sorted(enumerate(rows), key=lambda entry: entry[1].source_id != entry[1].question_id):
+        figures = tuple(_FIGURE.findall(" ".join(row.variables["steps"])))
+        ranks[row.question_id].append((row.source_id != row.question_id, seen[row.question_id][figures], place))
+        seen[row.question_id][figures] += 1
+    kept = {place for own in ranks.values() for _, _, place in sorted(own)[:limit]}
+    return [row for place, row in enumerate(rows) if place in kept]
+
+
+def _correction_rows(wanted: CorrectionRows, spec: MixSpec, pools: _Pools) -> list[_Row]:
+    """Accepted corrections, each as the format writes it."""
     rows = [
-        _Row("correction", row.question_id, row.id, spec.correction, variables)
+        _Row(
+            kind="correction",
+            question_id=row.question_id,
+            source_id=row.id,
+            prompt=wanted.format or spec.correction,
+            variables=parts(pools.asked[row.question_id], pools.paths[row.sample_id], row),
+            masked=wanted.masked,
+        )
         for row in pools.corrections
-        # Without the filter `has_fields`, replies that say nothing may have been accepted.
-        if row.id in accepted and row.solution
-        for variables in [
-            _correction(row, row.incorrect_step, row.solution, asked[row.question_id], paths[row.sample_id], wanted)
-        ]
     ]
     return chosen(rows, spec.seed, lambda row: row.source_id)
-
-
-def _correction(
-    row: Correction, at: int | None, text: str, question: Question, path: tuple[str, ...], wanted: CorrectionRows
-) -> dict[str, Any]:
-    """Variables of the correction format, the untouched steps as `...` or in full."""
-    solution = (elide if wanted.ellipsis else expand)(text.split("\n"), at, path)
-    return {
-        "question": question.text,
-        "path": number(path),
-        "steps": list(path),
-        "incorrect_step": at,
-        "explanation": row.explanation or "",
-        "solution": list(numbered(solution, at)),
-        "answer": question.gold,
-    }

@@ -17,6 +17,7 @@ from lema.recipe import ReportSpec
 from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
 from lema.stages import _report_charts as charts
 from lema.stages import _report_words as words
+from lema.stages._markdown import escaped
 from lema.stages._report_data import Inputs, facts
 
 
@@ -84,15 +85,8 @@ def _templates(escape: bool) -> Environment:
         "probability": words.probability,
         "pct": lambda share: f"{words.points(share)}%",
     }
-    made.filters |= {"md": _markdown, "clip": _clip, "short": lambda value: f"{value:g}"}
+    made.filters |= {"md": escaped, "clip": _clip, "short": lambda value: f"{value:g}"}
     return made
-
-
-def _markdown(value: object) -> str:
-    """Text that means itself in Markdown, in a table cell too: one line, nothing in it is markup or HTML."""
-    line = " ".join(str(value).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line)
 
 
 def _clip(text: str) -> str:

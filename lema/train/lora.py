@@ -121,14 +121,28 @@ def train(
 def encode(example: Example, tokenizer: Any, chat: bool) -> dict[str, list[int]]:
     """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion alone.
 
-    Raises RunError when the base's chat template refuses the prompt.
+    A token that any masked character belongs to has no label; the end of the completion always has one.
+    Raises RunError when the base's chat template refuses the prompt, or its tokenizer cannot say where tokens lie.
     """
     try:
         prompt = prompt_ids(tokenizer, example.prompt, chat)
     except ValueError as error:
         raise RunError(f"adapter: example {example.id}: {error}") from None
-    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    return {"input_ids": [*prompt, *completion], "labels": [IGNORED] * len(prompt) + completion}
+    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    labels = _unmasked(example, tokenizer, completion) if example.masked else completion
+    end = tokenizer.eos_token_id
+    return {"input_ids": [*prompt, *completion, end], "labels": [*[IGNORED] * len(prompt), *labels, end]}
+
+
+def _unmasked(example: Example, tokenizer: Any, completion: Sequence[int]) -> list[int]:
+    """The completion's token ids, IGNORED where a token has a masked character."""
+    if not tokenizer.is_fast:
+        raise RunError(f"adapter: example {example.id} masks characters, and the base has no fast tokenizer")
+    places = tokenizer(example.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [
+        IGNORED if any(start < last and end > first for first, last in example.masked) else token
+        for token, (start, end) in zip(completion, places, strict=True)
+    ]
 
 
 def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:

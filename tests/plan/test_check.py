@@ -51,7 +51,43 @@ BROKEN = {
     "reserved model": ("models: {base: {backend: scripted}}", ["2:10: models.base: `base` is the student itself"]),
     "arm that takes nothing": (
         "mix: {arms: {cot: {cot: {rationales: false}}}}",
-        ["2:20: mix.arms.cot.cot: takes nothing: `rationales` is false and `samplers` is empty"],
+        ["2:20: mix.arms.cot.cot: takes nothing: `rationales` and `corrected` are false and `samplers` is"],
+    ),
+    "arm sized twice": (
+        "mix: {arms: {cot: {cot: {rows: 5, tokens: 9}}}}",
+        ["2:20: mix.arms.cot.cot: is sized by rows or by tokens, not by both"],
+    ),
+    "unknown arm to match in tokens": (
+        "mix: {arms: {cot: {cot: {tokens: {match: lima}}}}}",
+        ["2:42: mix.arms.cot.cot.tokens.match: unknown arm 'lima'; did you mean 'lema'? allowed: lema"],
+    ),
+    "arms in a circle of rows and tokens": (
+        "mix:\n  arms:\n    cot: {cot: {rows: {match: lema}}}\n    lema: {cot: {tokens: {match: cot}}}",
+        ["4:5: mix.arms.cot: is sized by itself: cot -> lema -> cot"],
+    ),
+    "unknown format of an arm": (
+        "mix: {arms: {lema: {corrections: {format: corection}}}}",
+        ["2:43: mix.arms.lema.corrections.format: there is no prompt 'corection' in recipes/prompts; did you mean"],
+    ),
+    "answer in the input of an arm's format": (
+        "mix: {arms: {lema: {corrections: {format: {user: '{{ wrong }}', assistant: '{{ full }}'}}}}}",
+        ["2:50: mix.arms.lema.corrections.format.user: unknown variable 'wrong'; allowed: path, question, steps"],
+    ),
+    "correction in an arm's CoT format": (
+        "mix: {arms: {cot: {cot: {format: correction}}}}",
+        [
+            "prompts/correction.yaml:1:7: mix.arms.cot.cot.format.user: unknown variable 'path'; allowed: question",
+            "prompts/correction.yaml:2:12: mix.arms.cot.cot.format.assistant: unknown variable 'explanation'",
+            "prompts/correction.yaml:2:12: mix.arms.cot.cot.format.assistant: unknown variable 'incorrect_step'",
+        ],
+    ),
+    "nothing to mask": (
+        "mix: {arms: {lema: {corrections: {masked: true}}}}",
+        ["2:43: mix.arms.lema.corrections.masked: nothing to mask: the format of these rows does not write out"],
+    ),
+    "source of an export without a licence": (
+        "export: {sources: [{name: GSM8K}]}",
+        ["2:20: export.sources.0: missing key 'license'"],
     ),
     "unknown arm to match": (
         "mix: {arms: {cot: {cot: {rows: {match: lima}}}}}",

@@ -15,7 +15,7 @@ from lema.plan.plan import arm_settings
 
 KEYS = {
     *("recipe", "description", "source", "questions", "base", "samples", "grades", "corrections", "verdicts"),
-    *("mix", "adapter", "answers", "scores", "report"),
+    *("mix", "export", "adapter", "answers", "scores", "report"),
 }
 
 
@@ -67,6 +67,10 @@ RECIPE_EDITS = [
     ("  arms:\n", "  arms:\n    more: {cot: {}}\n", {"mix.more"}),
     ("  arms:\n", "  seed: 1\n  arms:\n", {"mix.cot", "mix.lema"}),
     ("correction: correction", "correction: {user: '{{ path }}', assistant: '{{ explanation }}'}", {"mix.lema"}),
+    ("lema: {cot: {}, corrections: {}}", "lema: {cot: {}, corrections: {format: cot_of_wrong}}", {"mix.lema"}),
+    ("lema: {cot: {}, corrections: {}}", "lema: {cot: {tokens: {match: cot}}, corrections: {}}", {"mix.lema"}),
+    ("  arms:\n", "  tokens: example\n  arms:\n", {"mix.cot", "mix.lema"}),
+    ("answers: {prompt: cot}", "answers: {prompt: cot}\nexport: {license: mit}", {"export"}),
     ("epochs: 1", "epochs: 2", {"adapter"}),
     ("answers: {prompt: cot}", "answers: {prompt: solve}", {"answers"}),
     ("answers: {prompt: cot}", "answers: {prompt: cot}\nscores: {seed: 1}", {"scores"}),
@@ -79,6 +83,7 @@ RECIPE_EDITS = [
 
 @pytest.mark.parametrize(("old", "new", "expected"), RECIPE_EDITS)
 def test_edit_of_the_recipe(project, old, new, expected):
+    project.write("recipes/prompts/cot_of_wrong.yaml", "user: '{{ question }}'\nassistant: '{{ wrong }}'\n")
     before = plan(project)
     project.edit("recipes/good.yaml", old, new)
     assert changed(before, plan(project)) == expected
@@ -93,7 +98,7 @@ PROMPT_EDITS = [
     ),
     ("correct", "user: |\n", "# A comment.\nuser: |\n", set()),
     ("solve", "{{ question }}", "{{ question }}!", {"samples"}),
-    ("cot", "{{ question }}", "{{ question }}!", {"mix.cot", "mix.lema", "answers"}),
+    ("cot", "{{ question }}", "{{ question }}!", {"mix.cot", "mix.lema", "export", "answers"}),
     ("correction", "Step", "step", {"mix.lema"}),
 ]
 
@@ -194,6 +199,13 @@ def test_arm_sized_by_an_arm_that_is_sized_by_a_third(project):
     before = plan(project)
     project.edit("recipes/good.yaml", "rows: 5", "rows: 6")
     assert changed(before, plan(project)) == {"mix.cot", "mix.more", "mix.lema"}
+
+
+def test_arm_sized_by_tokens_depends_on_the_formats_of_the_other(project):
+    project.edit("recipes/good.yaml", "    cot: {cot: {}}\n", "    cot: {cot: {tokens: {match: lema}, format: cot}}\n")
+    before = plan(project)
+    project.edit("recipes/prompts/correction.yaml", "Step", "step")
+    assert changed(before, plan(project)) == {"mix.cot", "mix.lema"}
 
 
 def test_plan_holds_no_prompt_and_no_path(project):

@@ -1,12 +1,14 @@
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from lema.models import Model
 from lema.recipe import MixSpec
-from lema.rows import Example
+from lema.rows import Example, Message
 from lema.stages.mix import mix
-from tests.stages.rows import accepted, correction, graded, question, sample
+from tests.stages.rows import BASE, accepted, correction, graded, question, sample
 
 COT = {"user": "{{ question }}", "assistant": "{{ steps | join(' / ') }} = {{ answer }}"}
 FORMAT = {
@@ -20,13 +22,20 @@ WRONG = [sample(f"q{n}", f"First.\n{n} + 1 = {n + 1}\nThe answer is {n + 1}.", "
 MENDED = [correction(row, f"...\n{row.question_id} + 0\nThe answer is it.", 2) for row in WRONG]
 
 
+def words(base: Model, prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[int]:
+    """A word is a token."""
+    assert base == BASE
+    read = [sum(len(message.content.split()) for message in prompt) for prompt in prompts] or [0] * len(completions)
+    return [before + len(text.split()) for before, text in zip(read, completions, strict=True)]
+
+
 def mixed(arm: str = "a", *, questions: Any = QUESTIONS, samples: Any = None, corrections: Any = MENDED,
-          verdicts: Any = None, seed: int = 0, **arms: Any) -> list[Example]:  # fmt: skip
+          verdicts: Any = None, seed: int = 0, tokens: str = "completion", **arms: Any) -> list[Example]:  # fmt: skip
     rows = [*RIGHT, *WRONG] if samples is None else samples
     grades = [graded(row, "incorrect" if row.sampler == "bad" else "correct") for row in rows]
     judged = [accepted(row) for row in corrections] if verdicts is None else verdicts
-    spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms, "seed": seed})
-    return list(mix(questions, rows, grades, corrections, judged, spec=spec, arm=arm))
+    spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms, "seed": seed, "tokens": tokens})
+    return list(mix(questions, rows, grades, corrections, judged, BASE, spec=spec, arm=arm, count_tokens=words))
 
 
 def sizes(rows: list[Example]) -> tuple[int, int]:
@@ -124,26 +133,121 @@ REWRITTEN = "Another way.\nSecond, mended.\nThe answer is 5."
 
 
 @pytest.mark.parametrize(
-    ("solution", "at", "ellipsis", "lines"),
+    ("solution", "at", "variable", "lines"),
     [
-        (SHORT, 2, True, ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
-        (FULL, 2, True, ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
-        (SHORT, 2, False, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
-        (FULL, 2, False, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
-        (REWRITTEN, 2, True, ["Step 1: Another way.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
-        (FULL, 1, True, ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (SHORT, 2, "solution", ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 2, "solution", ["...", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (SHORT, 2, "full", ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 2, "full", ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (REWRITTEN, 2, "solution", ["Step 1: Another way.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (FULL, 1, "solution", ["Step 1: First.", "Step 2: Second, mended.", "Step 3: The answer is 5."]),
+        (SHORT, 2, "before", ["First."]),
+        (SHORT, 2, "after", ["Second, mended."]),
+        (FULL, 2, "after", ["Second, mended."]),
+        (REWRITTEN, 2, "after", ["Another way.", "Second, mended."]),
+        (FULL, 1, "before", []),
+        (FULL, 1, "after", ["First.", "Second, mended."]),
     ],
 )
-def test_untouched_steps(solution: str, at: int, ellipsis: bool, lines: list[str]) -> None:
+def test_a_format_chooses_how_the_solution_is_written(solution: str, at: int, variable: str, lines: list[str]) -> None:
     path = sample("q5", "First.\nSecond.\nThe answer is 6.", "bad")
-    (row,) = mixed(
-        a={"corrections": {"ellipsis": ellipsis}}, samples=[path], corrections=[correction(path, solution, at)]
-    )
-    assert row.completion.splitlines() == [f"{at}: Because.", *lines, "5"]
+    written = {**FORMAT, "assistant": FORMAT["assistant"].replace("solution", variable)}
+    (row,) = mixed(a={"corrections": {"format": written}}, samples=[path], corrections=[correction(path, solution, at)])
+    assert row.completion.split("\n") == [f"{at}: Because.", *(lines or [""]), "5"]
     assert [message.content for message in row.prompt] == [
         "Question 5?\nStep 1: First.\nStep 2: Second.\nStep 3: The answer is 6."
     ]
     assert (row.kind, row.source_id, row.question_id) == ("correction", "q5/bad/0/c0", "q5")
+
+
+INLINE = {
+    "user": "{{ question }}",
+    "assistant": "{{ before | join(' ') }}\n{{ wrong }}\nNo. {{ explanation }}\n"
+    "{{ after | join(' ') }}\n= {{ answer }}",
+}
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_incorrect_step_of_one_trajectory_is_masked_on_wish(masked: bool) -> None:
+    path = sample("q5", "First.\nSecond.\nThird.\nThe answer is 6.", "bad")
+    arm = {"corrections": {"format": INLINE, "masked": masked}}
+    (row,) = mixed(a=arm, samples=[path], corrections=[correction(path, SHORT, 2)])
+    assert row.completion == "First.\nSecond.\nNo. Because.\nSecond, mended.\n= 5"
+    assert [row.completion[start:end] for start, end in row.masked] == (["Second."] if masked else [])
+
+
+def test_a_format_of_an_arm_is_its_own() -> None:
+    arms = {"a": {"cot": {"format": INLINE | {"assistant": "{{ answer }}!"}}}, "b": {"cot": {}}}
+    assert {row.completion[-1] for row in mixed(**arms)} == {"!"}
+    assert {row.completion[-1] for row in mixed("b", **arms)} != {"!"}
+
+
+def tokens(rows: list[Example], of: str = "completion") -> int:
+    return sum(words(BASE, [row.prompt for row in rows if of == "example"], [row.completion for row in rows]))
+
+
+@pytest.mark.parametrize("of", ["completion", "example"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {"cot": {"tokens": {"match": "b"}, "samplers": ("good",)}},
+        {"cot": {"tokens": {"match": "b"}, "samplers": ("good",)}, "corrections": {"rows": 2}},
+        {"cot": {"rows": 3}, "corrections": {"tokens": {"match": "b"}}},
+    ],
+)
+def test_an_arm_of_as_many_tokens_as_another(arm: dict[str, Any], of: str) -> None:
+    other = {"cot": {"rows": 4}, "corrections": {"rows": 5}}
+    ours, theirs = (mixed(name, a=arm, b=other, tokens=of) for name in ("a", "b"))
+    longest = max(tokens([row], of) for row in ours)
+    assert abs(tokens(ours, of) - tokens(theirs, of)) <= longest / 2
+    assert len(ours) != len(theirs)
+
+
+@pytest.mark.parametrize("budget", [0, 1, 8, 20, 41, 10_000])
+def test_a_budget_of_tokens_is_met_to_the_nearest_row(budget: int) -> None:
+    whole = mixed(a={"cot": {}})
+    rows = mixed(a={"cot": {"tokens": budget}})
+    assert {row.source_id for row in rows} <= {row.source_id for row in whole}
+    each = {tokens([row]) for row in whole}
+    assert abs(tokens(rows) - min(budget, tokens(whole))) <= max(each) / 2
+
+
+def test_choices_by_tokens_are_nested() -> None:
+    chosen = [{row.source_id for row in mixed(a={"cot": {"tokens": size}})} for size in (10, 30, 60)]
+    assert all(small < large for small, large in pairwise(chosen))
+
+
+def test_tokens_are_counted_only_where_they_size_an_arm() -> None:
+    def never(*_: object) -> list[int]:
+        raise AssertionError
+
+    arms = {"a": {"cot": {"rows": {"match": "b"}}}, "b": {"cot": {"rows": 2}}}
+    spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms})
+    assert len(list(mix(QUESTIONS, [], [], [], [], BASE, spec=spec, arm="a", count_tokens=never))) == 2
+
+
+def test_corrected_solutions_are_cot_rows_in_full() -> None:
+    path = sample("q5", "First.\nSecond.\nThe answer is 6.", "bad")
+    mended = correction(path, SHORT, 2)
+    rows = mixed(a={"cot": {"rationales": False, "corrected": True}}, samples=[path], corrections=[mended])
+    assert [(row.kind, row.source_id, row.completion) for row in rows] == [
+        ("cot", mended.id, "First. / Second, mended. = 5")
+    ]
+    refused = mixed(
+        a={"cot": {"corrected": True}}, samples=[path], corrections=[mended], verdicts=[accepted(mended, False)]
+    )
+    assert mended.id not in {row.source_id for row in refused}
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, {"q5"}), (2, {"q5", "new"}), (3, {"q5", "new", "old"})])
+def test_few_rows_a_question_are_those_with_other_figures(limit: int, expected: set[str]) -> None:
+    texts = [f"Well, {5} + 0 = 5{end}" for end in (".", ", as 5 + 0 = 5.")]
+    rows = [sample("q5", text, "good", index) for index, text in enumerate([texts[0], texts[0] + " So.", texts[1]])]
+    arm = {"cot": {"samplers": ("good",), "per_question": limit}}
+    made = mixed(a=arm, questions=[question(5)], samples=rows, corrections=[])
+    names = {"q5": "q5", rows[2].id: "new"}
+    assert {names.get(row.source_id, "old") for row in made} == expected
+    assert len(made) == limit
 
 
 def test_only_accepted_corrections_that_say_something_are_learnt() -> None:

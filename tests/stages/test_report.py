@@ -206,6 +206,17 @@ def test_a_finding_is_one_after_correction_for_all_comparisons() -> None:
     assert "helped: 10.0 points" in made(scores=pair(**{**figures, "holm": 0.04})).markdown
 
 
+def test_tokens_stand_beside_rows() -> None:
+    tokens = {"cot": 9_000, "lema": 20_100, "cot-more": 20_000}
+    adapters = {arm: {**WORLD["adapters"][arm], "loss_tokens_an_epoch": count} for arm, count in tokens.items()}
+    both = made(adapters=adapters)
+    assert re.search(r"\| lema \| \d+ \| \d+ \| 20100 \|", both.markdown)
+    for said in (both.markdown, read(both.html)):
+        assert "Both learnt from equally many tokens: lema from 20,100, cot-more from 20,000." in said
+    adapters["lema"] = {**adapters["lema"], "loss_tokens_an_epoch": 20_300}
+    assert "equally many tokens" not in made(adapters=adapters).markdown
+
+
 def test_without_corrections_nothing_is_claimed() -> None:
     small = world(arms={"base": 0.5, "cot": 0.6})
     assert "No arm learnt from corrections" in read(report(**small, spec=SPEC).html)
