@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_all_when_no_number_is_given() -> None:
 def test_too_few_records() -> None:
     with pytest.raises(RunError, match="questions: 21 test questions wanted, the source has 20"):
         ask(test=21)
+
+
+def test_records_that_the_protocol_leaves_out_are_not_there() -> None:
+    odd = replace(task(), counts=lambda record: record["q"].startswith("test") or int(record["q"][6:-1]) % 2 == 1)
+    made = list(questions(RECORDS, spec=QuestionsSpec(task="toy", train=10), task=odd))
+    assert [row.text for row in made if row.split == "train"] == [f"train {number}?" for number in range(1, 20, 2)]
+    with pytest.raises(RunError, match="11 train questions wanted, the source has 10"):
+        list(questions(RECORDS, spec=QuestionsSpec(task="toy", train=11), task=odd))
 
 
 def test_unreadable_records_are_all_counted_and_ten_are_named() -> None:
