@@ -1,6 +1,8 @@
 """The prompts that come with the project: every one renders, and its worked examples are right."""
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ from lema.prompt import render, reply
 from lema.recipe import Prompt
 from lema.reply import Parsed, expand, parse
 from lema.steps import number, split
+from lema.tasks import Task
+from lema.tasks.csqa import csqa
 from lema.tasks.gsm8k import gsm8k
+from lema.tasks.math import math
 
 FILES = sorted((Path(__file__).parents[1] / "recipes" / "prompts").rglob("*.yaml"))
 VARIABLES: dict[str, Any] = {
@@ -43,7 +48,8 @@ def prompt(name: str) -> Prompt:
 def test_there_are_prompts() -> None:
     assert {file.stem for file in FILES} >= {
         *("solve_word_problems", "solve_gsm8k", "correct_gsm8k", "correct_reference", "judge"),
-        *("cot", "correction", "paper_cot", "paper_correction"),
+        *("cot", "correction", "paper_cot", "paper_correction", "paper_cot_csqa", "paper_correction_csqa"),
+        *("solve_math", "correct_math", "solve_csqa", "correct_csqa", "solve_zero_shot"),
     }
 
 
@@ -85,6 +91,93 @@ def test_worked_corrections_are_right() -> None:
         assert all(holds(equation) for equation in found)
         answer = gsm8k.extract("\n".join(solution))
         assert answer == found[-1].right != gsm8k.extract(demonstration["path"])
+
+
+# Answers of the worked examples, worked out without their solutions.
+GOLDS = {
+    "Find all solutions of $2x": f"{(5 - 7) / 4}, {(5 + 7) / 4}",
+    "What is the remainder": str(3**10 % 7),
+    "The legs of": f"\\sqrt{{{6**2 + 10**2}}}",
+    "For which real numbers": f"({2 - 5}, {2 + 5})",
+    "Let $f(x)": str(3 * (-2) ** 2 - 4 * (-2) + 1),
+    "A bag holds": f"{4 * 3}/{10 * 9}",
+    "Find all real solutions of $\\sqrt": ", ".join(str(x) for x in (-2, 3) if x >= 0 and x + 6 == x * x),
+    "A circle touches": f"{10 * 10}-{5 * 5}\\pi",
+    "Where do people go to borrow": "(B) library",
+    "How do you feel right after": "(A) tired",
+    "What would a hiker": "(C) vacuum flask",
+    "It has rained all night": "(D) wet",
+    "Where do you put milk": "(C) fridge",
+    "Ann's eyes": "(B) go to bed",
+    "What may happen to you": "(A) getting wet",
+    "Where does a sailor": "(B) ship",
+}
+
+
+def gold(demonstration: Any) -> str:
+    return next(gold for start, gold in GOLDS.items() if demonstration["question"].startswith(start))
+
+
+def reaches(task: Task, text: str, gold: str) -> bool:
+    answer = task.extract(text)
+    return answer is not None and task.equal(answer, gold) is True
+
+
+def sums(text: str) -> list[tuple[str, str]]:
+    """The two sides of every "=" between formulas without an unknown."""
+    sides = [formula.split("=") for formula in re.findall(r"\$([^$]*=[^$]*)\$", text)]
+    pairs = [pair for chain in sides for pair in pairwise(chain)]
+    unknown = re.compile(r"(?<![\\a-z])[a-z]|[<>]")
+    return [(left, right) for left, right in pairs if not unknown.search(left) and not unknown.search(right)]
+
+
+@pytest.mark.parametrize(("name", "task"), [("solve_math", math), ("solve_csqa", csqa)])
+def test_worked_solutions_reach_their_answer(name: str, task: Task) -> None:
+    example = prompt(name)
+    assert len(example.demonstrations) == 4
+    for demonstration in example.demonstrations:
+        text = reply(example, demonstration)
+        assert reaches(task, text, gold(demonstration))
+        assert all(math.equal(left, right) is True for left, right in sums(text))
+
+
+@pytest.mark.parametrize(("name", "task"), [("correct_math", math), ("correct_csqa", csqa)])
+def test_worked_corrections_mend_a_wrong_answer(name: str, task: Task) -> None:
+    example = prompt(name)
+    assert len(example.demonstrations) == 4
+    for demonstration in example.demonstrations:
+        path = split(demonstration["path"]) if name == "correct_math" else tuple(demonstration["steps"])
+        parsed = parse(reply(example, demonstration), steps=len(path))
+        assert isinstance(parsed, Parsed)
+        assert parsed.incorrect_step == demonstration.get("incorrect_step")
+        solution = "\n".join(expand(parsed.solution, parsed.incorrect_step, path))
+        assert reaches(task, solution, gold(demonstration))
+        assert not reaches(task, "\n".join(path), gold(demonstration))
+        assert all(math.equal(left, right) is True for left, right in sums(solution))
+        before = "\n".join(path[: (parsed.incorrect_step or 1) - 1])
+        assert all(math.equal(left, right) is True for left, right in sums(before))
+
+
+def test_the_worked_formulas_are_checked() -> None:
+    texts = [reply(prompt(name), one) for name in ("solve_math", "correct_math") for one in prompt(name).demonstrations]
+    assert len([pair for text in texts for pair in sums(text)]) > 15
+
+
+@pytest.mark.parametrize("name", ["solve_csqa", "correct_csqa"])
+def test_every_candidate_is_looked_at(name: str) -> None:
+    for demonstration in prompt(name).demonstrations:
+        candidates = re.findall(r"\([A-E]\) [^,.]+", demonstration["question"])
+        assert len(candidates) == 5
+        for lines in (demonstration["steps"], demonstration.get("solution", demonstration["steps"])):
+            assert [line.partition(":")[0] for line in lines[:5]] == candidates
+
+
+def test_a_training_format_without_a_step_holds_a_whole_correction() -> None:
+    format_ = prompt("paper_correction_csqa")
+    solution = ("(A) bank: it keeps money.", "The answer is (A) bank.")
+    variables = {**VARIABLES, "explanation": "A library keeps books.", "solution": list(solution)}
+    whole = render(format_, variables)[-1].content.rpartition("\n")[2] + " " + reply(format_, variables)
+    assert parse(whole) == Parsed(None, None, "A library keeps books.", solution)
 
 
 @pytest.mark.parametrize("name", ["correction", "paper_correction"])

@@ -68,6 +68,49 @@ def test_what_is_malformed_has_a_reason(text: str, reason: str) -> None:
     assert "\n" not in parsed.reason
 
 
+WHOLE = """Mistakes: A library keeps books,
+not money.
+Corrected Answer:
+(A) bank: it keeps money.
+(B) library: it keeps books.
+
+The answer is (A) bank."""
+WHOLE_PARSED = Parsed(
+    None,
+    None,
+    "A library keeps books, not money.",
+    ("(A) bank: it keeps money.", "(B) library: it keeps books.", "The answer is (A) bank."),
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WHOLE,
+        "Sure.\n\n" + WHOLE.replace("Mistakes:", "**Mistakes:**"),
+        WHOLE.replace("Corrected Answer:", "### Corrected Answer:\n{") + "\n}",
+    ],
+)
+def test_a_correction_may_name_no_step(text: str) -> None:
+    assert parse(text) == WHOLE_PARSED == parse(text, steps=2)
+    assert parse(write(WHOLE_PARSED)) == WHOLE_PARSED
+    solution = WHOLE_PARSED.solution
+    assert numbered(solution, None) == expand(solution, None, ("x",)) == elide(solution, None, ("x",)) == solution
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (WHOLE.partition("\nCorrected")[0], "`Corrected Answer:` is missing"),
+        (WHOLE.partition("Corrected")[1] + WHOLE.partition("Corrected")[2], "`Mistakes:` is missing"),
+        (WHOLE.partition("\n(A)")[0] + "\n{\n}", "`Corrected Answer:` is empty"),
+        (WHOLE + "\nMistakes: more", "`Mistakes:` is there more than once"),
+    ],
+)
+def test_a_correction_without_a_step_has_both_fields(text: str, reason: str) -> None:
+    assert parse(text) == Malformed(reason)
+
+
 def test_the_incorrect_step_is_one_of_the_path() -> None:
     assert parse(GOOD, steps=1) == Malformed("the incorrect step is 2, but the path has steps 1 to 1")
 

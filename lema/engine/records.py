@@ -26,6 +26,8 @@ def read_file(name: str) -> Iterator[dict[str, Any]]:
 
 def read_split(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
     """One split of a source: of the file that the spec names, or of the hub data set."""
+    if split == "test" and spec.test_from == "validation":
+        split = "validation"
     if spec.file is not None:
         # A file without {split} in its name holds one split, the training questions.
         if "{split}" in spec.file or split == "train":

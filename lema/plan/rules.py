@@ -220,7 +220,7 @@ def counts(draft: Draft) -> Iterator[Found]:
                 yield Found((section, split), f"needs at least 1: there would be nothing {purpose}")
     if source and source.test_from == "train" and source.test is None:
         yield Found(("source",), "with `test_from: train`, say how many `test` records to take", key=True)
-    if source and source.file and source.test_from == "test" and "{split}" not in source.file:
+    if source and source.file and source.test_from != "train" and "{split}" not in source.file:
         message = "one file has no test split: write {split} for train and test in its name, or say `test_from: train`"
         yield Found(("source", "file"), message)
 
@@ -256,7 +256,7 @@ def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     keys = ("source", "questions", "samples", "base", "verdicts")
     source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)
     if source and source.file:
-        splits = ("train",) if source.test_from == "train" else ("train", "test")
+        splits = ("train", source.test_from)
         for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
             yield ("source", "file"), name, False
     for key, other in (questions.transfer if questions else {}).items():

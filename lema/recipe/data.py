@@ -32,9 +32,9 @@ class SourceSpec(Spec):
     )
     train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
     test: Count | None = Field(default=None, description="Records of the test split; all when absent.")
-    test_from: Literal["test", "train"] = Field(
+    test_from: Literal["test", "validation", "train"] = Field(
         default="test",
-        description="`train`: the source has no test split, take the test records from its end of train.",
+        description="Which split of the source the test records are; `train`: it has no other, take the end of train.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the generator.")
 

@@ -123,10 +123,11 @@ def equal_to_places(places: int) -> Callable[[str, str], bool]:
 
 def _stated(clause: str) -> Fraction | None:
     """The number in a clause, in figures or, where it has none, in words at its beginning."""
-    return number(clause) if re.search("[0-9]", clause) else _spelt(clause)
+    outside = re.sub(r"\([^()]*\)", " ", clause)
+    return number(clause) if re.search("[0-9]", outside) else spelt(outside)
 
 
-def _spelt(clause: str) -> Fraction | None:
+def spelt(clause: str) -> Fraction | None:
     """A number in English words at the beginning of a text, "twenty-five apples"; None for "one of them", and where
     another number follows."""
     words = re.findall("[a-z]+", clause.lower())

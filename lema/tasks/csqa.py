@@ -25,7 +25,7 @@ _CHOICE = re.compile(
 _LETTERS = re.compile(
     r"\(([A-E])\)|(?<![A-Za-z'’-])([B-E])(?![A-Za-z'’-])|(?<![A-Za-z'’-])A(?=\s*(?:$|[,.:;)]|or\b|and\b))"
 )
-_NO_ANSWER = re.compile(r"\b(?:not|neither|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
+_NO_ANSWER = re.compile(r"\b(?:not|neither|either|both|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
 _DRESS = " \t\n*_`\"'“”‘’$.,;:!"
 
 

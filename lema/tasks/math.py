@@ -12,7 +12,7 @@ from typing import Any
 
 from lema.tasks import Reading, Task, Undecided
 from lema.tasks._latex import Parts, boxed, clean, closing, joined, number, parts
-from lema.tasks._numeric import before_next_question, labelled, phrases
+from lema.tasks._numeric import before_next_question, labelled, phrases, spelt
 from lema.tasks._symbolic import compare
 
 _LONGEST = 400  # characters of an answer; longer ones are prose
@@ -27,6 +27,7 @@ _BASE = re.compile(r"([0-9A-F]+)_(?:(\d)|\{(\d+)\})")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "max", "min", "gcd", "lcm", "mod"))
+_NONE = frozenset(("none", "zero", "undefined", "infinite", "infinitely", "nothing"))
 _NEAR = Fraction(1, 2_000_000)
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 
@@ -109,7 +110,7 @@ def _equal(left: str, right: str) -> bool | Undecided:
     for some, other_text in ((these, right), (those, left)):
         if some and some.kind == "{}" and len(some.items) == 1 and not (these and those):
             return equal(*((some.items[0], right) if some is these else (left, some.items[0])))
-        if some and some.kind == "," and number(other_text):
+        if some and some.kind != "{}" and number(other_text):
             return False
     finding = compare(left, right)
     return {"equal": True, "different": False}.get(finding) or (
@@ -153,8 +154,12 @@ def _worded(left: str, right: str) -> bool | Undecided | None:
             same = left.casefold() == right.casefold()
             return same or (Undecided.UNPARSED if gold_words <= words else False)
         return Undecided.UNPARSED if gold_words <= words else False
+    if not (words - gold_words and (len(words) > 1 or _WORDS.fullmatch(left))):
+        return None
+    if (wanted := number(right)) and not words & _NONE:
+        return spelt(left) == wanted.value
     # "all real numbers" may well be the gold set: only a reader could tell.
-    return Undecided.UNPARSED if words - gold_words and (len(words) > 1 or _WORDS.fullmatch(left)) else None
+    return False if len(words) == 1 and not parts(right) else Undecided.UNPARSED
 
 
 def _structured(these: Parts, those: Parts) -> bool | Undecided | None:
@@ -232,7 +237,7 @@ def _unboxed(text: str) -> str:
         if end is None:
             break
         text = text[: match.start()] + text[match.end() : end] + text[end + 1 :]
-    return text
+    return re.sub(r"\\(?:boxed|fbox)\s+(?=\S)", "", text)
 
 
 def _counts(record: Mapping[str, Any]) -> bool:

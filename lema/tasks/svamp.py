@@ -4,6 +4,7 @@ A record holds `Body`, `Question`, `Equation`, `Answer` and `Type`, as at https:
 trained on GSM8K are tested on it (LEMA, section 3.1), and answers are compared rounded to two places as there.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,9 +26,9 @@ def _read(record: Mapping[str, Any]) -> Reading:
 
 
 def _rationale(equation: str, gold: str) -> str | None:
-    """The equation as the only step, "76 - 25 = 51"; None where it does not give the gold answer."""
+    """The equation as the only step, "76 - 25 = 51"; None where there is none that gives the gold answer."""
     value = evaluate(equation) if equation else None
-    if value is None or not equal_to_places(2)(str(value), gold):
+    if value is None or not re.search(r"[-+*/]", equation) or not equal_to_places(2)(str(value), gold):
         return None
     bare = equation.replace(".0", "").replace("( ", "(").replace(" )", ")")
     return f"{_inside(bare)} = {gold}"

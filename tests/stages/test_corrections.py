@@ -63,6 +63,12 @@ def test_the_fields_of_a_reply() -> None:
     assert (row.sample_id, row.question_id, row.reply) == (WRONG.id, "q6", GOOD)
 
 
+def test_a_reply_may_name_no_step() -> None:
+    row = corrected(Script("Mistakes: It adds.\nCorrected Answer:\n2 * 3 = 6\nThe answer is 6."), samplers=("s",))[0]
+    assert (row.status, row.incorrect_step, row.explanation) == ("parsed", None, "It adds.")
+    assert (row.solution, row.answer) == ("2 * 3 = 6\nThe answer is 6.", "6")
+
+
 @pytest.mark.parametrize(
     ("completion", "status", "reason"),
     [

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lema.stages.grades import grades
+from lema.tasks import Undecided
 from tests.stages.rows import question, sample, task
 
 
@@ -25,6 +27,15 @@ def test_what_a_path_is_worth(text: str, finish: Any, outcome: str, answer: str 
     (made,) = grades([question(5)], [row], task=task(), pmap=map)
     assert (made.outcome, made.answer) == (outcome, answer)
     assert (made.id, made.question_id, made.sampler) == (row.id, "q5", "s")
+
+
+@pytest.mark.parametrize(("why", "outcome"), [(Undecided.UNPARSED, "unparsed"), (Undecided.TIMEOUT, "timeout")])
+def test_an_answer_that_cannot_be_compared_is_no_mistake(why: Undecided, outcome: str) -> None:
+    open_task = replace(task(), equal=lambda answer, gold: why)
+    (made,) = grades([question(5)], [sample("q5", "The answer is 5.")], task=open_task, pmap=map)
+    assert (made.outcome, made.answer) == (outcome, "5")
+    (cut,) = grades([question(5)], [sample("q5", "The answer is 5.", finish="length")], task=open_task, pmap=map)
+    assert cut.outcome == "truncated"
 
 
 def test_one_row_a_sample_in_their_order() -> None:

@@ -258,3 +258,13 @@ def test_only_accepted_corrections_that_say_something_are_learnt() -> None:
         verdicts=[accepted(MENDED[0]), accepted(MENDED[1], False), accepted(empty)],
     )
     assert [row.source_id for row in made] == [MENDED[0].id]
+
+
+def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:
+    row = correction(WRONG[2], "(A) two.\nThe answer is 2.", None)
+    format_ = {"user": "{{ steps | join('|') }}", "assistant": "{{ explanation }}: {{ solution | join('|') }}"}
+    spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
+    grades = [graded(WRONG[2], "incorrect")]
+    (made,) = mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], spec=spec, arm="a")
+    assert made.prompt[0].content == "First.|2 + 1 = 3|The answer is 3."
+    assert made.completion == "Because.: (A) two.|The answer is 2."

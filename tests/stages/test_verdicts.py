@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from lema.filters.answer_matches import answer_matches
 from lema.filters.has_fields import has_fields
 from lema.rows import Verdict
 from lema.stages.verdicts import verdicts
+from lema.tasks import Undecided
 from tests.stages.rows import correction, question, sample, task
 
 PATHS = [sample("q6", "The answer is 5.", index=index) for index in range(4)]
@@ -39,6 +41,18 @@ def test_every_filter_judges_every_row() -> None:
     assert [(row.id, row.sample_id, row.question_id) for row in made] == [
         (row.id, row.sample_id, row.question_id) for row in ROWS
     ]
+
+
+def test_an_answer_that_cannot_be_compared_is_not_the_gold_one() -> None:
+    seen = list[Candidate]()
+
+    def look(candidates: Iterable[Candidate]) -> Iterator[str | None]:
+        seen.extend(candidates)
+        yield from (None for _ in seen)
+
+    open_task = replace(task(), equal=lambda answer, gold: Undecided.TIMEOUT)
+    list(verdicts([question(6)], PATHS, ROWS, task=open_task, filters={"look": look}))
+    assert [candidate.answer_is_gold for candidate in seen] == [None] * 4
 
 
 @pytest.mark.parametrize("names", [("has_fields", "answer_matches"), ("answer_matches", "has_fields")])

@@ -68,6 +68,82 @@ def test_the_last_stated_answer(text: str, answer: str | None) -> None:
     assert extract(text) == answer
 
 
+# A column of hard cases: what models write, the answer in it, and whether that is 12.
+HARD = [
+    ("She pays 3 * 4 = 12 dollars.\n\n**The answer is: 12**", "12", True),
+    ("The answer is: **12**.", "12", True),
+    ("The answer is **$12**.", "12", True),
+    ("The answer is $\\boxed{12}$.", "12", True),
+    ("So she has $\\boxed{12}$ apples left.", "12", True),
+    ("\\boxed{\\text{12 apples}}", "12", True),
+    ("\\[\n\\boxed{12.00}\n\\]", "12", True),
+    ("#### 12", "12", True),
+    ("3 * 4 = <<3*4=12>>12\n#### 12", "12", True),
+    ("#### $12.00", "12", True),
+    ("Final Answer: 12", "12", True),
+    ("**Final Answer:** 12 apples", "12", True),
+    ("### Answer: 12", "12", True),
+    ("Answer: Let's think step by step.\n3 * 4 = 12\nThe answer is 12.", "12", True),
+    ("Answer: Let's think step by step.\n3 * 4 = 12\n12", "12", True),
+    ("The answer is twelve.", "12", True),
+    ("The answer is Twelve apples.", "12", True),
+    ("The answer is: **twelve**", "12", True),
+    ("The answer is twelve (12).", "12", True),
+    ("The answer is 12 apples", "12", True),
+    ("The answer is 12.00", "12", True),
+    ("The answer is 12.00 dollars, which is all she has.", "12", True),
+    ("The answer is\n12", "12", True),
+    ("the correct answer is 12!", "12", True),
+    ("The answer is 24/2.", "12", True),
+    ("The answer is 24 / 2 = 12.", "12", True),
+    ("The answer is x = 12.", "12", True),
+    ("The answer is 1.2e1.", "12", True),
+    ("The answer is 1.2 x 10^1 km.", "12", True),
+    ("The answer is 12%.", "12", True),
+    ("The answer is +12.", "12", True),
+    ("The answer is ~12.", "12", True),
+    ("The answer is 10. Wait, that is wrong. The answer is 12.", "12", True),
+    ("The answer is 12.\n\nQuestion: How many?\nAnswer: The answer is 13.", "12", True),
+    ("The answer is 12.\n\nQ: How many?\nA: The answer is 13.", "12", True),
+    ("The answer is 1,200.", "1200", False),
+    ("The answer is 1,234", "1234", False),
+    ("The answer is -12.", "-12", False),
+    ("The answer is minus twelve.", "-12", False),
+    ("The answer is 12.5.", "12.5", False),
+    ("The answer is 12 1/2.", "12.5", False),
+    ("The answer is 12 million.", "12000000", False),
+    ("The answer is 12 thousand dollars.", "12000", False),
+    ("The answer is twelve hundred.", "1200", False),
+    ("The answer is one hundred and twenty-three.", "123", False),
+    ("The answer is two thousand five hundred.", "2500", False),
+    ("#### 120", "120", False),
+    ("\\boxed{1} and then \\boxed{13}", "13", False),
+    ("The answer is 12. No, the answer is 13.", "13", False),
+    ("The answer is $\\frac{12}{5}$.", "2.4", False),
+    # no answer, or more than one: never a guess
+    ("The answer is 12 or 13.", None, False),
+    ("The answer is between 10 and 12.", None, False),
+    ("The answer is 12 apples and 3 pears.", None, False),
+    ("The answer is twelve or thirteen.", None, False),
+    ("The answer is one of the twelve.", None, False),
+    ("The answer is one of them.", None, False),
+    ("The answer is hundred twelve forty.", None, False),
+    ("The answer is 12:30.", None, False),
+    ("The answer is 3 * 4.", None, False),
+    ("The answer is not 12.", None, False),
+    ("The answer is 12-14.", None, False),
+    ("The answer is unknown.", None, False),
+    ("She has 12 apples.", None, False),
+    ("Step 1: 3 * 4 = 12", None, False),
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "same"), HARD)
+def test_a_column_of_hard_cases(text: str, answer: str | None, same: bool) -> None:
+    assert extract(text) == answer
+    assert (answer is not None and equal(answer, "12")) is same
+
+
 @pytest.mark.parametrize(
     ("answer", "gold", "same"),
     [("36.0", "36", True), ("0.75", "3/4", True), ("33.33", "100/3", False), ("12.4", "12", False), ("-3", "3", False)],

@@ -1,0 +1,207 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema.tasks import Reading, Undecided
+from lema.tasks.math import equal, extract, math
+
+# What models write, and the answer in it.
+TEXTS = [
+    ("Step 1: 3 + 4 = 7\nStep 2: The answer is 7.", "7"),
+    ("So the answer is $\\frac{3}{4}$.", "\\frac{3}{4}"),
+    ("The final answer is: $\\boxed{12}$.", "12"),
+    ("**The answer is:** $x^2 + 1$", "x^2 + 1"),
+    ("The answer is **12**.", "12"),
+    ("The answer is\n\\[ \\boxed{\\frac{1}{2}} \\]", "\\frac{1}{2}"),
+    ("The answer is \\(2\\sqrt{3}\\).", "2\\sqrt{3}"),
+    ("The answer is $(1, 2)$, because both hold.", "(1, 2)"),
+    ("The answer is $x = 2$ and $x = 3$.", "x = 2, x = 3"),
+    ("The answer is $5$ square inches.", "5"),
+    ("The answer is 12.5.", "12.5"),
+    ("The answer is $12.5$. We are done.", "12.5"),
+    ("The answer is 34\\text{ sq. units}.", "34\\text{ sq. units}"),
+    ("The answer is $50$%.", "50\\%"),
+    ("The answer is even.", "even"),
+    ("The answer is 7. No, wait. The answer is 8.", "8"),
+    ("The answer is yes, but how many? Thus $\\boxed{40}$.", "40"),
+    ("We get $\\boxed{1}$ and then $\\boxed{\\frac{\\sqrt{2}}{2}}$.", "\\frac{\\sqrt{2}}{2}"),
+    ("Hence $\\fbox{7}$.", "7"),
+    ("Hence $\\boxed 7$.", "7"),
+    ("Hence $\\boxed{\\text{(A) } \\{1, 2\\}}$.", "\\text{(A) } \\{1, 2\\}"),
+    ("Hence $\\boxed{\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}}$.", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}"),
+    ("Hence $\\boxed{3}$. But $\\boxed{4", "3"),
+    ("# Solution\n\nFinal Answer: $\\frac{5}{6}$", "\\frac{5}{6}"),
+    ("Answer: 12", "12"),
+    ("The answer is 4.\n\nQuestion: What is 3 + 3?\nAnswer: The answer is 6.", "4"),
+    ("Hence $\\boxed{4}$.\n\n### Question 2: next?\nHence $\\boxed{9}$.", "4"),
+    ("There are 12 ways.", None),
+    ("The answer is", None),
+    ("The answer is .", None),
+    ("Hence $\\boxed{}$.", None),
+    ("", None),
+    ("The answer is " + "as we have seen above " * 30, None),
+]
+
+# A column of hard cases: answer, gold, and whether they are equal; None where nobody can tell.
+PAIRS: list[tuple[str, str, bool | None]] = [
+    # numbers
+    ("12", "12", True), ("12.0", "12", True), ("12.", "12", True), ("1,234", "1234", True), ("1{,}234", "1234", True),
+    ("1,\\!234", "1,234", True), ("10\\,000", "10000", True), ("-5", "5", False), ("−5", "-5", True),
+    ("+5", "5", True),
+    ("0.5", "\\frac{1}{2}", True), ("1/2", "\\frac12", True), ("\\dfrac{2}{4}", "\\tfrac12", True),
+    ("\\frac 12", ".5", True),
+    ("0.3333333", "\\frac13", True), ("0.33", "\\frac13", False), ("3.14", "\\pi", False), ("12", "21", False),
+    ("2\\frac{1}{2}", "\\frac{5}{2}", True), ("2 1/2", "2.5", True), ("-2\\frac{1}{2}", "-\\frac{5}{2}", True),
+    ("\\frac{1}{0}", "0", False), ("twelve", "12", True), ("Saturday", "12", False), ("no solution", "12", False),
+    # dress
+    ("$\\$12.50$", "12.5", True), ("12\\text{ cm}^2", "12", True), ("12 \\mbox{ inches}", "12", True),
+    ("12 apples", "12", True),
+    ("90^\\circ", "90", True), ("90^{\\circ}", "90^\\circ", True), ("90°", "90", True), ("90 degrees", "90", True),
+    ("50\\%", "50", True), ("50", "50\\%", True), ("0.5", "50\\%", True), ("50%", "0.5", True), ("5\\%", "50", False),
+    ("\\left(1,2\\right)", "(1,2)", True), ("\\(7\\)", "7", True), ("**7**", "7", True), ("\\text{7}", "7", True),
+    # letters and words
+    ("x=5", "5", True), ("5", "x = 5", True), ("x=5", "y=5", False), ("f(x)=2x", "2x", True),
+    ("x \\in [1,2]", "[1,2]", True),
+    ("(A)", "\\text{(A)}", True), ("A", "\\textbf{(A)}", True), ("B", "\\text{(A)}", False),
+    ("A \\text{ or } B", "A", None),
+    ("even", "\\text{even}", True), ("Even", "\\text{even}", True), ("odd", "\\text{even}", False),
+    ("on Tuesday", "\\text{Tuesday}", None),
+    # algebra
+    ("x^2+1", "1 + x^{2}", True), ("(x+1)(x+2)", "x^2+3x+2", True), ("(x+1)^2", "x^2+1", False), ("2x", "2y", False),
+    ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt{2}}", True), ("sqrt(3)/2", "\\frac{\\sqrt{3}}{2}", True),
+    ("√12", "2\\sqrt{3}", True),
+    ("\\sqrt3", "\\sqrt{3}", True), ("\\sqrt{2}", "\\sqrt{3}", False), ("π/4", "\\frac{\\pi}{4}", True),
+    ("2pi", "2\\pi", True),
+    ("3+4i", "4i+3", True), ("3-4i", "3+4i", False), ("2^{10}", "1024", True), ("y=2x+1", "2x-y+1=0", True),
+    ("\\sin^2 x", "1-\\cos^2 x", True), ("2 \\cdot 3^2", "18", True), ("5!", "120", True),
+    ("\\binom{5}{2}", "10", True),
+    ("1 \\pm \\sqrt{19}", "1+\\sqrt{19}, 1-\\sqrt{19}", True), ("\\pm 3", "3,-3", True), ("\\pm 3", "3", False),
+    # lists, tuples, intervals, sets, matrices
+    ("2,1", "1,2", True), ("2 and 1", "1,2", True), ("x=1 or x=2", "1, 2", True), ("1,2,3", "1,2", False),
+    ("1", "1,2", False),
+    ("\\{2,1\\}", "1,2", True), ("\\{5\\}", "5", True), ("(2,1)", "(1,2)", False), ("1,2", "(1,2)", True),
+    ("(0.5, 2)", "(\\frac12,2)", True),
+    ("[1,2)", "(1,2)", False), ("[1,2]", "[1, 2]", True), ("[1,2]", "[1,3]", False),
+    ("x \\ge 4", "[4,\\infty)", True),
+    ("4 \\le x", "x \\geq 4", True), ("x > 4", "[4,\\infty)", False), ("(-∞, 0)", "(-\\infty,0)", True),
+    ("(0,1)\\cup(2,3)", "(2,3) \\cup (0,1)", True), ("(0,1)\\cup(2,3)", "(0,1)\\cup(2,4)", False),
+    ("\\begin{bmatrix}1&2\\\\3&4\\end{bmatrix}", "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", True),
+    ("\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}", "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", False),
+    ("\\begin{pmatrix}1&2&3&4\\end{pmatrix}", "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", False),
+    ("\\begin{pmatrix}0.5\\\\2\\end{pmatrix}", "\\begin{pmatrix} \\frac12 \\\\ 2 \\end{pmatrix}", True),
+    ("(1,2)", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", True),
+    ("45,135,225", "45^\\circ, 135^\\circ, 225^\\circ", True),
+    # other bases, ratios
+    ("2516", "2516_8", True), ("2516_{8}", "2516_8", True), ("2516_9", "2516_8", False), ("1:2", "1:2", True),
+    ("1:2", "1:3", False),
+    # what cannot be read
+    ("\\frac{1}{", "2", None), ("all real numbers", "(-\\infty,\\infty)", None), ("", "2", None),
+    ("__import__('os').system('touch pwned')", "2", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "answer"), TEXTS)
+def test_the_answer_that_a_text_states_last(text: str, answer: str | None) -> None:
+    assert extract(text) == answer
+
+
+@pytest.mark.parametrize(("answer", "gold", "same"), PAIRS)
+def test_equality(answer: str, gold: str, same: bool | None) -> None:
+    found = equal(answer, gold)
+    assert (None if isinstance(found, Undecided) else found) is same
+    stated = extract(f"So we are done. The answer is ${answer}$.")
+    if same is not None and "$" not in answer and "*" not in answer and "(\\" not in answer:
+        assert stated is not None
+        assert equal(stated, gold) is same
+
+
+def test_a_column_is_long_enough() -> None:
+    assert len(PAIRS) >= 100
+    assert sum(same is False for _, _, same in PAIRS) >= 20
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(1, 10**4))
+def test_a_fraction_equals_itself_in_every_form(over: int, under: int) -> None:
+    sign = "-" if over < 0 else ""
+    latex = f"{sign}\\frac{{{abs(over)}}}{{{under}}}"
+    for form in (latex, f"{over}/{under}", f"{sign}\\dfrac{{{3 * abs(over)}}}{{{3 * under}}}", f"x = {over}/{under}"):
+        assert equal(form, latex) is True
+    assert equal(f"{over + under}/{under}", latex) is False
+
+
+@given(st.text(alphabet="x12\\{}[](),.=<>$^_ frac+-abπ", max_size=40))
+def test_no_text_breaks_extraction(text: str) -> None:
+    found = extract(f"The answer is {text}")
+    assert found is None or found.strip()
+
+
+SOLUTION = """First, $x = 2$.
+[asy]
+draw(a--b);
+[/asy]
+Then
+\\[
+ x + 1 = 3.
+\\]
+So it is $\\boxed{\\frac{3}{\\sqrt{2}}}$."""
+
+
+def test_a_record_as_published() -> None:
+    record = {"problem": " What is it? ", "solution": SOLUTION, "level": "Level 3", "type": "Algebra"}
+    rationale = "First, $x = 2$.\nThen \\[ x + 1 = 3. \\]\nSo it is $\\frac{3}{\\sqrt{2}}$."
+    strata = {"level": "Level 3", "type": "Algebra"}
+    assert math.read(record) == Reading("What is it?", "\\frac{3}{\\sqrt{2}}", rationale, strata)
+
+
+def test_the_box_of_the_solution_counts_and_the_answer_stands_in() -> None:
+    record = {"problem": "Q?", "solution": "So $\\boxed{\\tan x}$.", "answer": "\\tanx"}
+    assert math.read(record).gold == "\\tan x"
+    assert math.read({"problem": "Q?", "answer": 12}) == Reading("Q?", "12", None)
+
+
+def test_an_instruction_in_the_problem_is_no_part_of_it() -> None:
+    problem = "How many? Let's think step by step and output the final answer within \\boxed{}."
+    assert math.read({"problem": problem, "answer": "5"}).text == "How many?"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"solution": "$\\boxed{1}$"}, "needs a text in `problem`; the record has: solution"),
+        ({}, "the record has: nothing"),
+        ({"problem": "Q?"}, "needs a `solution` with the answer in"),
+        ({"problem": "Q?", "solution": "It is 5."}, "needs a `solution` with the answer in"),
+    ],
+)
+def test_unreadable_records_say_what_is_wrong(record: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        math.read(record)
+
+
+def test_an_empty_box_is_left_out() -> None:
+    assert math.counts is not None
+    assert not math.counts({"problem": "Q?", "solution": "Therefore $\\boxed{}$."})
+    assert math.counts({"problem": "Q?", "solution": "Therefore $\\boxed{}$.", "answer": "0"})
+    assert math.counts({"problem": "Q?"})
+
+
+def test_real_solutions_reach_their_gold_answer() -> None:
+    folder = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
+    file = folder / "math/train_2000.jsonl"
+    if not file.exists():
+        pytest.skip(f"no MATH at {file}; set LEMA_TEST_DATA")
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert math.counts is not None
+    readings = [(record, math.read(record)) for record in records if math.counts(record)]
+    assert len(readings) == 1998
+    assert sum(extract(record["solution"]) == reading.gold for record, reading in readings) >= 1997
+    for _, reading in readings:
+        stated = extract(f"Step 9: The answer is ${reading.gold}$.")
+        assert stated is not None
+        assert equal(stated, reading.gold) is True
+        assert "\\boxed" not in (reading.rationale or "")
