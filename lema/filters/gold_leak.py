@@ -10,7 +10,7 @@ from lema.steps import split
 # Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is
 # the wrong path, are no such talk.
 _META = re.compile(
-    r"\b(?:reference|gold(?:en)?|ground[- ]truth|official|model|hidden) (?:final )?"
+    r"\b(?:reference|gold(?:en)?|ground[- ]truth|official) (?:final )?"
     r"(?:answers?|solutions?|rationales?|results?)\b"
     r"|\b(?:given|provided|expected|supplied) (?:final |correct |right |gold )?(?:answer|rationale)\b"
     r"|\b(?:given|provided|expected|supplied) correct solution\b"

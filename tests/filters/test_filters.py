@@ -112,6 +112,8 @@ def test_findings(name: str, change: dict[str, Any], value: float | None, reason
         "40 miles / 2 hours = 20 miles per hour",
         "5 miles/hour + 3 miles/hour = 8 miles/hour",
         "1 foot + 1 inch = 13 inches",
+        "5 hours + 3 hours = 60 minutes * 8",
+        "$1,000 + 500 cents = $1,005.",
     ],
 )
 def test_arithmetic_that_holds(line: str) -> None:
