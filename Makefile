@@ -41,13 +41,16 @@ check: setup ## Style, types, floors
 	$(BIN)/lema schema --check
 
 # TRL in an environment of its own, which sees the packages of the other one.
-.venv-trl: setup
-	$(PYTHON) -m venv $@
-	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($@/bin/python -c "import site; print(site.getsitepackages()[0])")/lema.pth
-	$@/bin/pip install --quiet --no-deps trl==1.16.0
+TRL := .venv-trl
+SITE := -c "import site; print(site.getsitepackages()[0])"
+$(TRL)/.installed: $(STAMP)
+	$(BIN)/python -m venv $(TRL)
+	$(BIN)/python $(SITE) > $$($(TRL)/bin/python $(SITE))/lema.pth
+	$(TRL)/bin/pip install --quiet --no-deps trl==1.16.0
+	touch $@
 
-exports: .venv-trl ## Train a step on exported files in TRL
-	.venv-trl/bin/python -m pytest -q tests/train/test_exports.py
+exports: $(TRL)/.installed ## Train a step on exported files in TRL
+	$(TRL)/bin/python -m pytest -q tests/train/test_exports.py
 
 clean: ## Remove what can be made again; paid completions stay
-	rm -rf $(VENV) .venv-trl .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TRL) .mypy_cache .ruff_cache .pytest_cache

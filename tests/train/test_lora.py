@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lema.errors import RunError
-from lema.models._local import load_network, load_tokenizer
+from lema.models import Model
+from lema.models._local import count_tokens, load_network, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example, Message
 from lema.train._batch import IGNORED, Pad, loss
@@ -75,6 +76,18 @@ def test_masked_characters_have_no_loss(base):
     learnt = [token for token in row["labels"] if token != IGNORED]
     assert tokenizer.decode(learnt).replace(" ", "") == "\nWait:=6." + tokenizer.eos_token
     assert whole["labels"][-len(learnt) :] != row["labels"][-len(learnt) :]
+
+
+def test_an_arm_is_sized_by_the_tokens_that_are_trained(base):
+    tokenizer = load_tokenizer(base.location)
+    model = Model("base", "transformers", "x", chat=False, folder=base.location)
+    rows = [encode(one, tokenizer, chat=False) for one in EXAMPLES]
+    completions = [one.completion for one in EXAMPLES]
+    learnt = [sum(label != IGNORED for label in row["labels"]) for row in rows]
+    assert count_tokens(model, [], completions) == learnt
+    whole = [len(row["input_ids"]) for row in rows]
+    assert count_tokens(model, [one.prompt for one in EXAMPLES], completions) == whole
+    assert count_tokens(model, [], []) == []
 
 
 def test_masks_need_a_tokenizer_that_knows_places(base):
