@@ -64,6 +64,11 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
+        "probe": key(
+            *("probe", LOCAL, "lema.train.likelihood"),
+            prompt=digest(recipe.answers.prompt),
+            format=digest(recipe.mix.cot),
+        ),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }

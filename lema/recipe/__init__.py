@@ -45,6 +45,7 @@ from lema.recipe.training import (
     AnswersSpec,
     BaseSpec,
     PretrainSpec,
+    ProbeSpec,
     ReportSpec,
     ScoresSpec,
     VotesSpec,
@@ -74,6 +75,7 @@ __all__ = [
     "PartName",
     "Positive",
     "PretrainSpec",
+    "ProbeSpec",
     "Prompt",
     "QuestionsSpec",
     "Recipe",
@@ -107,5 +109,6 @@ class Recipe(Spec):
     mix: MixSpec
     adapter: AdapterSpec
     answers: AnswersSpec
+    probe: ProbeSpec = ProbeSpec()
     scores: ScoresSpec = ScoresSpec()
     report: ReportSpec = ReportSpec()
