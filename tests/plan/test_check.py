@@ -238,6 +238,15 @@ BROKEN = {
             "6:65: questions.transfer.less.test: 5 questions, but its `source.test` keeps 4 records",
         ],
     ),
+    "seeds": ("adapter: {seed: 1, seeds: [1, 2]}", ["2:1: adapter: needs one of seed, seeds"]),
+    "the same seed twice": ("adapter: {seeds: [3, 3]}", ["2:1: adapter: seeds: the same seed twice would train"]),
+    "votes": (
+        "answers: {votes: {temperature: 0}}",
+        [
+            "2:11: answers.votes: missing key 'paths'",
+            "2:32: answers.votes.temperature: needs more than 0, got 0",
+        ],
+    ),
     "no test questions": (
         "questions: {test: 0}",
         ["2:19: questions.test: needs at least 1: there would be nothing to"],
