@@ -46,6 +46,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         made.append(_module("tasks", base.pretrain.task))
     generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
+    probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
     mix_code = fingerprint(["lema.stages.mix"], root)
     return {
         "recipe": loaded.name,
@@ -64,11 +65,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
-        "probe": key(
-            *("probe", LOCAL, "lema.train.likelihood"),
-            prompt=digest(recipe.answers.prompt),
-            format=digest(recipe.mix.cot),
-        ),
+        "probe": key("probe", LOCAL, "lema.train.likelihood", **(probed if recipe.probe.questions else {})),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }
