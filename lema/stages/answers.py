@@ -86,7 +86,7 @@ def majority(votes: Sequence[Answer], task: Task) -> Answer:
 def _agree(vote: Answer, other: Answer, task: Task) -> bool:
     if vote.outcome != other.outcome or vote.answer is None or other.answer is None:
         return False
-    return vote.outcome == "correct" or vote.answer == other.answer or task.equal(vote.answer, other.answer)
+    return vote.outcome == "correct" or vote.answer == other.answer or bool(task.equal(vote.answer, other.answer))
 
 
 def _votes(spec: AnswersSpec) -> tuple[int, Sampling]:

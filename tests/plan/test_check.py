@@ -219,6 +219,10 @@ BROKEN = {
         "questions: {train: 30, dev: 11}",
         ["2:29: questions.dev: 11 questions beside 30 to learn from, but `source.train` keeps 40 records"],
     ),
+    "answers to no dev questions": (
+        "answers: {dev: true}",
+        ["2:16: answers.dev: there are no dev questions; say how many in `questions.dev`"],
+    ),
     "transfer sets": (
         """questions:
   transfer:
