@@ -15,9 +15,10 @@ from lema.engine import files
 from lema.engine.progress import track
 from lema.models import Model
 from lema.models._local import count_tokens as count_tokens
+from lema.params import Run
 from lema.plan import fingerprint
 from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
-from lema.rows import Example
+from lema.rows import Example, Message
 from lema.train import Progress
 
 
@@ -97,6 +98,13 @@ def train_adapter(
     shutil.copytree(finished / "adapter", folder, dirs_exist_ok=True)
     with files.atomic(curve) as lines:
         shutil.copyfile(finished / "curve.csv", lines)
+
+
+def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]]) -> list[tuple[float, int] | None]:
+    from lema.train.likelihood import losses as measured
+
+    with _progress("probe") as log:
+        return measured(model, run, texts, log)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from lema import component
-from lema.effects import adapted, base_model, build_base, count_tokens, named_model, train_adapter, training
+from lema.effects import adapted, base_model, build_base, count_tokens, losses, named_model, train_adapter, training
 from lema.engine import files, parquet, records
 from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
@@ -28,7 +28,7 @@ from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
 from lema.filters import GIVEN
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
-from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
+from lema.rows import Answer, Correction, Example, Grade, Probe, Question, Record, Sample, Verdict
 
 DATA = Path("data")
 # In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
@@ -45,6 +45,7 @@ ARTIFACTS: Mapping[str, type | None] = {
     "export": None,
     "adapter": None,
     "answers": Answer,
+    "probe": Probe,
     "scores": None,
     "report": None,
 }
@@ -175,21 +176,25 @@ class Kitchen:
             "build": lambda: build_base,
             "train": lambda: partial(train_adapter, place("base", self.name), self._scratch()),
             "curve": lambda: self._curve(str(self.arm)),
+            "prompt": lambda: self.recipe.answers.prompt,
+            "format": lambda: self.recipe.mix.cot,
+            "losses": lambda: partial(losses, self.run),
         }
         return {name: makers[name]() for name in keywords if name != "folder"}
 
     def read(self, artifact: str) -> Any:
         """An input of the stage: rows, a model, models by arm, or what the report shows of them."""
         arms = list(self.recipe.mix.arms)
-        if artifact == "answers":
+        if artifact in ("answers", "probe"):
             # Rows lie sorted by id; scores and report take the base first, then the arms as the recipe orders them.
             order = {arm: rank for rank, arm in enumerate(["base", *arms])}
-            return sorted(parquet.read(place(artifact, self.name), Answer), key=lambda row: order[row.arm])
+            rows: list[Any] = parquet.read(place(artifact, self.name), Probe if artifact == "probe" else Answer)
+            return sorted(rows, key=lambda row: order[row.arm])
         if artifact == "base" and not (place("base", self.name) / "base.json").is_file():
             raise RunError(f"no base yet: lema make base {self.name}, or dvc repro for everything")
         if artifact == "base":
             return base_model(place("base", self.name))
-        if artifact == "adapters" and self.artifact == "answers":
+        if artifact == "adapters" and self.artifact in ("answers", "probe"):
             base = base_model(place("base", self.name))
             return {
                 arm: {seed: adapted(base, arm, folder) for seed, folder in self._trained(arm).items()} for arm in arms

@@ -188,3 +188,21 @@ class Answer:
     completion: str
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`probe`: how likely one model holds a right and a wrong path of one question to be.
+
+    `right` and `wrong` are mean losses of a token in nats, whose exponentials are perplexities; `seed` is that of the
+    arm's training, None for the base.
+    """
+
+    id: str
+    question_id: str
+    arm: str
+    seed: int | None
+    right: float
+    wrong: float
+    right_tokens: int
+    wrong_tokens: int

@@ -4,6 +4,7 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer import style
 
 from lema import component
 from lema.errors import LemaError, allowed
-from lema.rows import Answer, Example, Question, Record, Sample, Verdict
+from lema.rows import Answer, Example, Probe, Question, Record, Sample, Verdict
 from lema.stages._report_examples import correction as view
 from lema.steps import split
 
@@ -24,6 +25,7 @@ _JOINS: Mapping[str, Mapping[str, str]] = {
     "verdicts": {"id": "corrections", "sample_id": "samples", "question_id": "questions"},
     "mix": {"question_id": "questions"},
     "answers": {"question_id": "questions"},
+    "probe": {"question_id": "questions"},
 }
 _LABEL = 13
 
@@ -220,6 +222,14 @@ def _draw_answer(row: Answer, joined: Joined) -> tuple[str, list[str], list[Part
     return row.id, [row.outcome], [*_question(joined["questions"]), text]
 
 
+def _draw_probe(row: Probe, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    figures: list[Part] = [
+        (f"{kind} path", f"perplexity {exp(loss):.2f} over {tokens} tokens")
+        for kind, loss, tokens in (("Right", row.right, row.right_tokens), ("Wrong", row.wrong, row.wrong_tokens))
+    ]
+    return row.id, [], [*_question(joined["questions"]), *figures]
+
+
 _DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] = {
     "source": _draw_record,
     "questions": _draw_question,
@@ -229,4 +239,5 @@ _DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] 
     "verdicts": _draw_verdict,
     "mix": _draw_example,
     "answers": _draw_answer,
+    "probe": _draw_probe,
 }

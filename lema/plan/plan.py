@@ -48,6 +48,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         made.append(_module("tasks", base.pretrain.task))
     generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
+    probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
     mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
     return {
         "recipe": loaded.name,
@@ -73,6 +74,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "export": key("export", cot=digest(recipe.mix.cot)),
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
+        "probe": key("probe", LOCAL, "lema.train.likelihood", **(probed if recipe.probe.questions else {})),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }

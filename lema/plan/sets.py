@@ -18,8 +18,10 @@ def problems(draft: Draft) -> list[Problem]:
 
 
 def dev(draft: Draft) -> Iterator[Found]:
-    """Dev questions leave enough training questions."""
-    source, questions = draft.sections["source"], draft.sections["questions"]
+    """Dev questions leave enough training questions, and are there when they are to be answered."""
+    source, questions, answers = (draft.sections[key] for key in ("source", "questions", "answers"))
+    if questions and answers and answers.dev and not questions.dev:
+        yield Found(("answers", "dev"), "there are no dev questions; say how many in `questions.dev`")
     if not source or source.train is None or not questions or not questions.dev:
         return
     learnt = 1 if questions.train is None else questions.train

@@ -49,6 +49,7 @@ from lema.recipe.training import (
     AnswersSpec,
     BaseSpec,
     PretrainSpec,
+    ProbeSpec,
     ReportSpec,
     ScoresSpec,
     VotesSpec,
@@ -81,6 +82,7 @@ __all__ = [
     "PartName",
     "Positive",
     "PretrainSpec",
+    "ProbeSpec",
     "Prompt",
     "QuestionsSpec",
     "Recipe",
@@ -116,5 +118,6 @@ class Recipe(Spec):
     export: ExportSpec = ExportSpec()
     adapter: AdapterSpec
     answers: AnswersSpec
+    probe: ProbeSpec = ProbeSpec()
     scores: ScoresSpec = ScoresSpec()
     report: ReportSpec = ReportSpec()

@@ -112,6 +112,13 @@ class AnswersSpec(SamplingSpec):
     votes: VotesSpec | None = Field(default=None, description="Beside the one answer, several that vote (maj@k).")
 
 
+class ProbeSpec(Spec):
+    """Perplexity of right and wrong paths under every local model, as in figure 11 of the paper."""
+
+    questions: Count = Field(default=0, description="Test questions that the base gets wrong, at most; 0 is none.")
+    seed: int = Field(default=0, description="Which ones.")
+
+
 class ScoresSpec(Spec):
     """Accuracy with intervals, and every pair of models compared on the same questions."""
 

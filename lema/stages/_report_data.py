@@ -44,6 +44,7 @@ def facts(rows: Inputs, examples: int) -> dict[str, Any]:
         "passes": passes,
         "strata": strata(rows.scores),
         "sets": sets(rows.scores, lead),
+        "probe": rows.scores.get("probe", {}),
         "lead": lead,
         "tests": models[0]["n"],
         "confidence": rows.scores["confidence"],

@@ -32,7 +32,7 @@ def sentences(facts: Mapping[str, Any]) -> list[str]:
 
 
 def methods(facts: Mapping[str, Any]) -> dict[str, str]:
-    """How the intervals and the columns of the comparisons came about: `share`, `difference` and `columns`."""
+    """How the intervals and columns came about: `share`, `difference` and `columns` of comparisons, and `probe`."""
     level, many = f"{100 * facts['confidence']:g}%", facts["trainings"] > 1
     wilson = f"Wilson’s {level} interval" + (" for the questions and seeds that there are" if many else "")
     over = "a t-test over both questions and seeds" if many else "a paired bootstrap over questions"
@@ -49,6 +49,11 @@ def methods(facts: Mapping[str, Any]) -> dict[str, str]:
             f"p: {test}; corrected by Holm for all {len(facts['pairs'])} comparisons. Won and lost: {won}. "
             f"Detectable: the smallest true difference that the test finds {facts['power']:.0%} of the time; smaller "
             "ones may exist and not be seen."
+        ),
+        "probe": (
+            "Perplexity of the gold rationale and of the base’s own wrong answer, on test questions that the base "
+            f"gets wrong; {level} interval of a t-test over questions. The base finds its own words likely, so compare "
+            "the arms."
         ),
     }
 

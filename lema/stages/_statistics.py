@@ -28,10 +28,10 @@ Several comparisons: p-values by Holm (1979, Scandinavian Journal of Statistics 
 any false finding among them and needs no independence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, inf, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 POWER = 0.8
@@ -101,6 +101,15 @@ def _error(parts: list[tuple[float, float]]) -> tuple[float, float]:
     variance = sum(part for part, _ in parts)
     spread = sum(part**2 / max(freedom, 1) for part, freedom in parts)
     return sqrt(variance), max(1.0, variance**2 / spread) if spread else inf
+
+
+def mean(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Student's interval for the mean of values of any size; both ends are the value where there is only one."""
+    middle, n = fmean(values), len(values)
+    if n == 1:
+        return middle, middle
+    reach = t_quantile((1 + confidence) / 2, n - 1) * stdev(values) / sqrt(n)
+    return middle - reach, middle + reach
 
 
 def wilson(correct: float, n: float, confidence: float) -> tuple[float, float]:

@@ -82,6 +82,7 @@ def _templates(escape: bool) -> Environment:
     made.globals |= {
         "place": charts.place,
         "points": words.points,
+        "decimal": lambda value: f"{value:+.2f}".replace("-", "−"),
         "probability": words.probability,
         "pct": lambda share: f"{words.points(share)}%",
     }

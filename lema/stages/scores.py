@@ -6,11 +6,13 @@ The formulae and their sources are in `lema.stages._statistics`.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
+from math import exp
+from statistics import fmean
 from typing import Any, get_args
 
 from lema.errors import RunError
 from lema.recipe import ScoresSpec
-from lema.rows import Answer, Outcome, Question
+from lema.rows import Answer, Outcome, Probe, Question
 from lema.stages import _statistics as statistics
 
 POWER = statistics.POWER
@@ -19,7 +21,9 @@ _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Sheet = dict[int | None, dict[str, Answer]]
 
 
-def scores(questions: Iterable[Question], answers: Sequence[Answer], *, spec: ScoresSpec) -> dict[str, Any]:
+def scores(
+    questions: Iterable[Question], answers: Sequence[Answer], probe: Sequence[Probe], *, spec: ScoresSpec
+) -> dict[str, Any]:
     """Figures of every model and of every pair, nested for `dvc metrics show`; shares, not per cent.
 
     - `models.<arm>`, on the test questions: n, correct, accuracy, low, high, by_seed (accuracy of each training),
@@ -29,6 +33,8 @@ def scores(questions: Iterable[Question], answers: Sequence[Answer], *, spec: Sc
       questions), won and lost (questions that the one answers right oftener than the other), detectable.
     - `strata.<name>.<value>`: n, and accuracy by arm, of the test questions.
     - `transfer.<set>` and, when they were asked, `dev`: models and pairs of these questions.
+    - `probe.<arm>`, when there is one: n, right and wrong (mean perplexities of the paths), delta (wrong - right) with
+      low and high, by t over the questions; preferred, the share of questions whose right path is the likelier one.
 
     Failed requests count as not right. Raises RunError when there are no answers to test questions, or when the models
     did not answer the same questions.
@@ -47,7 +53,8 @@ def scores(questions: Iterable[Question], answers: Sequence[Answer], *, spec: Sc
         "strata": _strata(asked, _sheets(sets["test"], "single")),
         "transfer": {name: figures for name, figures in others.items() if name != "dev"},
     }
-    return made | ({"dev": others["dev"]} if "dev" in others else {})
+    dev = {"dev": others["dev"]} if "dev" in others else {}
+    return made | dev | ({"probe": _probe(probe, spec.confidence)} if probe else {})
 
 
 def _set(answers: Sequence[Answer], spec: ScoresSpec) -> dict[str, Any]:
@@ -145,6 +152,26 @@ def _rounded(pair: Mapping[str, Any], holm: float) -> dict[str, Any]:
     shares = {name: round(pair[name], 4) for name in ("difference", "low", "high")}
     chances = {"p": round(pair["p"], 6), "holm": round(holm, 6)}
     return {**shares, **chances, "won": pair["won"], "lost": pair["lost"], "detectable": round(pair["detectable"], 4)}
+
+
+def _probe(probe: Sequence[Probe], confidence: float) -> dict[str, Any]:
+    """Perplexities by arm; of several trainings the mean counts for a question."""
+    arms = defaultdict[str, dict[str, list[Probe]]](lambda: defaultdict(list))
+    for row in probe:
+        arms[row.arm][row.question_id].append(row)
+    made = {}
+    for arm, questions in arms.items():
+        right, wrong = (
+            [fmean(exp(getattr(row, kind)) for row in rows) for rows in questions.values()]
+            for kind in ("right", "wrong")
+        )
+        gaps = [bad - good for good, bad in zip(right, wrong, strict=True)]
+        low, high = statistics.mean(gaps, confidence)
+        shown = {"right": fmean(right), "wrong": fmean(wrong), "delta": fmean(gaps), "low": low, "high": high}
+        preferred = fmean(row.right < row.wrong for rows in questions.values() for row in rows)
+        made[arm] = {"n": len(gaps), **{name: round(value, 4) for name, value in shown.items()}}
+        made[arm]["preferred"] = round(preferred, 4)
+    return made
 
 
 def _strata(asked: Mapping[str, Question], arms: Mapping[str, Sheet]) -> dict[str, Any]:

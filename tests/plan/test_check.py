@@ -295,6 +295,10 @@ BROKEN = {
         "questions: {train: 30, dev: 11}",
         ["2:29: questions.dev: 11 questions beside 30 to learn from, but `source.train` keeps 40 records"],
     ),
+    "answers to no dev questions": (
+        "answers: {dev: true}",
+        ["2:16: answers.dev: there are no dev questions; say how many in `questions.dev`"],
+    ),
     "transfer sets": (
         """questions:
   transfer:
@@ -312,6 +316,15 @@ BROKEN = {
             "6:32: questions.transfer.less.source.generator: the task gsm8k has no generator",
             "6:39: questions.transfer.less.source.train: nothing is learnt from a transfer set; leave it out",
             "6:65: questions.transfer.less.test: 5 questions, but its `source.test` keeps 4 records",
+        ],
+    ),
+    "seeds": ("adapter: {seed: 1, seeds: [1, 2]}", ["2:1: adapter: needs one of seed, seeds"]),
+    "the same seed twice": ("adapter: {seeds: [3, 3]}", ["2:1: adapter: seeds: the same seed twice would train"]),
+    "votes": (
+        "answers: {votes: {temperature: 0}}",
+        [
+            "2:11: answers.votes: missing key 'paths'",
+            "2:32: answers.votes.temperature: needs more than 0, got 0",
         ],
     ),
     "no test questions": (

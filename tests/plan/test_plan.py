@@ -15,7 +15,7 @@ from lema.plan.plan import arm_settings
 
 KEYS = {
     *("recipe", "description", "source", "questions", "base", "samples", "grades", "corrections", "verdicts"),
-    *("mix", "export", "adapter", "answers", "scores", "report"),
+    *("mix", "export", "adapter", "answers", "probe", "scores", "report"),
 }
 
 
@@ -47,6 +47,7 @@ def test_every_key_is_there(project):
     assert set(plan(project)["mix"]) == {"cot", "lema"}
 
 
+FAR = "{source: {generator: word_problems, test: 5, options: {steps: [4]}}}"
 RECIPE_EDITS = [
     ("adapter: {epochs: 1}", "# A comment.\nadapter:\n  epochs: 1.0 # another", set()),
     ("adapter: {epochs: 1}", "adapter: {epochs: 1, rank: 16, lr: 2e-4}", set()),
@@ -73,12 +74,24 @@ RECIPE_EDITS = [
     ("answers: {prompt: cot}", "answers: {prompt: cot}\nexport: {license: mit}", {"export"}),
     ("epochs: 1", "epochs: 2", {"adapter"}),
     ("answers: {prompt: cot}", "answers: {prompt: solve}", {"answers"}),
+    ("answers: {prompt: cot}", "answers: {prompt: cot, votes: {paths: 4}}", {"answers"}),
+    ("answers: {prompt: cot}", "answers: {prompt: cot}\nprobe: {questions: 9}", {"probe"}),
+    ("epochs: 1", "epochs: 1, seeds: [0, 1]", {"adapter"}),
+    ("train: 30", "train: 30, dev: 5", {"questions"}),
+    ("train: 30", f"train: 30, transfer: {{far: {FAR}}}", {"source", "questions", "answers"}),
     ("answers: {prompt: cot}", "answers: {prompt: cot}\nscores: {seed: 1}", {"scores"}),
     ("answers: {prompt: cot}", "answers: {prompt: cot}\nreport: {examples: 1}", {"report"}),
     ("source:", "description: words\nsource:", {"description"}),
     ("embedded: smollm2-135m-instruct", "embedded: smollm2-135m-instruct, chat: false", {"base"}),
     ("task: word_problems", "task: gsm8k", {"questions", "grades", "corrections", "verdicts", "answers"}),
 ]
+
+
+def test_the_prompts_of_a_probe_count_when_there_is_one(project):
+    project.edit("recipes/good.yaml", "answers: {prompt: cot}", "answers: {prompt: cot}\nprobe: {questions: 9}")
+    before = plan(project)
+    project.edit("recipes/good.yaml", "answers: {prompt: cot}", "answers: {prompt: solve}")
+    assert changed(before, plan(project)) == {"answers", "probe"}
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), RECIPE_EDITS)

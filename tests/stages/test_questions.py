@@ -78,7 +78,9 @@ def test_too_few_records() -> None:
 
 def test_records_that_the_protocol_leaves_out_are_not_there() -> None:
     odd = replace(task(), counts=lambda record: record["q"].startswith("test") or int(record["q"][6:-1]) % 2 == 1)
-    made = list(questions(RECORDS, spec=QuestionsSpec(task="toy", train=10), tasks=dict.fromkeys(("train", "test"), odd)))
+    made = list(
+        questions(RECORDS, spec=QuestionsSpec(task="toy", train=10), tasks=dict.fromkeys(("train", "test"), odd))
+    )
     assert [row.text for row in made if row.split == "train"] == [f"train {number}?" for number in range(1, 20, 2)]
     with pytest.raises(RunError, match="11 train questions wanted, the source has 10"):
         list(questions(RECORDS, spec=QuestionsSpec(task="toy", train=11), tasks=dict.fromkeys(("train", "test"), odd)))

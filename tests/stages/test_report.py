@@ -197,6 +197,14 @@ def test_trainings_votes_strata_and_other_sets() -> None:
         assert len(table.splitlines()) > 2
 
 
+def test_perplexities_have_a_table_when_there_are_any() -> None:
+    assert "Right and wrong paths" not in read(made().html)
+    figures = {"n": 30, "right": 2.5, "wrong": 2.25, "delta": -0.25, "low": -0.5, "high": 0.004, "preferred": 0.4}
+    both = made(scores={**WORLD["scores"], "probe": {"base": figures}})
+    assert "| base | 30 | 2.50 | 2.25 | −0.25 | −0.50 to +0.00 | 40.0% |" in both.markdown
+    assert "base 30 2.50 2.25 −0.25 −0.50 to +0.00 40.0%" in read(both.html)
+
+
 def test_a_finding_is_one_after_correction_for_all_comparisons() -> None:
     figures = {"difference": 0.1, "low": 0.01, "high": 0.17, "p": 0.03, "holm": 0.06}
     said = made(scores=pair(**figures)).markdown

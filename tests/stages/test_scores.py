@@ -1,11 +1,13 @@
 import json
+from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import pytest
 
 from lema.errors import RunError
 from lema.recipe import ScoresSpec
-from lema.rows import Answer, Outcome, Question, Stratum
+from lema.rows import Answer, Outcome, Probe, Question, Stratum
 from lema.stages import _statistics as statistics
 from lema.stages.scores import scores
 
@@ -26,7 +28,7 @@ def answered(kind: Any = "single", first: int = 0, index: int = 0, **arms: str) 
     ]  # fmt: skip
 
 
-def score(answers: list[Answer], splits: str = "", **strata: str) -> dict[str, Any]:
+def score(answers: list[Answer], splits: str = "", probe: Sequence[Probe] = (), **strata: str) -> dict[str, Any]:
     """Scores of answers to the questions q0, q1, ...; a blank-separated word each for splits and strata, where they
     are not "test" and none."""
     names = splits.split()
@@ -37,7 +39,7 @@ def score(answers: list[Answer], splits: str = "", **strata: str) -> dict[str, A
         )
         for at in range(30)
     ]  # fmt: skip
-    return scores(questions, answers, spec=ScoresSpec())
+    return scores(questions, answers, probe, spec=ScoresSpec())
 
 
 def test_figures_of_a_model() -> None:
@@ -138,6 +140,24 @@ def test_accuracy_by_stratum_of_the_test_questions() -> None:
             "10": {"n": 1, "accuracy": {"base": 0.0, "cot": 1.0}},
         }
     }
+
+
+def test_perplexities_by_hand() -> None:
+    def measured(question: str, arm: str, seed: int | None, right: float, wrong: float) -> Probe:
+        return Probe(f"{question}/{arm}/{seed}", question, arm, seed, log(right), log(wrong), 9, 9)
+
+    rows = [
+        measured("q0", "base", None, 3, 2), measured("q1", "base", None, 2, 5), measured("q2", "base", None, 4, 5),
+        measured("q0", "cot", 0, 1, 2), measured("q0", "cot", 1, 3, 6), measured("q1", "cot", 0, 2, 1),
+        measured("q1", "cot", 1, 2, 9),
+    ]  # fmt: skip
+    made = score(answered(base="0"), probe=rows)["probe"]
+    assert made["base"] == {
+        "n": 3, "right": 3.0, "wrong": 4.0, "delta": 1.0, "low": -3.9683, "high": 5.9683, "preferred": 0.6667
+    }  # fmt: skip
+    # Means over the two trainings first: 2 and 2 against 4 and 5.
+    assert [made["cot"][name] for name in ("n", "right", "wrong", "delta", "preferred")] == [2, 2.0, 4.5, 2.5, 0.75]
+    assert "probe" not in score(answered(base="0"))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def world(
         "mix": mix,
         "adapters": {arm: trained(arm, len(rows)) for arm, rows in mix.items()},
         "answers": answers,
-        "scores": scores(questions, answers, spec=ScoresSpec(resamples=500)),
+        "scores": scores(questions, answers, [], spec=ScoresSpec(resamples=500)),
     }
 
 

@@ -1,0 +1,58 @@
+"""`probe`: how likely every model holds a right and a wrong path of the same question to be (LEMA, figure 11).
+
+The paper's figure shows that PPL(wrong path) - PPL(right path) is larger after learning from corrections.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from lema.models import Model
+from lema.prompt import render, reply
+from lema.recipe import ProbeSpec, Prompt
+from lema.rows import Answer, Message, Probe, Question
+from lema.stages import chosen
+
+# (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.
+Losses = Callable[[Model, Sequence[tuple[Sequence[Message], str]]], list[tuple[float, int] | None]]
+
+
+def probe(
+    questions: Iterable[Question],
+    base: Model,
+    adapters: Mapping[str, Mapping[int, Model]],
+    answers: Iterable[Answer],
+    *,
+    spec: ProbeSpec,
+    prompt: Prompt,
+    format: Prompt,
+    losses: Losses,
+) -> Iterator[Probe]:
+    """One row a question and model: test questions with a gold rationale that the base answers wrongly.
+
+    The right path is the rationale in `format`, the one of the CoT rows; the wrong one is the base's answer, the same
+    for all models, so that models can be compared with one another. A base finds its own words likely, so its own
+    figures say less than the differences between the arms. `prompt` is that of the answers.
+    """
+    wrong = {
+        row.question_id: row.text.strip()
+        for row in answers
+        if row.arm == "base" and row.kind == "single" and row.outcome == "incorrect" and row.text.strip()
+    }
+    fitting = (one for one in questions if one.split == "test" and one.rationale and one.id in wrong)
+    picked = chosen(fitting, spec.seed, lambda question: question.id)[: spec.questions]
+    texts = [
+        (render(prompt, {"question": question.text}), text)
+        for question in picked
+        for text in (_right(question, format), wrong[question.id])
+    ]
+    models = [("base", None, base), *((arm, seed, one) for arm, own in adapters.items() for seed, one in own.items())]
+    for arm, seed, model in models if texts else ():
+        name = arm if seed is None or len(adapters[arm]) == 1 else f"{arm}/{seed}"
+        found = losses(model, texts)
+        for question, right, other in zip(picked, found[::2], found[1::2], strict=True):
+            if right is not None and other is not None:
+                yield Probe(f"{question.id}/{name}", question.id, arm, seed, right[0], other[0], right[1], other[1])
+
+
+def _right(question: Question, format: Prompt) -> str:
+    steps = str(question.rationale).split("\n")
+    return reply(format, {"question": question.text, "steps": steps, "answer": question.gold})
