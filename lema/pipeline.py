@@ -25,8 +25,10 @@ from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
+from lema.models import Model
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
-from lema.rows import Answer, Correction, Example, Grade, Question, Record, Sample, Verdict
+from lema.recipe import ModelSpec
+from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Question, Record, Sample, Verdict
 
 DATA = Path("data")
 # In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
@@ -37,8 +39,10 @@ ARTIFACTS: Mapping[str, type | None] = {
     "base": None,
     "samples": Sample,
     "grades": Grade,
+    "locations": Location,
     "corrections": Correction,
     "verdicts": Verdict,
+    "evolved": Evolved,
     "mix": Example,
     "adapter": None,
     "answers": Answer,
@@ -154,7 +158,7 @@ class Kitchen:
             "arm": lambda: self.arm,
             "task": lambda: component.load("tasks", self.recipe.questions.task),
             "generator": self._generator,
-            "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
+            "models": lambda: {name: self._model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
             "generate": self._new_generate,
             "pmap": lambda: partial(pmap, self._workers()),
@@ -206,6 +210,15 @@ class Kitchen:
     def _generator(self) -> Any:
         name = self.recipe.source.generator
         return component.load("tasks", name) if name else None
+
+    def _model(self, name: str, spec: ModelSpec) -> Model:
+        """A model of the recipe; of those with an adapter, only the samplers' have it watched by DVC."""
+        if spec.adapter is None or self.artifact != "samples":
+            return named_model(name, spec)
+        recipe, _, arm = spec.adapter.partition("/")
+        if not (place("base", recipe) / "base.json").is_file() or not place("adapter", recipe, arm).is_dir():
+            raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
+        return adapted(base_model(place("base", recipe)), name, place("adapter", recipe, arm))
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name; one that is used twice is told apart by its place."""

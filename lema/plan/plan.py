@@ -19,7 +19,7 @@ from lema.plan.fingerprint import OWN, fingerprint
 from lema.plan.load import Loaded
 from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
-from lema.recipe import Arm, Match, MixSpec, ModelSampler, Prompt, Recipe
+from lema.recipe import Arm, ImportSampler, Match, MixSpec, ModelSampler, Prompt, Recipe, Sampler
 
 LOCAL = "lema.models.transformers"
 # How a base can come about; each is of concern only to the bases that come about so.
@@ -32,8 +32,12 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     task = _module("tasks", recipe.questions.task)
     sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
     corrector = [recipe.corrections.model]
+    locator = [recipe.locations.model] if recipe.locations else []
+    evolvers = [recipe.evolved.write.model, recipe.evolved.solve.model] if recipe.evolved else []
 
     def key(artifact: str, *modules: str, without: Iterable[str] = (), **more: Any) -> dict[str, Any]:
+        if getattr(recipe, artifact) is None:
+            return {}  # an artifact that the recipe does without: nothing changes it
         code = fingerprint([f"lema.stages.{artifact}", *modules], root, without)
         return {**plain(getattr(recipe, artifact)), **more, "code": code}
 
@@ -43,6 +47,8 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     if base.pretrain:
         made.append(_module("tasks", base.pretrain.task))
     graded = {"task": recipe.questions.task}
+    # Which paths are right matters only to samplers that begin with those of others.
+    derived = [task] if any(map(_derived, recipe.samples.samplers.values())) else []
     mix_code = fingerprint(["lema.stages.mix"], root)
     return {
         "recipe": loaded.name,
@@ -50,20 +56,26 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "source": key("source", *([_module("tasks", source.generator)] if source.generator else [])),
         "questions": key("questions", task),
         "base": key("base", "lema.train.base", *made, without=others),
-        "samples": key("samples", *_backends(recipe, sampled), models=_models(recipe, sampled)),
+        "samples": key("samples", *_backends(recipe, sampled), *derived, models=_models(recipe, sampled)),
         "grades": key("grades", task, **graded),
+        "locations": key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
         "corrections": key(
             "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded
         ),
         "verdicts": key(
             "verdicts", task, *(_module("filters", part.use) for part in recipe.verdicts.filters), **graded
         ),
+        "evolved": key("evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", task, LOCAL, **graded),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }
+
+
+def _derived(sampler: Sampler) -> bool:
+    return not (isinstance(sampler, ImportSampler) or type(sampler) is ModelSampler)
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

@@ -10,10 +10,11 @@ from lema.plan.load import Draft
 from lema.plan.messages import dotted
 from lema.plan.yaml import Path_, Tree
 from lema.prompt import PromptError, Turn
-from lema.recipe import ModelSampler, Prompt
+from lema.recipe import BranchSampler, ModelSampler, Prompt, TypedSampler
 
 COT = frozenset({"question", "steps", "answer"})
 PATH = frozenset({"question", "path", "steps"})
+SPOILT = PATH | {"error_type", "error"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "answer"}
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
 
@@ -35,13 +36,27 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
     samples, corrections, mix, answers, base = (
         sections[key] for key in ("samples", "corrections", "mix", "answers", "base")
     )
+    locations, evolved = sections["locations"], sections["evolved"]
     question = frozenset({"question"})
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ModelSampler):
-            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, question)
+            more = (
+                SPOILT
+                if isinstance(sampler, TypedSampler)
+                else PATH
+                if isinstance(sampler, BranchSampler)
+                else question
+            )
+            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, more)
+    if locations:
+        yield Use(("locations", "prompt"), locations.prompt, PATH | HINTS[locations.hint])
     if corrections:
         shown = HINTS[corrections.hint] if hints is None else hints
-        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown)
+        located = frozenset({"incorrect_step"}) if locations else frozenset[str]()
+        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown | located)
+    if evolved:
+        yield Use(("evolved", "write", "prompt"), evolved.write.prompt, question)
+        yield Use(("evolved", "solve", "prompt"), evolved.solve.prompt, question)
     if mix:
         yield Use(("mix", "cot"), mix.cot, question, COT)
         yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION)
@@ -76,8 +91,10 @@ def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:
         may = use.answered if turn == "assistant" else use.asked
         for name in sorted(names - may) if may is not None else ():
             message = f"unknown variable {name!r}; {allowed(name, may or ())}"
-            if use.path[0] == "corrections" and name in HINTS["rationale"]:
+            if use.path[0] in ("corrections", "locations") and name in HINTS["rationale"]:
                 message += f" (`{name}` is given with `hint: {'answer' if name == 'gold' else 'rationale'}`)"
+            elif use.path[0] == "corrections" and name == "incorrect_step":
+                message += " (`incorrect_step` is given when the recipe has `locations`)"
             yield _say(use, tree, turn, message, prompts.line_of(getattr(use.prompt, turn), name))
     yield from _demonstrations(use, tree)
 

@@ -1,7 +1,7 @@
 """The recipe language: one key an artifact.
 
 Reading files, `extends` and the positions of errors are in `lema.plan`; this package is only the shape: `common` is
-what all parts share, `data` makes the dataset, `training` trains and compares.
+what all parts share, `samplers` and `data` make the dataset, `training` trains and compares.
 """
 
 from pydantic import Field
@@ -21,23 +21,36 @@ from lema.recipe.common import (
 )
 from lema.recipe.data import (
     Arm,
+    AskSpec,
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
+    EvolvedSpec,
     Fraction,
     GradesSpec,
-    ImportSampler,
-    ImportSpec,
+    LocationsSpec,
     Match,
     MixSpec,
-    ModelSampler,
     ModelSpec,
     QuestionsSpec,
-    Sampler,
-    SamplesSpec,
     Size,
     SourceSpec,
     VerdictsSpec,
+)
+from lema.recipe.samplers import (
+    ALL_ERRORS,
+    PROGRAM_ERRORS,
+    BranchSampler,
+    BranchSpec,
+    ErrorType,
+    ImportSampler,
+    ImportSpec,
+    InjectSampler,
+    InjectSpec,
+    ModelSampler,
+    Sampler,
+    SamplesSpec,
+    TypedSampler,
 )
 from lema.recipe.training import (
     AdapterSpec,
@@ -49,20 +62,30 @@ from lema.recipe.training import (
 )
 
 __all__ = [
+    "ALL_ERRORS",
     "NAME",
+    "PROGRAM_ERRORS",
     "AdapterSpec",
     "AnswersSpec",
     "Arm",
+    "AskSpec",
     "BaseSpec",
+    "BranchSampler",
+    "BranchSpec",
     "CorrectionRows",
     "CorrectionsSpec",
     "CotRows",
     "Count",
+    "ErrorType",
+    "EvolvedSpec",
     "Fraction",
     "GradesSpec",
     "ImportSampler",
     "ImportSpec",
+    "InjectSampler",
+    "InjectSpec",
     "Label",
+    "LocationsSpec",
     "Match",
     "MixSpec",
     "ModelSampler",
@@ -84,6 +107,7 @@ __all__ = [
     "Size",
     "SourceSpec",
     "Spec",
+    "TypedSampler",
     "VerdictsSpec",
 ]
 
@@ -92,14 +116,16 @@ class Recipe(Spec):
     """A recipe. Keys are artifacts, in the order in which they are made."""
 
     description: str | None = Field(default=None, description="One line, for the report.")
-    models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for samples and corrections.")
+    models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for all that asks one.")
     source: SourceSpec
     questions: QuestionsSpec
     base: BaseSpec
     samples: SamplesSpec
     grades: GradesSpec = GradesSpec()
+    locations: LocationsSpec | None = None
     corrections: CorrectionsSpec
     verdicts: VerdictsSpec
+    evolved: EvolvedSpec | None = None
     mix: MixSpec
     adapter: AdapterSpec
     answers: AnswersSpec

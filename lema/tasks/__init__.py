@@ -26,6 +26,7 @@ class Task:
     `read` raises ValueError, saying what is wrong, for a record that it cannot read.
     `extract` returns the final answer in a model's text, or None. `equal(answer, gold)` compares two answers.
     `generate(**options)` yields (split, record) for ever or until exhausted, for tasks that make their own questions.
+    `write` makes a record that `read` reads as this question, for questions that evolve.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Task:
     extract: Callable[[str], str | None]
     equal: Callable[[str, str], bool]
     generate: Callable[..., Iterator[tuple[Split, dict[str, Any]]]] | None = None
+    write: Callable[[Reading], dict[str, Any]] | None = None
