@@ -136,9 +136,9 @@ def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
 def _holds(folder: str, names: Sequence[str]) -> bool:
     """Whether a folder other than the project's own, or that of all artifacts, holds all the files."""
     parts = PurePosixPath(folder).parts
-    return (
-        bool(parts) and parts != ("data",) and all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
-    )
+    if parts in ((), ("data",)):
+        return False
+    return all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
 
 
 def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:

@@ -40,14 +40,8 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
     question = frozenset({"question"})
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ModelSampler):
-            more = (
-                SPOILT
-                if isinstance(sampler, TypedSampler)
-                else PATH
-                if isinstance(sampler, BranchSampler)
-                else question
-            )
-            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, more)
+            given = {TypedSampler: SPOILT, BranchSampler: PATH}.get(type(sampler), question)
+            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, given)
     if locations:
         yield Use(("locations", "prompt"), locations.prompt, PATH | HINTS[locations.hint])
     if corrections:
