@@ -130,5 +130,7 @@ def _other(name: str, root: Path) -> Draft | None:
 
 
 def recipes_read(draft: Draft) -> list[str]:
-    """The recipes whose artifacts a recipe reads."""
-    return sorted({PurePosixPath(name).parts[1] for _, name, _ in outside_files(draft) if _made(name)})
+    """The recipes that a round builds on."""
+    source, models = draft.sections["source"], draft.sections["models"] or {}
+    adapters = {model.adapter.partition("/")[0] for model in models.values() if model.adapter}
+    return sorted(adapters | ({source.evolved} if source and source.evolved else set()))

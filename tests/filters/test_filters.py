@@ -86,6 +86,11 @@ def test_a_failed_or_malformed_row_is_dropped_with_its_own_reason() -> None:
     assert judge("answer_matches", MALFORMED, FAILED) == ["no answer", "no answer"]
 
 
+def test_a_field_that_the_form_does_without_may_be_empty() -> None:
+    row = replace(GOOD, explanation=None, solution="")
+    assert list(component.load("filters", "has_fields")([candidate(row)], without=["explanation"])) == ["no solution"]
+
+
 def test_duplicates_are_found_whatever_their_white_space_or_ellipsis() -> None:
     rows = [
         GOOD,

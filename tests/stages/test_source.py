@@ -126,3 +126,8 @@ def test_a_record_is_kept_as_canonical_json() -> None:
         spec=SourceSpec(file="f.jsonl", test=0), generator=None, read_split=lambda *_: [{"b": "é", "a": [1, None]}]
     )
     assert row.record == '{"a": [1, null], "b": "é"}'
+
+
+def test_evolved_questions_are_named_after_the_recipe_that_made_them() -> None:
+    made = source(spec=SourceSpec(evolved="one"), generator=None, read_split=lambda _, split: [{"q": split}])
+    assert [row.id for row in made] == ["one-evolved-train-00000", "one-evolved-test-00000"]
