@@ -173,6 +173,8 @@ def _draw_sample(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
     content = list(_question(joined["questions"]))
     if sample is not None:
         content += [("Error", sample.error)] if sample.error else [("Path", _steps(sample.text))]
+        if sample.error_type is not None:
+            content.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
     return name, tags, content
 
 

@@ -48,7 +48,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         made.append(_module("tasks", base.pretrain.task))
     graded = {"task": recipe.questions.task}
     # Which paths are right matters only to samplers that begin with those of others.
-    derived = [task] if any(map(_derived, recipe.samples.samplers.values())) else []
+    derived = any(map(_derived, recipe.samples.samplers.values()))
     mix_code = fingerprint(["lema.stages.mix"], root)
     return {
         "recipe": loaded.name,
@@ -56,7 +56,13 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "source": key("source", *([_module("tasks", source.generator)] if source.generator else [])),
         "questions": key("questions", task),
         "base": key("base", "lema.train.base", *made, without=others),
-        "samples": key("samples", *_backends(recipe, sampled), *derived, models=_models(recipe, sampled)),
+        "samples": key(
+            "samples",
+            *_backends(recipe, sampled),
+            *([task] if derived else []),
+            models=_models(recipe, sampled),
+            **(graded if derived else {}),
+        ),
         "grades": key("grades", task, **graded),
         "locations": key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
         "corrections": key(

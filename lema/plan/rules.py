@@ -23,7 +23,7 @@ def problems(draft: Draft, root: Path) -> list[Problem]:
     """Everything that is wrong within a recipe, prompts apart."""
     rules: Iterable[Iterator[Found]] = (
         *(tasks(draft), filters(draft), backends(draft), references(draft), arms(draft)),
-        *(counts(draft), hints(draft), outside.files(draft, root), outside.rounds(draft, root)),
+        *(counts(draft), hints(draft), explanations(draft), outside.files(draft, root), outside.rounds(draft, root)),
     )
     return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
@@ -214,6 +214,17 @@ def counts(draft: Draft) -> Iterator[Found]:
     if source and source.file and source.test_from == "test" and "{split}" not in source.file:
         message = "one file has no test split: write {split} for train and test in its name, or say `test_from: train`"
         yield Found(("source", "file"), message)
+
+
+def explanations(draft: Draft) -> Iterator[Found]:
+    """Corrections without explanation are not dropped for having none."""
+    corrections, verdicts = draft.sections["corrections"], draft.sections["verdicts"]
+    if not corrections or not verdicts or "explanation" not in corrections.without:
+        return
+    for part in verdicts.filters:
+        if part.use == "has_fields" and "explanation" not in part.options.get("without", ()):
+            message = "has_fields drops corrections without explanation: write `has_fields: {without: [explanation]}`"
+            yield Found(("corrections", "without"), message)
 
 
 def hints(draft: Draft) -> Iterator[Found]:

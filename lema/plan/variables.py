@@ -53,7 +53,8 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
         yield Use(("evolved", "solve", "prompt"), evolved.solve.prompt, question)
     if mix:
         yield Use(("mix", "cot"), mix.cot, question, COT)
-        yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION)
+        lacking = {"explanation"} & set(corrections.without) if corrections else set[str]()
+        yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION - lacking)
     if answers:
         yield Use(("answers", "prompt"), answers.prompt, question)
     if base and base.pretrain:

@@ -196,6 +196,13 @@ BROKEN = {
         "corrections: {prompt: {user: '{{ path }} {{ incorrect_step }}'}}",
         ["2:30: corrections.prompt.user: unknown variable 'incorrect_step'; allowed: path, question, steps ("],
     ),
+    "no explanation, and a filter and a format that want one": (
+        "corrections: {without: [explanation]}",
+        [
+            "2:24: corrections.without: has_fields drops corrections without explanation: write `has_fields: {without",
+            "prompts/correction.yaml:2:12: mix.correction.assistant: unknown variable 'explanation'; allowed: answer,",
+        ],
+    ),
     "error that takes a model": (
         "samples: {samplers: {slips: {inject: {errors: [misread question]}}}}",
         ["2:22: samples.samplers.slips: only a model can make the error 'misread question'; name one, or choose"],
