@@ -27,8 +27,22 @@ from lema.engine.generate import Generate
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
 from lema.filters import GIVEN
+from lema.models import Model
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
-from lema.rows import Answer, Correction, Example, Grade, Probe, Question, Record, Sample, Verdict
+from lema.recipe import ModelSpec
+from lema.rows import (
+    Answer,
+    Correction,
+    Evolved,
+    Example,
+    Grade,
+    Location,
+    Probe,
+    Question,
+    Record,
+    Sample,
+    Verdict,
+)
 
 DATA = Path("data")
 # In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
@@ -39,8 +53,10 @@ ARTIFACTS: Mapping[str, type | None] = {
     "base": None,
     "samples": Sample,
     "grades": Grade,
+    "locations": Location,
     "corrections": Correction,
     "verdicts": Verdict,
+    "evolved": Evolved,
     "mix": Example,
     "export": None,
     "adapter": None,
@@ -165,7 +181,7 @@ class Kitchen:
             "generators": self._generators,
             "questions": lambda: self.read("questions"),
             "hint": lambda: self.recipe.corrections.hint,
-            "models": lambda: {name: named_model(name, spec) for name, spec in self.recipe.models.items()},
+            "models": lambda: {name: self._model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
             "generate": self._new_generate,
             "pmap": lambda: partial(pmap, self._workers()),
@@ -230,6 +246,15 @@ class Kitchen:
         """The tasks that make questions of their own, by name."""
         sources = [self.recipe.source, *(one.source for one in self.recipe.questions.transfer.values())]
         return {one.generator: component.load("tasks", one.generator) for one in sources if one.generator}
+
+    def _model(self, name: str, spec: ModelSpec) -> Model:
+        """A model of the recipe; of those with an adapter, only the samplers' have it watched by DVC."""
+        if spec.adapter is None or self.artifact != "samples":
+            return named_model(name, spec)
+        recipe, _, arm = spec.adapter.partition("/")
+        if not (place("base", recipe) / "base.json").is_file() or not place("adapter", recipe, arm).is_dir():
+            raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
+        return adapted(base_model(place("base", recipe)), name, place("adapter", recipe, arm))
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name, with their options and what they ask for; one that is used twice is told apart by its

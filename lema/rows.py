@@ -62,6 +62,8 @@ class Sample:
 
     `prompt` is the SHA-256 of the prompt, `completion` the key of the reply in the completion store
     (empty for an imported path). A failed request is a row too, with `finish` "failed" and its `error`.
+    A path that was made of another has the `origin` that it was made of, a sample or, for a gold rationale, a
+    question; one that was spoilt on purpose has the `error_type` that was put in and its `incorrect_step` (from 1).
     """
 
     id: str
@@ -76,6 +78,9 @@ class Sample:
     completion: str
     prompt_tokens: int
     completion_tokens: int
+    origin: str | None = None
+    error_type: str | None = None
+    incorrect_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,26 @@ class Grade:
     sampler: str
     outcome: Outcome
     answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """`locations`: where a wrong path goes wrong; the id is that of the sample. `incorrect_step` counts from 1 and is
+    None unless `status` is "parsed". For an injected mistake that was not asked for, `model` is "injected" and
+    `reply`, `prompt` and `completion` are empty."""
+
+    id: str
+    question_id: str
+    sampler: str
+    status: Literal["parsed", "malformed", "truncated", "failed"]
+    reason: str | None
+    reply: str
+    incorrect_step: int | None
+    model: str
+    prompt: str
+    completion: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +170,34 @@ class Verdict:
     def drops(self) -> tuple[Finding, ...]:
         """The findings with a reason to drop."""
         return tuple(finding for finding in self.findings if finding.reason is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Evolved:
+    """`evolved`: one new question (LEMA, section 2.2), written from the question `seed_id`; `index` tells apart those
+    of one seed. `answers` are what the solver's replies came to, in the order of `completions`, `votes` how many
+    agree on the commonest. `record` is the accepted question as JSON that the task reads, with that answer as its
+    gold one and the first path that leads to it as its rationale; None with a `reason`. `model`, `prompt` and
+    `completion` are the writer's, tokens are those of both.
+    """
+
+    id: str
+    seed_id: str
+    index: int
+    text: str
+    answers: tuple[str | None, ...]
+    votes: int
+    accepted: bool
+    reason: str | None
+    record: str | None
+    model: str
+    prompt: str
+    completion: str
+    solver: str
+    solver_prompt: str
+    completions: tuple[str, ...]
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typer import style
 
 from lema import component
 from lema.errors import LemaError, allowed
-from lema.rows import Answer, Example, Probe, Question, Record, Sample, Verdict
+from lema.rows import Answer, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
 from lema.stages._report_examples import correction as view
 from lema.steps import split
 
@@ -21,8 +21,10 @@ _KINDS: Mapping[str, component.Kind] = {"tasks": "tasks", "filters": "filters", 
 _JOINS: Mapping[str, Mapping[str, str]] = {
     "samples": {"question_id": "questions", "id": "grades"},
     "grades": {"question_id": "questions", "id": "samples"},
+    "locations": {"question_id": "questions", "id": "samples"},
     "corrections": {"id": "verdicts", "sample_id": "samples", "question_id": "questions"},
     "verdicts": {"id": "corrections", "sample_id": "samples", "question_id": "questions"},
+    "evolved": {"seed_id": "questions"},
     "mix": {"question_id": "questions"},
     "answers": {"question_id": "questions"},
     "probe": {"question_id": "questions"},
@@ -173,7 +175,26 @@ def _draw_sample(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
     content = list(_question(joined["questions"]))
     if sample is not None:
         content += [("Error", sample.error)] if sample.error else [("Path", _steps(sample.text))]
+        if sample.error_type is not None:
+            content.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
     return name, tags, content
+
+
+def _draw_location(row: Location, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    sample: Sample | None = joined["samples"]
+    steps = _steps(sample.text if sample else None)
+    marked = [(place, step, "wrong" if place == row.incorrect_step else "") for place, step, _ in steps]
+    reason: list[Part] = [(row.status.capitalize(), row.reason)] if row.reason else []
+    return row.id, [f"step {row.incorrect_step or '?'}"], [*_question(joined["questions"]), ("Path", marked), *reason]
+
+
+def _draw_evolved(row: Evolved, joined: Joined) -> tuple[str, list[str], list[Part]]:
+    seed: Question | None = joined["questions"]
+    content: list[Part] = [("Seed", seed.text)] if seed else []
+    answers = ", ".join(answer or "none" for answer in row.answers)
+    content += [("Question", row.text), ("Answers", answers)]
+    content += [("Dropped", row.reason)] if row.reason else []
+    return row.id, ["accepted" if row.accepted else "dropped"], content
 
 
 def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
@@ -235,8 +256,10 @@ _DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] 
     "questions": _draw_question,
     "samples": _draw_sample,
     "grades": _draw_sample,
+    "locations": _draw_location,
     "corrections": _draw_correction,
     "verdicts": _draw_verdict,
+    "evolved": _draw_evolved,
     "mix": _draw_example,
     "answers": _draw_answer,
     "probe": _draw_probe,

@@ -26,8 +26,16 @@ def split(text: str) -> tuple[str, ...]:
     if len(lines) == 1:
         parts = _INLINE.split(lines[0])
         lines = parts if len(parts) > 1 or _PREFIX.match(lines[0]) else _sentences(lines[0])
-    bare = (_PREFIX.sub("", line, count=1).strip() for line in lines)
-    return tuple(line for line in bare if line)
+    return tuple(step for line in lines if (step := bare(line)))
+
+
+def bare(line: str) -> str:
+    """A step without its number.
+
+    >>> bare("Step 2: 2 + 3 = 5")
+    '2 + 3 = 5'
+    """
+    return _PREFIX.sub("", line, count=1).strip()
 
 
 def number(steps: Sequence[str], first: int = 1) -> str:

@@ -12,7 +12,8 @@ import yaml
 from lema.arithmetic import equations, holds
 from lema.prompt import render, reply
 from lema.recipe import Prompt
-from lema.reply import Parsed, expand, parse
+from lema.reply import ELLIPSIS, Malformed, Parsed, expand, parse, parse_json
+from lema.stages._inject import ERRORS
 from lema.steps import number, split
 from lema.tasks import Task
 from lema.tasks.csqa import csqa
@@ -21,6 +22,8 @@ from lema.tasks.math import math
 
 FILES = sorted((Path(__file__).parents[1] / "recipes" / "prompts").rglob("*.yaml"))
 VARIABLES: dict[str, Any] = {
+    "error_type": "wrong operation",
+    "error": "the right numbers are put together by another operation",
     "question": "Ada has 3 pens and buys 4. How many has she?",
     "path": "Step 1: 3 + 4 = 8\nStep 2: The answer is 8.",
     "steps": ["3 + 4 = 7"],
@@ -35,6 +38,9 @@ VARIABLES: dict[str, Any] = {
     "wrong": "3 + 4 = 8",
     "after": ["3 + 4 = 7"],
 }
+
+# Variants whose solutions are written out.
+WHOLE = ("_rewrite", "_restart", "_stepless")
 
 
 def load(file: Path) -> Prompt:
@@ -79,14 +85,32 @@ def test_worked_examples_are_right(name: str) -> None:
         assert gsm8k.extract(text) == found[-1].right
 
 
-def test_worked_corrections_are_right() -> None:
-    example = prompt("correct_gsm8k")
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *((name, ()) for name in ("", "_rewrite", "_restart", "_answer", "_rationale", "_located", "_json")),
+        ("_brief", ("explanation",)),
+        ("_stepless", ("incorrect_step",)),
+    ],
+)
+def test_worked_corrections_are_right(name: str, without: tuple[str, ...]) -> None:
+    example = prompt(f"correct_gsm8k{name}")
     assert len(example.demonstrations) == 4
+    read = parse_json if name == "_json" else parse
     for demonstration in example.demonstrations:
         path = split(demonstration["path"])
-        parsed = parse(reply(example, demonstration), steps=len(path))
+        text = reply(example, demonstration)
+        parsed = read(text, steps=len(path), without=without)
         assert isinstance(parsed, Parsed)
-        solution = expand(parsed.solution, parsed.incorrect_step, path)
+        assert (parsed.explanation is None, parsed.incorrect_step is None) == tuple(
+            field in without for field in ("explanation", "incorrect_step")
+        )
+        assert (ELLIPSIS in parsed.solution) == (name not in WHOLE and parsed.incorrect_step != 1)
+        if without:
+            assert isinstance(read(text, steps=len(path)), Malformed)
+        if name == "_answer":
+            assert str(demonstration["gold"]) == gsm8k.extract("\n".join(parsed.solution))
+        solution = expand(parsed.solution, parsed.incorrect_step or 1, path)
         found = [equation for step in solution for equation in equations(step)]
         assert all(holds(equation) for equation in found)
         answer = gsm8k.extract("\n".join(solution))
@@ -235,3 +259,17 @@ def test_tags_ask_for_opposites() -> None:
     right, wrong = (render(prompt(f"tagged_{kind}"), CORRECTED)[-1].content for kind in ("right", "wrong"))
     assert right.replace("a correct", "an incorrect") == wrong
     assert reply(prompt("tagged_right"), VARIABLES) == "3 + 4 = 7\nThe answer is 7."
+
+
+def test_worked_injections_are_wrong_and_begin_right() -> None:
+    for demonstration in prompt("inject_gsm8k").demonstrations:
+        right, spoilt = split(demonstration["path"]), demonstration["spoilt"]
+        assert ERRORS[demonstration["error_type"]] == demonstration["error"]
+        assert gsm8k.extract("\n".join(right)) != gsm8k.extract("\n".join(spoilt))
+        assert right[0] == spoilt[0]
+        assert all(holds(equation) for step in (*right, *spoilt) for equation in equations(step))
+
+
+def test_worked_locations_are_those_of_the_corrections() -> None:
+    found = [(one["path"], one["incorrect_step"]) for one in prompt("locate_gsm8k").demonstrations]
+    assert found == [(one["path"], one["incorrect_step"]) for one in prompt("correct_gsm8k").demonstrations]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema.reply import Malformed, Parsed, elide, expand, numbered, parse, write
+from lema.reply import Malformed, Parsed, elide, expand, numbered, parse, parse_json, write
 
 GOOD = """Incorrect Step: Step 2.
 Error Type: wrong operation
@@ -135,3 +135,52 @@ def test_numbers_and_ellipsis() -> None:
     assert elide(("a", "z", "x"), 3, path) == ("a", "z", "x")
     assert elide(("...", "x"), 3, path) == ("...", "x")
     assert elide(("x",), 1, path) == ("x",)
+
+
+OBJECT = (
+    '{"incorrect_step": 2, "error_type": "wrong operation", "explanation": "It adds\\nwhere it should multiply.", '
+    '"solution": ["...", "4 * 3 = 12", "Step 3: The answer is 12."]}'
+)
+
+
+@pytest.mark.parametrize("text", [OBJECT, f"```json\n{OBJECT}\n```", f"Here it is: {OBJECT} Is that right?"])
+def test_an_object_is_read(text: str) -> None:
+    assert parse_json(text, steps=3) == PARSED
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "the reply is not a JSON object"),
+        (GOOD, "the reply is not a JSON object"),
+        ("[" * 5000 + "{}" + "]" * 5000, "`incorrect_step` is missing"),
+        ('{"a": ' * 5000 + "1" + "}" * 5000, "the reply is not a JSON object"),
+        (OBJECT.replace('"explanation"', '"why"'), "`explanation` is missing"),
+        (OBJECT.replace("2, ", '"2", '), "`incorrect_step` is not a whole number"),
+        (OBJECT.replace("2, ", "true, "), "`incorrect_step` is not a whole number"),
+        (OBJECT.replace("2, ", "null, "), "`incorrect_step` is empty"),
+        (OBJECT.replace("2, ", "4, "), "the incorrect step is 4, but the path has steps 1 to 3"),
+        (OBJECT.replace("2, ", "1, "), "the solution begins with '...'"),
+        (OBJECT.replace('"It adds\\nwhere it should multiply."', '""'), "`explanation` is empty"),
+        (OBJECT.replace('"It adds\\nwhere it should multiply."', "[]"), "`explanation` and `error_type` are texts"),
+        (OBJECT.replace('["..."', "[{}"), "`solution` is not a list of steps"),
+        ('{"incorrect_step": 1, "explanation": "a", "solution": [" "]}', "the solution has no steps"),
+    ],
+)
+def test_an_object_that_is_no_correction_has_a_reason(text: str, reason: str) -> None:
+    found = parse_json(text, steps=3)
+    assert isinstance(found, Malformed)
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("at", [2, None])
+@pytest.mark.parametrize("explanation", ["It adds.", None])
+@pytest.mark.parametrize("solution", [("...", "4 * 3 = 12"), ("a", "4 * 3 = 12")])
+def test_a_reply_may_do_without_fields(at: int | None, explanation: str | None, solution: tuple[str, ...]) -> None:
+    known = 2 if solution[0] == "..." else at  # "..." stands before the incorrect step
+    text = write(Parsed(2, None, explanation, solution))
+    text = text if at else text.replace("Incorrect Step: Step 2.\n", "")
+    without = [name for name, value in (("incorrect_step", at), ("explanation", explanation)) if value is None]
+    assert parse(text, without=without) == Parsed(known, None, explanation, solution)
+    if without:
+        assert isinstance(parse(text), Malformed)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lema.errors import LemaError
-from lema.rows import Record
+from lema.rows import Evolved, Location, Record
 from lema.show import parts, show
 from tests.stages.world import world
 
@@ -14,6 +14,31 @@ WORLD = world(train=30, test=10)
 TABLES: dict[str, Any] = {
     **{name: WORLD[name] for name in ("questions", "samples", "grades", "corrections", "verdicts", "answers")},
     "mix": WORLD["mix"]["lema"],
+    "locations": [
+        Location(row.id, row.question_id, row.sampler, "parsed", None, "", 1, "m", "", "", 0, 0)
+        for row in WORLD["samples"][:3]
+    ],
+    "evolved": [
+        Evolved(
+            f"{WORLD['questions'][0].id}/e0",
+            WORLD["questions"][0].id,
+            0,
+            "How many?",
+            ("1", "2", None),
+            1,
+            False,
+            "no majority",
+            None,
+            "m",
+            "",
+            "",
+            "m",
+            "",
+            (),
+            0,
+            0,
+        )
+    ],
     "source": [Record("toy-1", "train", json.dumps({"question": "How many?", "answer": 5}))],
 }
 
@@ -114,3 +139,18 @@ def test_parts_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
     assert "filters" not in parts("tasks", tmp_path)
     with pytest.raises(LemaError, match="did you mean 'filters'"):
         parts("filter", tmp_path)
+
+
+def test_a_location_marks_the_step() -> None:
+    row = TABLES["locations"][0]
+    text = plain("locations", TABLES, n=1, where=[f"id={row.id}"])
+    assert text.startswith(f"{row.id} · step 1")
+    assert len(re.findall(r"✗ +1  ", text)) == 1
+
+
+def test_a_new_question_is_read_beside_its_seed_and_answers() -> None:
+    text = plain("evolved", TABLES)
+    assert text.startswith(f"{TABLES['evolved'][0].id} · dropped")
+    assert " ".join(WORLD["questions"][0].text.split()[:4]) in text
+    assert re.search(r"Answers +1, 2, none", text)
+    assert "no majority" in text

@@ -26,6 +26,9 @@ def read_file(name: str) -> Iterator[dict[str, Any]]:
 
 def read_split(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
     """One split of a source: of the file that the spec names, or of the hub data set."""
+    if spec.evolved is not None:
+        yield from _round(spec, split)
+        return
     if split == "test" and spec.test_from == "validation":
         split = "validation"
     if spec.file is not None:
@@ -34,6 +37,15 @@ def read_split(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
             yield from read_file(spec.file.replace("{split}", split))
         return
     yield from _hub(spec, split)
+
+
+def _round(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
+    """Records of another recipe: its evolved questions to learn from, its own records where they are wanted."""
+    for name in spec.artifacts(split):
+        for row in read_file(name):
+            # An evolved question has no split, and no record when it was dropped.
+            if row["record"] is not None and row.get("split", split) == split:
+                yield json.loads(row["record"])
 
 
 def _jsonl(path: Path, name: str) -> Iterator[dict[str, Any]]:

@@ -1,24 +1,25 @@
 """A correction names the incorrect step, explains the mistake and gives a solution."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from lema.filters import Candidate, Finding
 from lema.rows import Correction
 
 
-def has_fields(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-    """Measures how many of incorrect step, explanation and solution are there; drops less than three.
+def has_fields(candidates: Iterable[Candidate], *, without: Sequence[str] = ()) -> Iterator[Finding]:
+    """Measures how many of incorrect step, explanation and solution are there; drops where one is missing.
 
-    So it drops replies that failed, were cut short or could not be read, too.
+    Those of `without`, `incorrect step` or `explanation`, may be. Replies that failed, were cut short or could not be
+    read are dropped, too.
     """
     for candidate in candidates:
-        yield _finding(candidate.correction)
+        yield _finding(candidate.correction, without)
 
 
-def _finding(row: Correction) -> Finding:
+def _finding(row: Correction, without: Sequence[str]) -> Finding:
     fields = {"incorrect step": row.incorrect_step, "explanation": row.explanation, "solution": row.solution}
     empty = [name for name, value in fields.items() if not str(value or "").strip()]
-    there = len(fields) - len(empty)
+    there, missing = len(fields) - len(empty), [name for name in empty if name not in without]
     if row.status != "parsed":
         return Finding(there, f"{row.status}: {row.reason}" if row.reason else row.status)
-    return Finding(there, f"no {', no '.join(empty)}" if empty else None)
+    return Finding(there, f"no {', no '.join(missing)}" if missing else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lema.errors import Problem, allowed
 from lema.params import Params, Run, RunName
-from lema.plan import rules, sets, variables
+from lema.plan import outside, rules, sets, variables
 from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Mark, Tree
@@ -95,7 +95,7 @@ def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
 def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
     """Environment variables that hold the keys of the endpoints that a recipe asks are set."""
     models = draft.sections["models"] or {}
-    names = [name for _, name in (*rules.asked_models(draft), *rules.judges(draft)) if name in models]
+    names = [name for _, name in (*outside.asked_models(draft), *rules.judges(draft)) if name in models]
     asked = dict.fromkeys(models[name].endpoint for name in names)
     for name in asked:
         endpoint = settings.run.endpoints.get(name or "")
@@ -119,8 +119,12 @@ def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
             line = f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}"
             message = f"arm {arm!r} of the recipe {draft.name} is missing; add the line `{line}`"
             yield settings.say("runs", message=message)
-    said, needed = settings.recipes[draft.name], rules.outside(draft)
-    names = [name for _, name, _ in rules.outside_files(draft)]
+    for other in outside.recipes_read(draft):
+        if other not in settings.recipes:
+            message = f"the recipe {draft.name} reads what {other} makes; add the recipe {other} and its arms"
+            yield settings.say("recipes", draft.name, message=message)
+    said, needed = settings.recipes[draft.name], outside.whole(draft)
+    names = [name for _, name, _ in outside.outside_files(draft)]
     if not needed:
         message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
         yield settings.say("recipes", draft.name, message=message, key=False)
@@ -131,9 +135,11 @@ def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
 
 
 def _holds(folder: str, names: Sequence[str]) -> bool:
-    """Whether a folder other than the project's own holds all the files."""
+    """Whether a folder other than the project's own, or that of all artifacts, holds all the files."""
     parts = PurePosixPath(folder).parts
-    return bool(parts) and all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
+    if parts in ((), ("data",)):
+        return False
+    return all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
 
 
 def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
@@ -162,5 +168,5 @@ def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
 def lines(draft: Draft) -> str:
     """What params.yaml needs for a recipe to be built, in one line."""
     runs = [f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}" for arm in draft.tree.keys("mix", "arms")]
-    recipe = f"{draft.name}: {rules.outside(draft) or 'the folder that holds its files'}"
+    recipe = f"{draft.name}: {outside.whole(draft) or 'the folder that holds its files'}"
     return f"under recipes `{recipe}`, under runs `{'`, `'.join(runs)}`"

@@ -19,7 +19,7 @@ from lema.plan.fingerprint import OWN, fingerprint
 from lema.plan.load import Loaded
 from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
-from lema.recipe import Arm, MixSpec, ModelSampler, Prompt, Recipe
+from lema.recipe import Arm, ImportSampler, MixSpec, ModelSampler, Prompt, Recipe, Sampler
 
 LOCAL = "lema.models.transformers"
 TOKENS = "lema.models._local"  # how messages become tokens
@@ -36,8 +36,12 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
     corrector = [recipe.corrections.model]
     judges = [part.options["model"] for part in recipe.verdicts.filters if "model" in part.options]
+    locator = [recipe.locations.model] if recipe.locations else []
+    evolvers = [recipe.evolved.write.model, recipe.evolved.solve.model] if recipe.evolved else []
 
     def key(artifact: str, *modules: str, without: Iterable[str] = (), **more: Any) -> dict[str, Any]:
+        if getattr(recipe, artifact) is None:
+            return {}  # an artifact that the recipe does without: nothing changes it
         code = fingerprint([f"lema.stages.{artifact}", *modules], root, without)
         return {**plain(getattr(recipe, artifact)), **more, "code": code}
 
@@ -49,6 +53,8 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
     probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
+    # Which paths are right matters only to samplers that begin with those of others.
+    derived = any(map(_derived, recipe.samples.samplers.values()))
     mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
     return {
         "recipe": loaded.name,
@@ -56,8 +62,15 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "source": key("source", *sorted(generators), transfer=plain(transfer)),
         "questions": key("questions", *tested),
         "base": key("base", "lema.train.base", *made, without=others),
-        "samples": key("samples", *_backends(recipe, sampled), models=_models(recipe, sampled)),
+        "samples": key(
+            "samples",
+            *_backends(recipe, sampled),
+            *([task] if derived else []),
+            models=_models(recipe, sampled),
+            **(graded if derived else {}),
+        ),
         "grades": key("grades", task, **graded),
+        "locations": key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
         "corrections": key(
             "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded
         ),
@@ -70,6 +83,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
             hint=recipe.corrections.hint,
             **graded,
         ),
+        "evolved": key("evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "export": key("export", cot=digest(recipe.mix.cot)),
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
@@ -78,6 +92,10 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "scores": key("scores"),
         "report": key("report", templates=_templates()),
     }
+
+
+def _derived(sampler: Sampler) -> bool:
+    return not (isinstance(sampler, ImportSampler) or type(sampler) is ModelSampler)
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

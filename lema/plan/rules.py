@@ -1,40 +1,30 @@
 """What must hold within one recipe beyond its shape: its parts exist, its names meet, its files are there."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lema import component
 from lema.errors import Problem, allowed
 from lema.filters import GIVEN
+from lema.plan import outside
 from lema.plan.load import Draft, options_path
 from lema.plan.messages import salvage, say
+from lema.plan.outside import Found, asked_models
 from lema.plan.yaml import Path_, Tree
-from lema.recipe import ImportSampler, ModelSampler, Part
+from lema.recipe import BranchSampler, InjectSampler, Part, TypedSampler
 from lema.tasks import Task
 
 BASE = "base"
 # What our own backends cannot do without.
 NEEDS: Mapping[str, tuple[str, ...]] = {"openai": ("name", "endpoint"), "transformers": ("name",)}
-FORMATS = (".jsonl", ".csv", ".parquet")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Something wrong at a path of the recipe; `key` when it is the key that is meant, not the value."""
-
-    path: Path_
-    message: str
-    key: bool = False
 
 
 def problems(draft: Draft, root: Path) -> list[Problem]:
     """Everything that is wrong within a recipe, prompts apart."""
     rules: Iterable[Iterator[Found]] = (
         *(tasks(draft), filters(draft), backends(draft), references(draft), arms(draft)),
-        *(counts(draft), hints(draft), files(draft, root)),
+        *(counts(draft), hints(draft), explanations(draft), outside.files(draft, root), outside.rounds(draft, root)),
     )
     return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
@@ -44,6 +34,8 @@ def tasks(draft: Draft) -> Iterator[Found]:
     questions, source, base = (draft.sections[key] for key in ("questions", "source", "base"))
     if questions:
         yield from task(("questions", "task"), questions.task, None)
+        if draft.sections["evolved"] and not _writes(questions.task):
+            yield Found(("evolved",), f"the task {questions.task} cannot write records of new questions", key=True)
     if source and source.generator:
         yield from task(("source", "generator"), source.generator, source.options)
         for split in ("train", "test"):
@@ -68,6 +60,14 @@ def task(path: Path_, name: str, options: Mapping[str, Any] | None) -> Iterator[
         place = (*path[:-1], "options")
         wrong = list(_options(place, found.generate, options))
         yield from wrong or _refused(place, found.generate, options)
+
+
+def _writes(name: str) -> bool:
+    """Whether a task can write records; one that cannot be had is somebody else's problem."""
+    try:
+        return getattr(component.load("tasks", name), "write", None) is not None
+    except component.PartError:
+        return True
 
 
 def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
@@ -111,7 +111,7 @@ def backends(draft: Draft) -> Iterator[Found]:
             yield Found(path, "`base` is the student itself; give this model another name", key=True)
         yield from _part("models", (*path, "backend"), model.backend, model.options, (*path, "options"))
         for need in NEEDS.get(model.backend, ()):
-            if getattr(model, need) is None:
+            if getattr(model, need) is None and model.adapter is None:
                 yield Found(path, f"the backend {model.backend} needs `{need}`", key=True)
 
 
@@ -139,7 +139,12 @@ def references(draft: Draft) -> Iterator[Found]:
     for path, name in asked_models(draft):
         if name not in models:
             yield Found(path, f"unknown model {name!r}; {allowed(name, models)}")
-    lists = [("corrections", "samplers")] + [
+    for path, name in _begun_with(draft):
+        others = [one for one in samplers if one not in ("", path[2]) and not _is_derived(draft, one)]
+        if name not in others:
+            said = "is no sampler whose paths others can be made of" if name in samplers else "is no sampler"
+            yield Found(path, f"{name!r} {said}; {allowed(name, others)}")
+    lists = [("corrections", "samplers"), ("locations", "samplers")] + [
         ("mix", "arms", arm, "cot", "samplers") for arm in draft.tree.keys("mix", "arms")
     ]
     for path, item in (found for where in lists for found in _items(draft, where)):
@@ -147,14 +152,18 @@ def references(draft: Draft) -> Iterator[Found]:
             yield Found(path, f"unknown sampler {item.value!r}; {allowed(item.value, samplers)}")
 
 
-def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
-    """The models that are asked, each with the place where the recipe says so."""
-    samples, corrections = draft.sections["samples"], draft.sections["corrections"]
+def _begun_with(draft: Draft) -> Iterator[tuple[Path_, str]]:
+    """The samplers whose paths others are made of, each with the place where the recipe says so."""
+    samples = draft.sections["samples"]
     for name, sampler in samples.samplers.items() if samples else ():
-        if isinstance(sampler, ModelSampler):
-            yield ("samples", "samplers", name, "model"), sampler.model
-    if corrections:
-        yield ("corrections", "model"), corrections.model
+        if isinstance(sampler, BranchSampler):
+            yield ("samples", "samplers", name, "branch", "of"), sampler.branch.of
+        elif isinstance(sampler, InjectSampler | TypedSampler) and sampler.inject.of is not None:
+            yield ("samples", "samplers", name, "inject", "of"), sampler.inject.of
+
+
+def _is_derived(draft: Draft, name: str) -> bool:
+    return bool({"branch", "inject"} & set(draft.tree.keys("samples", "samplers", name)))
 
 
 def judges(draft: Draft) -> Iterator[tuple[Path_, str]]:
@@ -225,66 +234,22 @@ def counts(draft: Draft) -> Iterator[Found]:
         yield Found(("source", "file"), message)
 
 
+def explanations(draft: Draft) -> Iterator[Found]:
+    """Corrections without explanation are not dropped for having none."""
+    corrections, verdicts = draft.sections["corrections"], draft.sections["verdicts"]
+    if not corrections or not verdicts or "explanation" not in corrections.without:
+        return
+    for part in verdicts.filters:
+        if part.use == "has_fields" and "explanation" not in part.options.get("without", ()):
+            message = "has_fields drops corrections without explanation: write `has_fields: {without: [explanation]}`"
+            yield Found(("corrections", "without"), message)
+
+
 def hints(draft: Draft) -> Iterator[Found]:
     """The programmatic corrector works from the gold rationale."""
-    corrections, models = draft.sections["corrections"], draft.sections["models"] or {}
-    model = models.get(corrections.model) if corrections else None
-    if model and model.backend == "reference" and corrections.hint != "rationale":
-        message = "the reference corrector compares a path with the gold rationale: say `hint: rationale`"
-        yield Found(("corrections", "hint"), message)
-
-
-def files(draft: Draft, root: Path) -> Iterator[Found]:
-    """Files outside the recipe are there, unless another recipe makes them."""
-    for path, name, folder in outside_files(draft):
-        if PurePosixPath(name).is_absolute():
-            yield Found(path, f"{name} is an absolute path; write it relative to the project's folder")
-        elif not folder and PurePosixPath(name).suffix not in FORMATS:
-            yield Found(path, f"{name} needs one of the endings {', '.join(FORMATS)}")
-        elif not _made(name) and not ((root / name).is_dir() if folder else (root / name).is_file()):
-            yield Found(path, f"there is no {'folder' if folder else 'file'} {name}")
-
-
-def _made(name: str) -> bool:
-    """Whether a file is an artifact, which may not be made yet: a round that builds on another recipe."""
-    parts = PurePosixPath(name).parts
-    return len(parts) > 2 and parts[0] == "data" and parts[1] != "sources"
-
-
-def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
-    """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
-    keys = ("source", "questions", "samples", "base", "verdicts")
-    source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)
-    if source and source.file:
-        splits = ("train", source.test_from)
-        for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
-            yield ("source", "file"), name, False
-    for key, other in (questions.transfer if questions else {}).items():
-        if other.source.file:
-            name = other.source.file.replace("{split}", other.source.test_from)
-            yield ("questions", "transfer", key, "source", "file"), name, False
-    for name, sampler in samples.samplers.items() if samples else ():
-        if isinstance(sampler, ImportSampler):
-            yield ("samples", "samplers", name, "import", "file"), sampler.import_.file, False
-    if verdicts and verdicts.contamination:
-        for at, name in enumerate(verdicts.contamination.files):
-            yield ("verdicts", "contamination", "files", at), name, False
-    if base and base.folder:
-        yield ("base", "folder"), base.folder, True
-
-
-def outside(draft: Draft) -> str:
-    """What params.yaml says that a recipe reads: the file or folder outside it that holds all it reads, or
-    constraints.txt when it reads none; empty when nothing but the project's folder holds them all."""
-    names = list(dict.fromkeys(name for _, name, _ in outside_files(draft)))
-    if not names:
-        return "constraints.txt"
-    if len(names) == 1:
-        return names[0]
-    parts = [PurePosixPath(name).parts for name in names]
-    common = []
-    for level in zip(*parts, strict=False):
-        if any(one != other for one, other in pairwise(level)):
-            break
-        common.append(level[0])
-    return "/".join(common)
+    for section in ("locations", "corrections"):
+        asked, models = draft.sections[section], draft.sections["models"] or {}
+        model = models.get(asked.model) if asked else None
+        if asked and model and model.backend == "reference" and asked.hint != "rationale":
+            message = "the reference corrector compares a path with the gold rationale: say `hint: rationale`"
+            yield Found((section, "hint"), message)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from lema.errors import Problem
 from lema.plan.load import Draft
 from lema.plan.messages import say
-from lema.plan.rules import BASE, Found, task
+from lema.plan.outside import Found
+from lema.plan.rules import BASE, task
 
 # Names that scores give to sets of their own.
 TAKEN = ("train", "dev", "test", BASE)

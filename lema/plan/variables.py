@@ -10,10 +10,11 @@ from lema.plan.load import Draft, options_path
 from lema.plan.messages import dotted, salvage, say
 from lema.plan.yaml import Path_, Tree
 from lema.prompt import PromptError, Turn
-from lema.recipe import ModelSampler, Part, Prompt
+from lema.recipe import BranchSampler, ModelSampler, Part, Prompt, TypedSampler
 
 COT = frozenset({"question", "steps", "answer"})
 PATH = frozenset({"question", "path", "steps"})
+SPOILT = PATH | {"error_type", "error"}
 JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "full", "before", "wrong", "after", "answer"}
 WRONG = "wrong"
@@ -37,22 +38,31 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
     samples, corrections, mix, answers, base = (
         sections[key] for key in ("samples", "corrections", "mix", "answers", "base")
     )
+    locations, evolved = sections["locations"], sections["evolved"]
     question = frozenset({"question"})
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ModelSampler):
-            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, question)
+            given = {TypedSampler: SPOILT, BranchSampler: PATH}.get(type(sampler), question)
+            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, given)
+    if locations:
+        yield Use(("locations", "prompt"), locations.prompt, PATH | HINTS[locations.hint])
     if corrections:
         shown = HINTS[corrections.hint] if hints is None else hints
-        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown)
+        located = frozenset({"incorrect_step"}) if locations else frozenset[str]()
+        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown | located)
+    if evolved:
+        yield Use(("evolved", "write", "prompt"), evolved.write.prompt, question)
+        yield Use(("evolved", "solve", "prompt"), evolved.solve.prompt, question)
     if mix:
         yield Use(("mix", "cot"), mix.cot, question, COT)
-        yield Use(("mix", "correction"), mix.correction, PATH, CORRECTION)
+        written = CORRECTION - ({"explanation"} & set(corrections.without) if corrections else set())
+        yield Use(("mix", "correction"), mix.correction, PATH, written)
         for name, arm in mix.arms.items():
             if arm.cot and arm.cot.format:
                 yield Use(("mix", "arms", name, "cot", "format"), arm.cot.format, question, COT)
             if arm.corrections and arm.corrections.format:
                 path = ("mix", "arms", name, "corrections", "format")
-                yield Use(path, arm.corrections.format, PATH, CORRECTION)
+                yield Use(path, arm.corrections.format, PATH, written)
     if answers:
         yield Use(("answers", "prompt"), answers.prompt, question)
     if base and base.pretrain:
@@ -111,8 +121,10 @@ def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:
         may = use.answered if turn == "assistant" else use.asked
         for name in sorted(names - may) if may is not None else ():
             message = f"unknown variable {name!r}; {allowed(name, may or ())}"
-            if use.path[0] == "corrections" and name in HINTS["rationale"]:
+            if use.path[0] in ("corrections", "locations") and name in HINTS["rationale"]:
                 message += f" (`{name}` is given with `hint: {'answer' if name == 'gold' else 'rationale'}`)"
+            elif use.path[0] == "corrections" and name == "incorrect_step":
+                message += " (`incorrect_step` is given when the recipe has `locations`)"
             yield _say(use, tree, turn, message, prompts.line_of(getattr(use.prompt, turn), name))
     yield from _demonstrations(use, tree)
 

@@ -1,7 +1,7 @@
 """The recipe language: one key an artifact.
 
 Reading files, `extends` and the positions of errors are in `lema.plan`; this package is only the shape: `common` is
-what all parts share, `data` makes the dataset, `training` trains and compares.
+what all parts share, `samplers` and `data` make the dataset, `training` trains and compares.
 """
 
 from pydantic import Field
@@ -21,28 +21,41 @@ from lema.recipe.common import (
 )
 from lema.recipe.data import (
     Arm,
+    AskSpec,
     ContaminationSpec,
     CorrectionRows,
     CorrectionsSpec,
     CotRows,
+    EvolvedSpec,
     ExportSpec,
     Fraction,
     GradesSpec,
-    ImportSampler,
-    ImportSpec,
+    LocationsSpec,
     Match,
     MixSpec,
-    ModelSampler,
     ModelSpec,
     Origin,
     QuestionsSpec,
-    Sampler,
-    SamplesSpec,
     Size,
     Sized,
     SourceSpec,
     TransferSpec,
     VerdictsSpec,
+)
+from lema.recipe.samplers import (
+    ALL_ERRORS,
+    PROGRAM_ERRORS,
+    BranchSampler,
+    BranchSpec,
+    ErrorType,
+    ImportSampler,
+    ImportSpec,
+    InjectSampler,
+    InjectSpec,
+    ModelSampler,
+    Sampler,
+    SamplesSpec,
+    TypedSampler,
 )
 from lema.recipe.training import (
     AdapterSpec,
@@ -56,22 +69,32 @@ from lema.recipe.training import (
 )
 
 __all__ = [
+    "ALL_ERRORS",
     "NAME",
+    "PROGRAM_ERRORS",
     "AdapterSpec",
     "AnswersSpec",
     "Arm",
+    "AskSpec",
     "BaseSpec",
+    "BranchSampler",
+    "BranchSpec",
     "ContaminationSpec",
     "CorrectionRows",
     "CorrectionsSpec",
     "CotRows",
     "Count",
+    "ErrorType",
+    "EvolvedSpec",
     "ExportSpec",
     "Fraction",
     "GradesSpec",
     "ImportSampler",
     "ImportSpec",
+    "InjectSampler",
+    "InjectSpec",
     "Label",
+    "LocationsSpec",
     "Match",
     "MixSpec",
     "ModelSampler",
@@ -97,6 +120,7 @@ __all__ = [
     "SourceSpec",
     "Spec",
     "TransferSpec",
+    "TypedSampler",
     "VerdictsSpec",
     "VotesSpec",
 ]
@@ -106,14 +130,16 @@ class Recipe(Spec):
     """A recipe. Keys are artifacts, in the order in which they are made."""
 
     description: str | None = Field(default=None, description="One line, for the report.")
-    models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for samples and corrections.")
+    models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for all that asks one.")
     source: SourceSpec
     questions: QuestionsSpec
     base: BaseSpec
     samples: SamplesSpec
     grades: GradesSpec = GradesSpec()
+    locations: LocationsSpec | None = None
     corrections: CorrectionsSpec
     verdicts: VerdictsSpec
+    evolved: EvolvedSpec | None = None
     mix: MixSpec
     export: ExportSpec = ExportSpec()
     adapter: AdapterSpec

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from lema.recipe.common import Count, Label, Name, Part, PartName, Positive, Prompt, SamplingSpec, Share, Spec
+
+Hint = Literal["none", "answer", "rationale"]
 
 
 class ModelSpec(Spec):
@@ -15,11 +17,16 @@ class ModelSpec(Spec):
     revision: str | None = Field(default=None, description="Snapshot or commit; part of the model's identity.")
     endpoint: Label | None = Field(default=None, description="Which of params.yaml's run.endpoints serves it.")
     chat: bool = Field(default=True, description="False for models that continue plain text.")
+    adapter: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+$",
+        description="With the backend transformers, for samplers: an arm of another recipe, RECIPE/ARM, which samples.",
+    )
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 
 
 class SourceSpec(Spec):
-    """Where raw records come from: exactly one of `generator`, `hub` and `file`."""
+    """Where raw records come from: exactly one of `generator`, `hub`, `file` and `evolved`."""
 
     generator: PartName | None = Field(
         default=None, description="A task that makes its own questions: `lema ls tasks`."
@@ -30,6 +37,10 @@ class SourceSpec(Spec):
     file: str | None = Field(
         default=None, description="A .jsonl, .csv or .parquet file; with {split} in it, one a split."
     )
+    evolved: Name | None = Field(
+        default=None, description="Another recipe: its evolved questions to learn from, and its test records."
+    )
+    originals: bool = Field(default=False, description="With evolved: that recipe's own training records too.")
     train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
     test: Count | None = Field(default=None, description="Records of the test split; all when absent.")
     test_from: Literal["test", "validation", "train"] = Field(
@@ -38,10 +49,17 @@ class SourceSpec(Spec):
     )
     options: dict[str, Any] = Field(default={}, description="Options of the generator.")
 
+    def artifacts(self, split: str) -> tuple[str, ...]:
+        """The files of another recipe that a split is read from, with `evolved`."""
+        own, new = (f"data/{self.evolved}/{name}.parquet" for name in ("source", "evolved"))
+        return (own,) if split == "test" else (own, new) if self.originals else (new,)
+
     @model_validator(mode="after")
     def _one_origin(self) -> "SourceSpec":
-        if sum(origin is not None for origin in (self.generator, self.hub, self.file)) != 1:
-            raise ValueError("needs exactly one of generator, hub, file")
+        if sum(origin is not None for origin in (self.generator, self.hub, self.file, self.evolved)) != 1:
+            raise ValueError("needs exactly one of generator, hub, file, evolved")
+        if self.originals and self.evolved is None:
+            raise ValueError("originals are those of an evolved recipe: name it in `evolved`")
         return self
 
 
@@ -76,44 +94,19 @@ class QuestionsSpec(Spec):
         return {"train": self.task, "dev": self.task, "test": self.task, **others}
 
 
-class ModelSampler(SamplingSpec):
-    """A sampler that asks a model."""
-
-    model: Label = Field(description="A name under `models`, or `base`: the student itself.")
-    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
-    paths: Positive = Field(default=1, description="Paths a question.")
-
-
-class ImportSpec(Spec):
-    """Existing paths in a file; a row belongs to the question with the same text."""
-
-    file: str = Field(description="A .jsonl, .csv or .parquet file.")
-    question: str = Field(default="question", description="Field with the question's text.")
-    path: str = Field(default="path", description="Field with the path: a text, or a list of steps.")
-
-
-class ImportSampler(Spec):
-    """A sampler that takes existing paths."""
-
-    import_: ImportSpec = Field(alias="import", description="Where the paths are.")
-
-
-Sampler = Annotated[
-    Annotated[ModelSampler, Tag("model")] | Annotated[ImportSampler, Tag("import")],
-    Discriminator(
-        lambda raw: "import" if (isinstance(raw, dict) and "import" in raw) or hasattr(raw, "import_") else "model"
-    ),
-]
-
-
-class SamplesSpec(Spec):
-    """Paths for the training questions, from all samplers at once."""
-
-    samplers: dict[Label, Sampler] = Field(min_length=1, description="By name, which is part of every path's id.")
-
-
 class GradesSpec(Spec):
     """Grading is the task's; there is nothing to set."""
+
+
+class LocationsSpec(SamplingSpec):
+    """The locator: it reads a question and a wrong path, and names the first incorrect step. For correctors that can
+    mend a mistake but not find it (arXiv 2311.08516): their prompt may then use `incorrect_step`."""
+
+    model: Label = Field(description="A name under `models`, or `base`.")
+    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
+    samplers: tuple[Label, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
+    hint: Hint = Field(default="none", description="What of the gold solution the locator is shown.")
+    known: bool = Field(default=True, description="Injected mistakes are where they were put; nobody is asked.")
 
 
 class CorrectionsSpec(SamplingSpec):
@@ -123,8 +116,14 @@ class CorrectionsSpec(SamplingSpec):
     prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
     samplers: tuple[Label, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
     tries: Positive = Field(default=1, description="Corrections asked for, a wrong path.")
-    hint: Literal["none", "answer", "rationale"] = Field(
+    hint: Hint = Field(
         default="none", description="What of the gold solution the corrector is shown; the paper shows none."
+    )
+    format: Literal["text", "json"] = Field(
+        default="text", description="Labelled lines as in the paper, or an object with the same fields."
+    )
+    without: tuple[Literal["incorrect_step", "explanation"], ...] = Field(
+        default=(), description="Fields that the replies do without."
     )
 
 
@@ -153,6 +152,27 @@ class VerdictsSpec(Spec):
         if self.contamination is False:
             return self.filters
         return (*self.filters, Part(use="contamination", options=self.contamination.model_dump()))
+
+
+class AskSpec(SamplingSpec):
+    """A model and how it is asked."""
+
+    model: Label = Field(description="A name under `models`, or `base`.")
+    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
+
+
+class EvolvedSpec(Spec):
+    """New questions like those that were corrected (LEMA, section 2.2), for another recipe's `source: {evolved:}`."""
+
+    questions: Positive = Field(description="New questions asked for, each from a seed drawn with replacement.")
+    seeds: Literal["corrections", "questions"] = Field(
+        default="corrections",
+        description="Questions with accepted corrections; or any training question, the control of the paper.",
+    )
+    seed: int = Field(default=0, description="Of the draw.")
+    write: AskSpec = Field(description="Who writes a question related to the one that it reads.")
+    solve: AskSpec = Field(description="Who answers it; the strict majority is its gold answer.")
+    answers: Annotated[int, Field(ge=2)] = Field(default=3, description="Answers a question.")
 
 
 class Fraction(Spec):

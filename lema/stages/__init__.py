@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from lema.models import Completion, Model, Request, Sampling, key
 from lema.prompt import digest
 from lema.recipe import Prompt, SamplingSpec
-from lema.rows import Outcome
+from lema.rows import Outcome, Question, Sample
+from lema.steps import number, split
 from lema.tasks import Task, Undecided
 
 Generate = Callable[[Iterable[Request]], Iterator[Completion]]
@@ -33,6 +34,17 @@ def sampling(spec: SamplingSpec) -> Sampling:
 def provenance(request: Request, prompt: Prompt) -> dict[str, Any]:
     """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
     return {"model": request.model.identity, "prompt": digest(prompt), "completion": key(request)}
+
+
+def shown(question: Question, sample: Sample, hint: str) -> dict[str, Any]:
+    """What a prompt about a wrong path may use: the question, the path, and the hints of the gold solution."""
+    steps = split(sample.text)
+    variables: dict[str, Any] = {"question": question.text, "path": number(steps), "steps": list(steps)}
+    if hint != "none":
+        variables["gold"] = question.gold
+    if hint == "rationale":
+        variables["rationale"] = question.rationale or ""
+    return variables
 
 
 def usage(completion: Completion) -> dict[str, Any]:
@@ -61,4 +73,4 @@ def chosen(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> lis
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{name(item)}".encode()).hexdigest())
 
 
-__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "usage"]
+__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "shown", "usage"]

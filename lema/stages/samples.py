@@ -1,18 +1,54 @@
 """`samples`: paths, right and wrong, of all samplers for the training questions (LEMA, section 2.1)."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request
 from lema.prompt import render
-from lema.recipe import ImportSampler, ImportSpec, ModelSampler, SamplesSpec
+from lema.recipe import (
+    ALL_ERRORS,
+    PROGRAM_ERRORS,
+    BranchSampler,
+    ImportSampler,
+    ImportSpec,
+    InjectSampler,
+    ModelSampler,
+    SamplesSpec,
+    TypedSampler,
+)
 from lema.rows import Question, Sample
-from lema.stages import Generate, provenance, sampling, usage
-from lema.steps import number
+from lema.stages import Generate, grade, provenance, sampling, usage
+from lema.stages._inject import ERRORS, inject, without_answer
+from lema.steps import number, split
+from lema.tasks import Task
 
 # Reads the rows of a file that an import sampler names.
 ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """A path that another is made of: the id of its sample, or of its question for a gold rationale."""
+
+    origin: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A path that a model is asked for. Those made of another path keep its first steps, as `kept`, or are told to
+    spoil all of it by an error of a kind."""
+
+    question: Question
+    sampler: str
+    spec: ModelSampler
+    index: int
+    path: _Path | None = None
+    kept: tuple[str, ...] = ()
+    error_type: str | None = None
 
 
 def samples(
@@ -20,41 +56,165 @@ def samples(
     base: Model,
     *,
     spec: SamplesSpec,
+    task: Task,
     models: Mapping[str, Model],
     generate: Generate,
     read_file: ReadFile,
 ) -> Iterator[Sample]:
-    """One row a path. All samplers that ask a model are asked in one call, each at its own endpoint's pace."""
+    """One row a path. All samplers that ask a model are asked in one call, each at its own endpoint's pace; those
+    that begin with the path of another sampler in a second one."""
     train = [question for question in questions if question.split == "train"]
     known = {**models, "base": base}
-    slots: list[tuple[Question, str, ModelSampler, int]] = []
+    made: list[Sample] = []
+    slots: list[_Slot] = []
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, ImportSampler):
-            yield from _imported(train, name, sampler.import_, read_file)
-        else:
-            slots += [(question, name, sampler, index) for question in train for index in range(sampler.paths)]
-    requests = [_request(question, sampler, index, known) for question, _, sampler, index in slots]
-    for (question, name, sampler, index), request, reply in zip(slots, requests, generate(requests), strict=True):
-        yield _sample(question, name, index, reply, provenance(request, sampler.prompt))
+            made += _imported(train, name, sampler.import_, read_file)
+        elif isinstance(sampler, ModelSampler) and not isinstance(sampler, TypedSampler | BranchSampler):
+            slots += [_Slot(question, name, sampler, index) for question in train for index in range(sampler.paths)]
+    made += _asked(slots, known, generate)
+    yield from made
+    slots = []
+    for name, sampler in spec.samplers.items():
+        if isinstance(sampler, InjectSampler):
+            yield from _injected(train, name, sampler, made, task)
+        elif isinstance(sampler, TypedSampler):
+            slots += _typed(train, name, sampler, made, task)
+        elif isinstance(sampler, BranchSampler):
+            slots += _branches(train, name, sampler, made, task)
+    if slots:
+        yield from _asked(slots, known, generate)
 
 
-def _request(question: Question, sampler: ModelSampler, index: int, models: Mapping[str, Model]) -> Request:
-    messages = render(sampler.prompt, {"question": question.text})
-    return Request(models[sampler.model], messages, sampling(sampler), index)
+def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Generate) -> Iterator[Sample]:
+    requests = [_request(slot, models) for slot in slots]
+    for slot, request, reply in zip(slots, requests, generate(requests), strict=True):
+        yield _sample(slot, reply, provenance(request, slot.spec.prompt))
 
 
-def _sample(question: Question, sampler: str, index: int, reply: Completion, origin: Mapping[str, Any]) -> Sample:
+def _request(slot: _Slot, models: Mapping[str, Model]) -> Request:
+    variables: dict[str, Any] = {"question": slot.question.text}
+    if slot.path is not None:
+        steps = slot.path.steps if slot.error_type else slot.kept
+        variables |= {"steps": list(steps), "path": number(steps)}
+    if slot.error_type is not None:
+        variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
+    return Request(models[slot.spec.model], render(slot.spec.prompt, variables), sampling(slot.spec), slot.index)
+
+
+def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample:
+    text, incorrect = reply.text, None
+    if slot.path is not None and reply.finish in ("stop", "length"):
+        steps = split(reply.text)
+        # A model that begins again has said the kept steps itself.
+        if slot.kept and steps[: len(slot.kept)] != slot.kept:
+            steps = (*slot.kept, *steps)
+        text = number(steps)
+        incorrect = _first_difference(slot.path.steps, steps) if slot.error_type else None
     return Sample(
-        id=f"{question.id}/{sampler}/{index}",
-        question_id=question.id,
-        sampler=sampler,
-        index=index,
-        text=reply.text,
+        id=f"{slot.question.id}/{slot.sampler}/{slot.index}",
+        question_id=slot.question.id,
+        sampler=slot.sampler,
+        index=slot.index,
+        text=text,
         finish=reply.finish,
         error=reply.error,
         **origin,
         **usage(reply),
+        origin=slot.path.origin if slot.path else None,
+        error_type=slot.error_type,
+        incorrect_step=incorrect,
     )
+
+
+def _first_difference(right: Sequence[str], spoilt: Sequence[str]) -> int | None:
+    """The first step, from 1, in which a spoilt path leaves the right one; None when it is the same, or ends before."""
+    words = [[" ".join(step.split()) for step in steps] for steps in (right, spoilt)]
+    places = (place for place, step in enumerate(words[1]) if words[0][place : place + 1] != [step])
+    found = next(places, None)
+    return None if found is None else found + 1
+
+
+def _right(question: Question, sampler: str | None, made: Sequence[Sample], task: Task, outcome: str) -> list[_Path]:
+    """The paths of a question that others are made of: the gold rationale, or a sampler's, right ones or any."""
+    if sampler is None:
+        answer = f"The answer is {question.gold}."
+        return [_Path(question.id, (*split(question.rationale), answer))] if question.rationale else []
+    return [
+        _Path(row.id, split(row.text))
+        for row in made
+        if row.sampler == sampler and row.question_id == question.id and row.finish == "stop" and row.text.strip()
+        if outcome == "any" or grade(row.text, row.finish, question.gold, task)[0] == "correct"
+    ]
+
+
+def _sources(
+    train: Sequence[Question], of: str | None, made: Sequence[Sample], task: Task, outcome: str, paths: int
+) -> Iterator[tuple[Question, int, _Path]]:
+    """Question, index and source of every path that is to be made of another; the sources are taken in turn."""
+    by_question: dict[str, list[Sample]] = {}
+    for row in made:
+        by_question.setdefault(row.question_id, []).append(row)
+    for question in train:
+        found = _right(question, of, by_question.get(question.id, ()), task, outcome)
+        yield from ((question, index, found[index % len(found)]) for index in range(paths if found else 0))
+
+
+def _draw(seed: int, question: Question, index: int) -> random.Random:
+    return random.Random(f"{seed}:{question.id}:{index}")
+
+
+def _injected(
+    train: Sequence[Question], name: str, sampler: InjectSampler, made: Sequence[Sample], task: Task
+) -> Iterator[Sample]:
+    """Paths spoilt by program; where no kind of error can be made, a row that says so."""
+    kinds = sampler.inject.errors or PROGRAM_ERRORS
+    for question, index, path in _sources(train, sampler.inject.of, made, task, "correct", sampler.paths):
+        draw = _draw(sampler.seed, question, index)
+
+        def wrong(text: str, gold: str = question.gold) -> bool:
+            return grade(text, "stop", gold, task)[0] == "incorrect"
+
+        found = inject(question.text, path.steps, draw.sample(kinds, len(kinds)), draw, wrong)
+        error = None if found else "no error of these kinds can be made in this path"
+        yield Sample(
+            id=f"{question.id}/{name}/{index}",
+            question_id=question.id,
+            sampler=name,
+            index=index,
+            text=number(found.steps) if found else "",
+            finish="stop" if found else "failed",
+            error=error,
+            model="injected",
+            prompt="",
+            completion="",
+            prompt_tokens=0,
+            completion_tokens=0,
+            origin=path.origin,
+            error_type=found.kind if found else None,
+            incorrect_step=found.incorrect_step if found else None,
+        )
+
+
+def _typed(
+    train: Sequence[Question], name: str, sampler: TypedSampler, made: Sequence[Sample], task: Task
+) -> Iterator[_Slot]:
+    """Right paths that a model spoils, each by an error of a kind drawn by seed."""
+    kinds = sampler.inject.errors or ALL_ERRORS
+    for question, index, path in _sources(train, sampler.inject.of, made, task, "correct", sampler.paths):
+        kind = _draw(sampler.seed, question, index).choice(kinds)
+        yield _Slot(question, name, sampler, index, path, error_type=kind)
+
+
+def _branches(
+    train: Sequence[Question], name: str, sampler: BranchSampler, made: Sequence[Sample], task: Task
+) -> Iterator[_Slot]:
+    """Beginnings of paths; the last step before the answer is never kept, so that something is left to go wrong."""
+    of, outcome = sampler.branch.of, sampler.branch.outcome
+    for question, index, path in _sources(train, of, made, task, outcome, sampler.paths):
+        steps = without_answer(path.steps)
+        kept = steps[: _draw(sampler.seed, question, index).randrange(max(1, len(steps)))]
+        yield _Slot(question, name, sampler, index, path, kept=kept)
 
 
 def _imported(train: Sequence[Question], sampler: str, spec: ImportSpec, read_file: ReadFile) -> Iterator[Sample]:
@@ -73,7 +233,8 @@ def _imported(train: Sequence[Question], sampler: str, spec: ImportSpec, read_fi
             raise RunError(f"samples: {spec.file}, row {place}: {spec.path!r} is neither a text nor a list of steps")
         text = path if isinstance(path, str) else number([str(step) for step in path])
         index = taken[question.id] = taken.get(question.id, -1) + 1
-        reply = Completion(text, "stop")
-        yield _sample(question, sampler, index, reply, {"model": "import", "prompt": "", "completion": ""})
+        yield Sample(
+            f"{question.id}/{sampler}/{index}", question.id, sampler, index, text, "stop", None, "import", "", "", 0, 0
+        )
     if not taken:
         raise RunError(f"samples: no row of {spec.file} belongs to a training question of this recipe")

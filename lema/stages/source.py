@@ -85,9 +85,12 @@ def _read(spec: SourceSpec, read_split: ReadSplit) -> dict[Split, list[Mapping[s
 
 
 def _name(spec: SourceSpec) -> str:
-    """What ids begin with: the generator, the data set, or the file or its folder when it is named after a split."""
+    """What ids begin with: the generator, the data set, the other recipe, or the file or its folder when it is named
+    after a split."""
     if spec.generator:
         return spec.generator.rpartition(":")[2]
+    if spec.evolved:
+        return f"{spec.evolved}-evolved"
     if spec.hub:
         return PurePath(spec.hub).name
     file = PurePath(spec.file or "")

@@ -44,6 +44,7 @@ class Task:
     `equal(answer, gold)` compares two answers; where that cannot be decided it says why.
     `generate(**options)` yields (split, record) for ever or until exhausted, for tasks that make their own questions.
     `counts(record)` is false for a record that the protocol of the benchmark leaves out.
+    `write` makes a record that `read` reads as this question, for questions that evolve.
     """
 
     name: str
@@ -52,3 +53,4 @@ class Task:
     equal: Callable[[str, str], bool | Undecided]
     generate: Callable[..., Iterator[tuple[Split, dict[str, Any]]]] | None = None
     counts: Callable[[Mapping[str, Any]], bool] | None = None
+    write: Callable[[Reading], dict[str, Any]] | None = None

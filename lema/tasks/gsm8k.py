@@ -31,4 +31,9 @@ def _text(record: Mapping[str, Any], field: str) -> str:
     return value.strip()
 
 
-gsm8k = Task("gsm8k", _read, extract, equal)
+def _write(reading: Reading) -> dict[str, Any]:
+    rationale = f"{reading.rationale}\n" if reading.rationale else ""
+    return {"question": reading.text, "answer": f"{rationale}#### {reading.gold}"}
+
+
+gsm8k = Task("gsm8k", _read, extract, equal, write=_write)

@@ -146,4 +146,8 @@ def _read(record: Mapping[str, Any]) -> Reading:
     return Reading(str(texts["question"]).strip(), gold, record.get("rationale") or None, strata)
 
 
-word_problems = Task("word_problems", _read, extract, equal, generate)
+def _write(reading: Reading) -> dict[str, Any]:
+    return {"question": reading.text, "answer": reading.gold, "rationale": reading.rationale}
+
+
+word_problems = Task("word_problems", _read, extract, equal, generate, write=_write)

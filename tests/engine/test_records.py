@@ -1,12 +1,15 @@
-"""Which file of a source holds which split."""
+"""Which file of a source holds which split, and records that another recipe has made: the source of a second round."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lema.engine import parquet
 from lema.engine.records import read_split
 from lema.recipe import SourceSpec
+from lema.rows import Evolved, Record
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,26 @@ def test_splits_of_files(
         Path(f"{split}.jsonl").write_text(f'{{"of": "{split}"}}\n', encoding="utf-8")
     for split, name in found.items():
         assert list(read_split(SourceSpec(**given), split)) == ([{"of": name}] if name else [])
+
+
+def new(name: str, record: str | None) -> Evolved:
+    reason = None if record else "no majority"
+    return Evolved(name, "q1", 0, "Q?", ("1",), 1, record is not None, reason, record, "m", "", "", "m", "", (), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("originals", "split", "expected"),
+    [(False, "train", ["new"]), (True, "train", ["old", "new"]), (False, "test", ["test"]), (True, "test", ["test"])],
+)
+def test_accepted_questions_are_learnt_from_and_the_test_records_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, originals: bool, split: str, expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = [
+        Record(f"q-{split}-0", split, json.dumps({"q": text})) for split, text in (("train", "old"), ("test", "test"))
+    ]  # type: ignore[arg-type]
+    parquet.write(Path("data/one/source.parquet"), Record, old)
+    made = [new("q1/e0", json.dumps({"q": "new"})), new("q1/e1", None)]
+    parquet.write(Path("data/one/evolved.parquet"), Evolved, made)
+    spec = SourceSpec(evolved="one", originals=originals)
+    assert [record["q"] for record in read_split(spec, split)] == expected

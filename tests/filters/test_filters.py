@@ -142,6 +142,11 @@ def test_a_failed_or_malformed_row_is_dropped_with_its_own_reason() -> None:
     assert judge("answer_matches", MALFORMED, FAILED) == [Finding(None, "no answer")] * 2
 
 
+def test_a_field_that_the_form_does_without_may_be_empty() -> None:
+    row = replace(GOOD, explanation=None, solution="")
+    assert judge("has_fields", row, without=["explanation"]) == [Finding(1, "no solution")]
+
+
 def test_duplicates_are_found_whatever_their_white_space_or_ellipsis() -> None:
     rows = [
         GOOD,

@@ -260,6 +260,89 @@ BROKEN = {
         "models: {strong: {backend: reference, name: null, endpoint: null}}",
         ["good.yaml:9:1: corrections.hint: the reference corrector compares a path with the gold rationale"],
     ),
+    "reference as locator without a hint": (
+        "models: {r: {backend: reference}}\nlocations: {model: r, prompt: correct}",
+        ["3:1: locations.hint: the reference corrector compares a path with the gold rationale"],
+    ),
+    "unknown model of a locator": (
+        "locations: {model: stong, prompt: correct}",
+        ["2:20: locations.model: unknown model 'stong'; did you mean 'strong'?"],
+    ),
+    "incorrect step without locations": (
+        "corrections: {prompt: {user: '{{ path }} {{ incorrect_step }}'}}",
+        ["2:30: corrections.prompt.user: unknown variable 'incorrect_step'; allowed: path, question, steps ("],
+    ),
+    "no explanation, and a filter and a format that want one": (
+        "corrections: {without: [explanation]}",
+        [
+            "2:24: corrections.without: has_fields drops corrections without explanation: write `has_fields: {without",
+            "prompts/correction.yaml:2:12: mix.correction.assistant: unknown variable 'explanation'; allowed: after,",
+        ],
+    ),
+    "error that takes a model": (
+        "samples: {samplers: {slips: {inject: {errors: [misread question]}}}}",
+        ["2:22: samples.samplers.slips: only a model can make the error 'misread question'; name one, or choose"],
+    ),
+    "unknown error": (
+        "samples: {samplers: {slips: {inject: {errors: [typo]}}}}",
+        ["2:48: samples.samplers.slips.inject.errors.0: needs one of"],
+    ),
+    "unknown sampler to begin with": (
+        "samples: {samplers: {hot: {branch: {of: studnt}, model: strong, prompt: solve}}}",
+        ["2:41: samples.samplers.hot.branch.of: 'studnt' is no sampler; did you mean 'student'? allowed: student"],
+    ),
+    "sampler that begins with another": (
+        "samples: {samplers: {a: {inject: {of: b}}, b: {inject: {of: student}}}}",
+        ["2:39: samples.samplers.a.inject.of: 'b' is no sampler whose paths others can be made of; allowed: student"],
+    ),
+    "variable of another kind of sampler": (
+        "samples: {samplers: {student: {prompt: {user: '{{ path }}'}}}}",
+        ["2:47: samples.samplers.student.prompt.user: unknown variable 'path'; allowed: question"],
+    ),
+    "task that cannot write": (
+        "questions: {task: 'recipes.lema_test_tasks:toy'}\n"
+        "evolved: {questions: 3, write: {model: strong, prompt: solve}, solve: {model: strong, prompt: solve}}",
+        ["3:1: evolved: the task recipes.lema_test_tasks:toy cannot write records of new questions"],
+    ),
+    "unknown model of an evolution": (
+        "evolved: {questions: 3, write: {model: strong, prompt: solve}, solve: {model: stong, prompt: solve}}",
+        ["2:79: evolved.solve.model: unknown model 'stong'; did you mean 'strong'?"],
+    ),
+    "questions that another recipe does not evolve": (
+        "source: {generator: null, train: null, test: null, evolved: good}",
+        ["2:61: source.evolved: the recipe good has no `evolved`"],
+    ),
+    "questions of nobody": (
+        "source: {generator: null, train: null, test: null, evolved: god}",
+        ["2:61: source.evolved: there is no recipes/god.yaml"],
+    ),
+    "its own questions": (
+        "source: {generator: null, train: null, test: null, evolved: broken}",
+        ["2:61: source.evolved: a recipe cannot draw its questions from itself"],
+    ),
+    "originals of nothing": (
+        "source: {originals: true}",
+        ["2:1: source: originals are those of an evolved recipe"],
+    ),
+    "adapter of no arm": (
+        "models: {first: {backend: transformers, adapter: good/lima}}",
+        ["2:50: models.first.adapter: the recipe good has no arm 'lima'; did you mean 'lema'? allowed: cot, lema"],
+    ),
+    "adapter behind an endpoint": (
+        "models: {strong: {adapter: good/lema}}",
+        [
+            "2:28: models.strong.adapter: an adapter is asked with `backend: transformers`, and neither name nor",
+            "good.yaml:9:22: corrections.model: models with an adapter serve samplers only",
+        ],
+    ),
+    "adapter as a corrector": (
+        "models: {first: {backend: transformers, adapter: good/lema}}\ncorrections: {model: first}",
+        ["3:22: corrections.model: models with an adapter serve samplers only"],
+    ),
+    "its own adapter": (
+        "models: {first: {backend: transformers, adapter: broken/lema}}",
+        ["2:50: models.first.adapter: a recipe cannot sample from its own adapters"],
+    ),
     "missing file": (
         "source: {generator: null, file: 'data/sources/x-{split}.jsonl'}",
         [
@@ -353,6 +436,9 @@ JARGON = ("pydantic", "validation error", "Input should", "Traceback", "https://
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken(project, kind):
     text, expected = BROKEN[kind]
+    project.write(
+        "recipes/lema_test_tasks.py", "from lema.tasks import Task\ntoy = Task('toy', str, str, str.__eq__)\n"
+    )
     project.write("recipes/broken.yaml", f"extends: good.yaml\n{text}\n")
     report = check(["broken"], project.root, {})
     said = [str(problem) for problem in report.problems]
@@ -491,7 +577,7 @@ def test_params(project, kind):
 
 OUTSIDE = [
     ({"one.jsonl": "", "two.jsonl": ""}, "good: data/in", ()),
-    ({"one.jsonl": "", "two.jsonl": ""}, "good: data", ()),
+    ({"one.jsonl": "", "two.jsonl": ""}, "good: data", ("write `good: data/in`",)),
     ({"one.jsonl": "", "two.jsonl": ""}, "good: constraints.txt", ("write `good: data/in`",)),
     ({"one.jsonl": "", "two.jsonl": ""}, "good: data/in/one.jsonl", ("write `good: data/in`",)),
 ]
@@ -572,3 +658,24 @@ def test_nothing_heavy_is_imported(project):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_round_reads_the_folder_of_the_recipe_that_it_builds_on(project):
+    evolve = "evolved: {questions: 3, write: {model: strong, prompt: solve}, solve: {model: strong, prompt: solve}}\n"
+    project.write("recipes/one.yaml", f"extends: good.yaml\n{evolve}")
+    second = "source: {generator: null, train: null, test: null, evolved: one}\n"
+    models = "models: {first: {backend: transformers, adapter: one/lema}}\n"
+    project.write("recipes/two.yaml", f"extends: good.yaml\n{second}{models}")
+    project.edit("params.yaml", "recipes:\n", "recipes:\n  two: data/one\n")
+    runs = "".join(
+        f"  {name}-{arm}: {{recipe: {name}, arm: {arm}}}\n" for name in ("one", "two") for arm in ("cot", "lema")
+    )
+    project.edit("params.yaml", "runs:\n", f"runs:\n{runs}")
+    said = [str(problem) for problem in check(None, project.root, {}).problems]
+    missing = "params.yaml:2:3: recipes.two: the recipe two reads what one makes; add the recipe one and its arms"
+    assert missing in said
+    project.edit("params.yaml", "recipes:\n", "recipes:\n  one: constraints.txt\n")
+    assert check(None, project.root, {}).problems == ()
+    project.edit("params.yaml", "two: data/one", "two: data/one/evolved.parquet")
+    (problem,) = check(None, project.root, {}).problems
+    assert "write `two: data/one`" in problem.message

@@ -15,7 +15,7 @@ from lema.plan.plan import arm_settings
 
 KEYS = {
     *("recipe", "description", "source", "questions", "base", "samples", "grades", "corrections", "verdicts"),
-    *("mix", "export", "adapter", "answers", "probe", "scores", "report"),
+    *("locations", "evolved", "mix", "export", "adapter", "answers", "probe", "scores", "report"),
 }
 
 
@@ -52,6 +52,8 @@ RECIPE_EDITS = [
     ("adapter: {epochs: 1}", "# A comment.\nadapter:\n  epochs: 1.0 # another", set()),
     ("adapter: {epochs: 1}", "adapter: {epochs: 1, rank: 16, lr: 2e-4}", set()),
     ("train: 30", "train: 31", {"questions"}),
+    ("verdicts: {", "locations: {model: strong, prompt: correct}\nverdicts: {", {"locations"}),
+    ("student: {", "slips: {inject: {}}\n    student: {", {"samples"}),
     ("train: 40", "train: 41", {"source"}),
     ("paths: 2", "paths: 3", {"samples"}),
     ("student: {", "other: {model: base, prompt: cot}\n    student: {", {"samples"}),
@@ -256,3 +258,17 @@ def test_equal_recipes_make_equal_bytes(project):
     lines = text.splitlines(keepends=True)
     project.write("recipes/good.yaml", "".join([*lines[-2:], *lines[:-2]]))
     assert plan_text(plan(project)) == first
+
+
+def test_an_artifact_that_a_recipe_does_without_changes_with_nothing(project):
+    made = plan(project)
+    assert made["locations"] == made["evolved"] == {}
+
+
+def test_the_task_matters_to_samplers_that_begin_with_right_paths_only(project, copy):
+    file = copy / "tasks/word_problems.py"
+    for sampler, concerned in (("other: {model: base, prompt: cot}", False), ("slips: {inject: {of: student}}", True)):
+        project.edit("recipes/good.yaml", "    student: {", f"    {sampler}\n    student: {{")
+        before = plan(project)
+        file.write_text(file.read_text(encoding="utf-8") + "\nanother = 1\n")
+        assert ("samples" in changed(before, plan(project))) is concerned

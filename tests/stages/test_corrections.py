@@ -4,7 +4,7 @@ import pytest
 
 from lema.models import Completion, Model
 from lema.recipe import CorrectionsSpec
-from lema.rows import Correction
+from lema.rows import Correction, Location
 from lema.stages.corrections import corrections
 from tests.stages.rows import BASE, Script, graded, question, sample, task
 
@@ -31,11 +31,11 @@ GRADES = [
 ]
 
 
-def corrected(generate: Script, **spec: Any) -> list[Correction]:
+def corrected(generate: Script, found: list[Location] | None = None, **spec: Any) -> list[Correction]:
     made = CorrectionsSpec.model_validate({"model": "base", "prompt": PROMPT, **spec})
     return list(
         corrections(
-            QUESTIONS, BASE, SAMPLES, GRADES, spec=made, task=task(), models={"m": Model("m", "b", "m")},
+            QUESTIONS, BASE, SAMPLES, GRADES, found or [], spec=made, task=task(), models={"m": Model("m", "b", "m")},
             generate=generate,
         )
     )  # fmt: skip
@@ -107,3 +107,69 @@ def test_what_the_corrector_is_shown(hint: str, user: str, expected: str) -> Non
 
 def test_the_model_is_the_one_of_the_recipe() -> None:
     assert {row.model for row in corrected(Script(GOOD), model="m")} == {"m"}
+
+
+def location(sample_id: str, step: int | None) -> Location:
+    status, reason = ("parsed", None) if step else ("malformed", "names no step")
+    return Location(sample_id, "q", "s", status, reason, "", step, "m", "", "", 0, 0)  # type: ignore[arg-type]
+
+
+TOLD = {"user": "{{ path }} {{ incorrect_step }}"}
+
+
+def test_a_corrector_is_told_the_step_and_not_asked_where_there_is_none() -> None:
+    generate = Script(GOOD)
+    rows = {row.id: row for row in corrected(generate, [location("q6/s/0", 2)], prompt=TOLD)}
+    assert len(generate.asked) == 1
+    assert generate.asked[0].messages[-1].content.endswith("The answer is 5. 2")
+    assert rows["q6/s/0/c0"].status == "parsed"
+    assert (rows["q7/other/1/c0"].status, rows["q7/other/1/c0"].reason) == ("failed", "no location was asked for")
+
+
+def test_a_location_that_failed_is_the_reason() -> None:
+    row = corrected(Script(GOOD), [location("q6/s/0", None)], prompt=TOLD, samplers=("s",))[0]
+    assert (row.status, row.reason) == ("failed", "no location: names no step")
+
+
+def test_a_prompt_that_does_not_ask_for_the_step_is_blind_to_locations() -> None:
+    assert len(corrected(Script(GOOD), [location("q6/s/0", 1)])) == 2
+
+
+STEPLESS = """\
+Explanation: It adds.
+Correct Solution:
+Step 1: Two and three.
+Step 2: 2 * 3 = 6
+Step 3: The answer is 6."""
+
+
+@pytest.mark.parametrize(
+    ("reply", "found", "step"),
+    [
+        (STEPLESS, [], 2),
+        (STEPLESS.replace("Step 1: Two and three.", "..."), [], 2),
+        (STEPLESS, [location("q6/s/0", 1)], 1),
+        (STEPLESS.replace("2 * 3 = 6", "2 + 3 = 5").replace("is 6", "is 5"), [], None),
+    ],
+)
+def test_a_reply_without_step_has_the_one_that_is_told_or_else_the_first_that_it_changes(
+    reply: str, found: list[Location], step: int | None
+) -> None:
+    prompt = TOLD if found else PROMPT
+    row = corrected(Script(reply), found, without=("incorrect_step",), samplers=("s",), prompt=prompt)[0]
+    assert (row.status, row.incorrect_step, row.explanation) == ("parsed", step, "It adds.")
+
+
+def test_a_reply_without_explanation() -> None:
+    row = corrected(Script(GOOD.replace("Explanation: It adds.\n", "")), without=("explanation",), samplers=("s",))[0]
+    assert (row.status, row.incorrect_step, row.explanation, row.answer) == ("parsed", 2, None, "6")
+
+
+def test_a_reply_that_is_an_object() -> None:
+    reply = """```json
+{"incorrect_step": 2, "explanation": "It adds.", "solution": ["...", "2 * 3 = 6", "The answer is 6."]}
+```"""
+    row = corrected(Script(reply), format="json", samplers=("s",))[0]
+    assert (row.status, row.incorrect_step, row.explanation) == ("parsed", 2, "It adds.")
+    assert (row.solution, row.answer) == ("...\n2 * 3 = 6\nThe answer is 6.", "6")
+    assert corrected(Script(GOOD), format="json", samplers=("s",))[0].reason == "the reply is not a JSON object"

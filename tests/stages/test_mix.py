@@ -265,6 +265,6 @@ def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:
     format_ = {"user": "{{ steps | join('|') }}", "assistant": "{{ explanation }}: {{ solution | join('|') }}"}
     spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
     grades = [graded(WRONG[2], "incorrect")]
-    (made,) = mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], spec=spec, arm="a")
+    (made,) = mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words)
     assert made.prompt[0].content == "First.|2 + 1 = 3|The answer is 3."
     assert made.completion == "Because.: (A) two.|The answer is 2."

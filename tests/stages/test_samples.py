@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from lema.models import Completion, Model, Request, key
 from lema.recipe import SamplesSpec
 from lema.rows import Sample
 from lema.stages.samples import samples
-from tests.stages.rows import BASE, Script, question
+from tests.stages.rows import BASE, Script, question, task
 
 QUESTIONS = [question(1), question(2), question(3, "test")]
 STRONG = Model("strong", "openai", "openai strong-1")
@@ -18,8 +19,11 @@ def sampled(generate: Script, rows: list[dict[str, Any]] | None = None, **sample
     spec = SamplesSpec.model_validate({"samplers": samplers})
     models = {"strong": STRONG}
     return list(
-        samples(QUESTIONS, BASE, spec=spec, models=models, generate=generate, read_file=lambda _: iter(rows or []))
-    )
+        samples(
+            QUESTIONS, BASE, spec=spec, task=task(), models=models, generate=generate,
+            read_file=lambda _: iter(rows or []),
+        )
+    )  # fmt: skip
 
 
 def test_every_sampler_asks_every_training_question() -> None:
@@ -127,3 +131,118 @@ def test_requests_are_all_handed_over_at_once() -> None:
     one = {"model": "base", "prompt": SOLVE}
     sampled(generate, a=one, b={**one, "model": "strong"})  # type: ignore[arg-type]
     assert [len(requests) for requests in calls] == [4]
+
+
+PEN = question(5, text="Ada has 3 pens and finds 2. How many has she?", rationale="3 + 2 = 5 pens.")
+BOX = question(7, text="Of 9 boxes 2 go.", rationale="There are 9 boxes.\n9 - 2 = 7 boxes.")
+
+
+def made(reply: Callable[[Request], str], **samplers: Any) -> tuple[list[Sample], list[list[Request]]]:
+    """Paths for two questions with rationales, and the calls that were made for them."""
+    calls: list[list[Request]] = []
+
+    def generate(requests: Any) -> Any:
+        calls.append(list(requests))
+        return (Completion(reply(request), "stop") for request in calls[-1])
+
+    spec = SamplesSpec.model_validate({"samplers": samplers})
+    found = samples(
+        [PEN, BOX, question(3, "test")], BASE, spec=spec, task=task(), models={"strong": STRONG}, generate=generate,
+        read_file=lambda _: [],
+    )  # fmt: skip
+    return list(found), calls
+
+
+def test_a_program_spoils_gold_rationales_and_says_how() -> None:
+    rows, calls = made(str, slips={"inject": {"errors": ("wrong operation",)}, "paths": 1})
+    assert calls == [[]]
+    assert [(row.id, row.text, row.origin, row.error_type, row.incorrect_step) for row in rows] == [
+        ("q5/slips/0", "Step 1: 3 * 2 = 6 pens.\nStep 2: The answer is 6.", "q5", "wrong operation", 1),
+        ("q7/slips/0", "Step 1: There are 9 boxes.\nStep 2: 9 + 2 = 11 boxes.\nStep 3: The answer is 11.", "q7",
+         "wrong operation", 2),
+    ]  # fmt: skip
+    assert {(row.model, row.finish, row.completion) for row in rows} == {("injected", "stop", "")}
+
+
+def test_the_seed_decides_and_more_paths_keep_the_first() -> None:
+    one, two, other = (
+        {row.id: row.text for row in made(str, slips={"inject": {}, "paths": paths, "seed": seed})[0]}
+        for paths, seed in ((2, 0), (4, 0), (2, 1))
+    )
+    assert one.items() < two.items()
+    assert one != other
+
+
+def test_a_path_in_which_no_such_mistake_can_be_made_is_a_row_with_a_reason() -> None:
+    rows, _ = made(str, slips={"inject": {"errors": ("unit error",)}})
+    assert {(row.text, row.finish, row.error, row.incorrect_step) for row in rows} == {
+        ("", "failed", "no error of these kinds can be made in this path", None)
+    }
+
+
+def test_only_right_paths_of_a_sampler_are_spoilt() -> None:
+    own = {"model": "base", "prompt": SOLVE, "paths": 3}
+    replies = ["3 + 2 = 5\nThe answer is 5.", "2 + 2 = 4\nThe answer is 4.", "2 + 3 = 5\nThe answer is 5."]
+    rows, _ = made(lambda request: replies[request.index], own=own, slips={"inject": {"of": "own"}, "paths": 4})
+    assert [row.origin for row in rows if row.sampler == "slips"] == ["q5/own/0", "q5/own/2"] * 2
+
+
+def test_a_model_is_told_the_kind_of_error_and_the_path_to_spoil() -> None:
+    prompt = {"user": "{{ error_type }}: {{ error }}\n{{ path }}"}
+    spoilt = "Step 1: There are 9 boxes.\nStep 2: 9 - 3 = 6 boxes.\nStep 3: The answer is 6."
+    rows, calls = made(
+        lambda _: spoilt,
+        typed={"inject": {"errors": ("misread question",)}, "model": "strong", "prompt": prompt},
+    )
+    assert calls[-1][1].messages[0].content == (
+        "misread question: a condition of the problem, or what it asks for, is misunderstood\n"
+        "Step 1: There are 9 boxes.\nStep 2: 9 - 2 = 7 boxes.\nStep 3: The answer is 7."
+    )
+    assert [(row.origin, row.error_type, row.incorrect_step, row.text) for row in rows] == [
+        ("q5", "misread question", 1, spoilt),
+        ("q7", "misread question", 2, spoilt),
+    ]
+    assert {row.model for row in rows} == {STRONG.identity}
+
+
+def test_a_path_that_a_model_leaves_as_it_was_has_no_incorrect_step() -> None:
+    right = "3 + 2 = 5 pens.\nThe answer is 5."
+    rows, _ = made(lambda _: right, typed={"inject": {}, "model": "strong", "prompt": {"user": "{{ path }}"}})
+    assert rows[0].incorrect_step is None
+
+
+LONG = "one\ntwo\nthree\nfour\nThe answer is 5."
+
+
+def branched(outcome: str, reply: str, path: str = LONG, paths: int = 8) -> tuple[list[Sample], list[list[Request]]]:
+    def answer(request: Request) -> str:
+        return path if request.model is BASE else reply
+
+    hot = {"branch": {"of": "own", "outcome": outcome}, "model": "strong", "paths": paths, "temperature": 1.2,
+           "prompt": {"user": "{{ question }}|{% for step in steps %}{{ step }};{% endfor %}"}}  # fmt: skip
+    rows, calls = made(answer, own={"model": "base", "prompt": SOLVE}, hot=hot)
+    return [row for row in rows if row.sampler == "hot" and row.question_id == "q5"], calls
+
+
+def test_a_branch_keeps_the_first_steps_and_goes_on() -> None:
+    rows, calls = branched("correct", "Step 9: x\nThe answer is 8.")
+    assert [len(requests) for requests in calls] == [2, 8]
+    kept = [request.messages[0].content.partition("|")[2] for request in calls[1]]
+    assert {"", "one;", "one;two;", "one;two;three;"} >= set(kept)
+    assert len(set(kept)) > 1
+    for row, begun in zip(rows, kept, strict=True):
+        steps = [*filter(None, begun.split(";")), "x", "The answer is 8."]
+        assert row.text == "\n".join(f"Step {place}: {step}" for place, step in enumerate(steps, 1))
+        assert (row.origin, row.error_type, row.incorrect_step) == ("q5/own/0", None, None)
+    assert {request.sampling.temperature for request in calls[1]} == {1.2}
+
+
+def test_a_model_that_begins_again_is_not_made_to_repeat_itself() -> None:
+    rows, _ = branched("correct", LONG)
+    assert {len(row.text.splitlines()) for row in rows} == {5}
+
+
+def test_only_right_paths_are_left_unless_any_will_do() -> None:
+    wrong = "one\ntwo\nThe answer is 4."
+    assert branched("correct", "?", wrong)[0] == []
+    assert len(branched("any", "?", wrong)[0]) == 8

@@ -166,3 +166,10 @@ def test_too_few_records_of_a_transfer_set() -> None:
     )
     with pytest.raises(RunError, match=r"^source: 3 more records wanted, 1 found"):
         list(rows)
+
+
+def test_evolved_questions_are_named_after_the_recipe_that_made_them() -> None:
+    made = source(
+        spec=SourceSpec(evolved="one"), transfer={}, generators={}, read_split=lambda _, split: [{"q": split}]
+    )
+    assert [row.id for row in made] == ["one-evolved-train-00000", "one-evolved-test-00000"]

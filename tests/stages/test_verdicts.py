@@ -46,9 +46,9 @@ def test_every_filter_judges_every_row() -> None:
 def test_an_answer_that_cannot_be_compared_is_not_the_gold_one() -> None:
     seen = list[Candidate]()
 
-    def look(candidates: Iterable[Candidate]) -> Iterator[str | None]:
+    def look(candidates: Iterable[Candidate]) -> Iterator[Finding]:
         seen.extend(candidates)
-        yield from (None for _ in seen)
+        yield from (Finding(None) for _ in seen)
 
     open_task = replace(task(), equal=lambda answer, gold: Undecided.TIMEOUT)
     list(verdicts([question(6)], PATHS, ROWS, task=open_task, filters={"look": look}))

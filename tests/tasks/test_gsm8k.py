@@ -14,6 +14,14 @@ def test_annotations_go_and_the_gold_answer_is_a_plain_number() -> None:
     assert reading == Reading("How many?", "1080", "He has 48/2 = 24.\nSo 1,000+80=", {"steps": "2"})
 
 
+@pytest.mark.parametrize("rationale", ["48 / 2 = 24\n24 + 1 = 25", None])
+@pytest.mark.parametrize("gold", ["25", "-3", "0.5", "1/3"])
+def test_what_it_writes_it_reads(rationale: str | None, gold: str) -> None:
+    assert gsm8k.write is not None
+    reading = gsm8k.read(gsm8k.write(Reading("How many?", gold, rationale)))
+    assert (reading.text, reading.gold, reading.rationale) == ("How many?", gold, rationale)
+
+
 def test_no_rationale_is_none() -> None:
     assert gsm8k.read({"question": "Q?", "answer": "#### 5"}) == Reading("Q?", "5", None)
 

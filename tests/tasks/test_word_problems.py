@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lema.tasks import Reading
 from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS
 from lema.tasks.word_problems import generate, split, word_problems
 
@@ -116,3 +117,10 @@ def test_texts_read_as_english() -> None:
 def test_unreadable_records_say_what_is_wrong(record: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         word_problems.read(record)
+
+
+def test_what_it_writes_it_reads() -> None:
+    assert word_problems.write is not None
+    for rationale in ("1 + 1 = 2", None):
+        reading = word_problems.read(word_problems.write(Reading("How many?", "2", rationale)))
+        assert (reading.text, reading.gold, reading.rationale) == ("How many?", "2", rationale)

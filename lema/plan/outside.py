@@ -1,0 +1,144 @@
+"""What a recipe reads from outside itself: files of the user's, and what other recipes make (rounds)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from lema.errors import allowed
+from lema.plan.load import RECIPES, Draft, read_draft
+from lema.plan.yaml import Path_
+from lema.recipe import ImportSampler, ModelSampler
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something wrong at a path of the recipe; `key` when it is the key that is meant, not the value."""
+
+    path: Path_
+    message: str
+    key: bool = False
+
+
+def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
+    """The models that are asked, each with the place where the recipe says so."""
+    samples = draft.sections["samples"]
+    for name, sampler in samples.samplers.items() if samples else ():
+        if isinstance(sampler, ModelSampler):
+            yield ("samples", "samplers", name, "model"), sampler.model
+    for section in ("locations", "corrections"):
+        if draft.sections[section]:
+            yield (section, "model"), draft.sections[section].model
+    if evolved := draft.sections["evolved"]:
+        yield ("evolved", "write", "model"), evolved.write.model
+        yield ("evolved", "solve", "model"), evolved.solve.model
+
+
+def files(draft: Draft, root: Path) -> Iterator[Found]:
+    """Files outside the recipe are there, unless another recipe makes them."""
+    for path, name, folder in outside_files(draft):
+        if PurePosixPath(name).is_absolute():
+            yield Found(path, f"{name} is an absolute path; write it relative to the project's folder")
+        elif not folder and PurePosixPath(name).suffix not in FORMATS:
+            yield Found(path, f"{name} needs one of the endings {', '.join(FORMATS)}")
+        elif not _made(name) and not ((root / name).is_dir() if folder else (root / name).is_file()):
+            yield Found(path, f"there is no {'folder' if folder else 'file'} {name}")
+
+
+def _made(name: str) -> bool:
+    """Whether a file is an artifact, which may not be made yet: a round that builds on another recipe."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > 2 and parts[0] == "data" and parts[1] != "sources"
+
+
+def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
+    """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
+    keys = ("source", "questions", "samples", "base", "verdicts")
+    source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)
+    if source and source.file:
+        splits = ("train", source.test_from)
+        for name in dict.fromkeys(source.file.replace("{split}", split) for split in splits):
+            yield ("source", "file"), name, False
+    for key, other in (questions.transfer if questions else {}).items():
+        if other.source.file:
+            name = other.source.file.replace("{split}", other.source.test_from)
+            yield ("questions", "transfer", key, "source", "file"), name, False
+    for name, sampler in samples.samplers.items() if samples else ():
+        if isinstance(sampler, ImportSampler):
+            yield ("samples", "samplers", name, "import", "file"), sampler.import_.file, False
+    if verdicts and verdicts.contamination:
+        for at, name in enumerate(verdicts.contamination.files):
+            yield ("verdicts", "contamination", "files", at), name, False
+    if base and base.folder:
+        yield ("base", "folder"), base.folder, True
+    if source and source.evolved:
+        for split in ("train", "test"):
+            yield from ((("source", "evolved"), name, False) for name in source.artifacts(split))
+    for label, model in (draft.sections["models"] or {}).items():
+        if model.adapter:
+            recipe, _, arm = model.adapter.partition("/")
+            for name in (f"data/{recipe}/base", f"data/{recipe}/adapters/{arm}"):
+                yield ("models", label, "adapter"), name, True
+
+
+def whole(draft: Draft) -> str:
+    """What params.yaml says that a recipe reads: the file or folder outside it that holds all it reads, or
+    constraints.txt when it reads none; empty when nothing but the project's folder holds them all."""
+    names = list(dict.fromkeys(name for _, name, _ in outside_files(draft)))
+    if not names:
+        return "constraints.txt"
+    if len(names) == 1:
+        return names[0]
+    parts = [PurePosixPath(name).parts for name in names]
+    common = []
+    for level in zip(*parts, strict=False):
+        if any(one != other for one, other in pairwise(level)):
+            break
+        common.append(level[0])
+    # `data` holds the recipe's own artifacts, too.
+    return "" if common == ["data"] else "/".join(common)
+
+
+def rounds(draft: Draft, root: Path) -> Iterator[Found]:
+    """What a recipe takes from another one is made there: evolved questions, an adapter to sample from."""
+    source, models = draft.sections["source"], draft.sections["models"] or {}
+    if source and source.evolved:
+        other = _other(source.evolved, root)
+        if source.evolved == draft.name:
+            yield Found(("source", "evolved"), "a recipe cannot draw its questions from itself")
+        elif other is None:
+            yield Found(("source", "evolved"), f"there is no {RECIPES}/{source.evolved}.yaml")
+        elif not other.sections["evolved"]:
+            yield Found(("source", "evolved"), f"the recipe {source.evolved} has no `evolved`")
+    for label, model in models.items():
+        if model.adapter is None:
+            continue
+        path = ("models", label, "adapter")
+        recipe, _, arm = model.adapter.partition("/")
+        other = _other(recipe, root)
+        arms = other.tree.keys("mix", "arms") if other else ()
+        if recipe == draft.name:
+            yield Found(path, "a recipe cannot sample from its own adapters; name one of another round")
+        elif other is None:
+            yield Found(path, f"there is no {RECIPES}/{recipe}.yaml")
+        elif arm not in arms:
+            yield Found(path, f"the recipe {recipe} has no arm {arm!r}; {allowed(arm, arms)}")
+        if model.backend != "transformers" or model.name or model.endpoint:
+            yield Found(path, "an adapter is asked with `backend: transformers`, and neither name nor endpoint")
+    for where, name in asked_models(draft):
+        if where[0] != "samples" and name in models and models[name].adapter:
+            yield Found(where, "models with an adapter serve samplers only")
+
+
+def _other(name: str, root: Path) -> Draft | None:
+    path = root / RECIPES / f"{name}.yaml"
+    return read_draft(path, root) if path.is_file() else None
+
+
+def recipes_read(draft: Draft) -> list[str]:
+    """The recipes that a round builds on."""
+    source, models = draft.sections["source"], draft.sections["models"] or {}
+    adapters = {model.adapter.partition("/")[0] for model in models.values() if model.adapter}
+    return sorted(adapters | ({source.evolved} if source and source.evolved else set()))
