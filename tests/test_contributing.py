@@ -49,7 +49,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parts(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The project's parts can be imported, as they can be from the command line."""
     monkeypatch.syspath_prepend(str(project))
+    forget_parts()
     yield
+    forget_parts()
+
+
+def forget_parts() -> None:
+    """Parts of another test's project have the same names."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "recipes"]:
         del sys.modules[name]
     importlib.invalidate_caches()
