@@ -99,9 +99,17 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     # other bases, ratios
     ("2516", "2516_8", True), ("2516_{8}", "2516_8", True), ("2516_9", "2516_8", False), ("1:2", "1:2", True),
     ("1:2", "1:3", False),
+    ("10:30 AM", "10:30", True), ("10:30 AM", "10:30 PM", False),
+    ("1.2\\times10^{24}", "1200000000000000000000000", True),
+    # words around
+    ("approximately 3.14", "3.14", True), ("about $5$", "5", True), ("\\frac{3}{4} of the pie", "\\frac34", True),
+    ("1, 2, and 3", "1,2,3", True), ("1,2,\\text{ and }3", "1,2,3", True), ("5\\text{ and }-5", "\\pm 5", True),
+    ("no solution", "\\emptyset", None), ("\\{\\}", "\\emptyset", True), ("\\{(1,2)\\}", "(1,2)", True),
+    ("5 is the number we want", "5", None), ("12\\text{ m}", "12", True), ("none", "0", None),
+    ("Saturday", "x+1", False),
     # what cannot be read
-    ("\\frac{1}{", "2", None), ("all real numbers", "(-\\infty,\\infty)", None), ("", "2", None),
-    ("__import__('os').system('touch pwned')", "2", False),
+    ("\\frac{1}{", "2", None), ("", "2", None), ("all real numbers", "(-\\infty,\\infty)", None),
+    ("__import__('os').system('touch pwned')", "2", None),
 ]  # fmt: skip
 
 
