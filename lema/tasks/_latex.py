@@ -45,7 +45,7 @@ _BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z](?![a-z]))")
 _HEDGE = re.compile(r"^(?:(?:approximately|about|roughly|around|nearly|exactly|simply|just)\s+|~\s*)+", re.IGNORECASE)
 _UNIT = re.compile(
     r"(?<=[\d)}.])\s*(?:\\text\s*\{[^{}]*\}|\sof\s(?:the|a|an|all)\s[a-z]+|\s(?:square|cubic|sq\.?|cu\.?)\s[a-z]+|\s(?:[a-z]{3,}|cm|mm|km|ft|in|kg|mi|mL|ml|lb|oz|hr|m|g))"
-    r"(?:\s+(?:per|of|square|cubic)?\s*[a-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?$"
+    r"(?:\s+[a-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?$"
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -140,7 +140,8 @@ def parts(text: str) -> Parts | None:
 
 def boxed(text: str) -> str | None:
     r"""What the last `\boxed{...}` or `\fbox{...}` holds, braces nested to any depth; None without a whole one."""
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|\s(\S))", text))):
+    # The last ones only: a reply that repeats an open box a thousand times would take minutes.
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|\s(\S))", text))[-20:]):
         if match[2]:
             return match[2].rstrip("$.")
         end = closing(text, match.end() - 1)

@@ -15,6 +15,7 @@ from lema.tasks._latex import Parts, boxed, clean, closing, joined, number, part
 from lema.tasks._numeric import before_next_question, labelled, phrases, spelt
 from lema.tasks._symbolic import Finding, compare
 
+_MOST = 12  # items that are compared in every order
 _LONGEST = 400  # characters of an answer; longer ones are prose
 _INSTRUCTION = re.compile(r"\s*Let's think step by step and output the final answer within \\boxed\{\}\.\s*$")
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
@@ -181,33 +182,36 @@ def _structured(these: Parts, those: Parts) -> bool | Undecided | None:
             return False
     ordered = these.ordered or those.ordered
     pairs = list(zip(these.items, those.items, strict=True))
-    in_order = _all([equal(item, gold) for item, gold in pairs])
+    in_order = _all(equal(item, gold) for item, gold in pairs)
     if ordered or in_order is True:
         return in_order
-    return _matched(these.items, those.items)
+    return _matched(these.items, those.items) if len(pairs) <= _MOST else None
 
 
 def _all(findings: Iterable[bool | Undecided]) -> bool | Undecided:
-    findings = list(findings)
-    if any(finding is False for finding in findings):
-        return False
-    return next((finding for finding in findings if isinstance(finding, Undecided)), True)
+    """True if all are, False if one is, else why it is open. What once took too long is not tried again."""
+    reason: Undecided | None = None
+    for finding in findings:
+        if finding is False or finding is Undecided.TIMEOUT:
+            return finding
+        if isinstance(finding, Undecided):
+            reason = finding
+    return True if reason is None else reason
 
 
 def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
     """Is there an item for every gold one, in any order? Equality is transitive, so the first that fits will do."""
     left = list(items)
-    open_: Undecided | None = None
+    reason: Undecided | None = None
     for gold in golds:
         findings = [equal(item, gold) for item in left]
         if True in findings:
             left.pop(findings.index(True))
             continue
-        undecided = next((finding for finding in findings if isinstance(finding, Undecided)), None)
-        if undecided is None:
+        reason = next((finding for finding in findings if isinstance(finding, Undecided)), None)
+        if reason is None:
             return False
-        open_ = open_ or undecided
-    return open_ or True
+    return True if reason is None else reason
 
 
 def _read(record: Mapping[str, Any]) -> Reading:

@@ -148,6 +148,63 @@ def test_no_text_breaks_extraction(text: str) -> None:
     assert found is None or found.strip()
 
 
+@pytest.mark.parametrize("why", ["unreadable", "timeout"])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("(1,x+1)", "(1,y)"), ("1,x+1", "y,1"), ("y+1,x+1", "x,y"), ("(0,x)\\cup(1,2)", "(1,2)\\cup(0,y)")],
+)
+def test_an_open_item_leaves_the_whole_open(monkeypatch: pytest.MonkeyPatch, answer: str, gold: str, why: str) -> None:
+    monkeypatch.setattr("lema.tasks.math.compare", lambda one, other: why)
+    assert equal(answer, gold) is (Undecided.UNPARSED if why == "unreadable" else Undecided.TIMEOUT)
+    if why == "unreadable":
+        assert equal(f"({answer},1)", f"({gold},2)") is False
+
+
+PIECES = [
+    "x",
+    "12",
+    "\\frac",
+    "\\sqrt",
+    "{",
+    "}",
+    "(",
+    ")",
+    "[",
+    "\\{",
+    "\\}",
+    ",",
+    "=",
+    "\\pm",
+    "\\cup",
+    "\\text{ and }",
+    "%",
+    "_8",
+    " ",
+]
+MESS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@given(MESS, MESS)
+def test_no_answer_breaks_equality(answer: str, gold: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
+        found = equal(answer, gold)
+        assert found in (True, False, Undecided.UNPARSED)
+        if answer.strip() == gold.strip():
+            assert found is not False
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\boxed{", "\\frac{", "(", "permits ", "5 permits ", "1,", "\\pm", "$", "The answer is "]
+)
+def test_a_reply_that_repeats_itself_is_read_at_once(piece: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
+        extract(piece * 3000)
+        extract("The answer is " + piece * 3000)
+        assert equal((piece * 400)[:400], "7") is not True
+
+
 SOLUTION = """First, $x = 2$.
 [asy]
 draw(a--b);
