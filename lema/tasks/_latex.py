@@ -36,21 +36,23 @@ _SAME = (
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])|\bdegrees?\b"), ""),
     (re.compile(r"\\\$|(?<!\\)\$"), ""),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\text\s*\{\s*(?:,?\s*(?:and|or)\s*)\}"), ","),
+    (re.compile(r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}"), ","),
     (re.compile(r"(?<=[\d)}\]])\s*,?\s+(?:and|or)\s+(?=[-\d\\(a-z])"), ", "),
 )  # fmt: skip
 # `\frac12`, `\frac1{72}`, `\frac{29}4`, `\sqrt2`, `x^{2}`.
 _BARE_FRACTION = re.compile(r"\\frac\s*(?:(\d)|(\{[^{}]*\}))\s*(?:(\d)|(\{[^{}]*\}))")
 _BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z](?![a-z]))")
+_HEDGE = re.compile(r"^(?:(?:approximately|about|roughly|around|nearly|exactly|simply|just)\s+|~\s*)+", re.IGNORECASE)
 _UNIT = re.compile(
-    r"(?<=[\d)}.])\s*(?:\\text\s*\{[^{}]*\}|\s(?:square|cubic|sq\.?|cu\.?)\s[a-z]+|\s(?:[a-z]{3,}|cm|mm|km|ft|in|kg|mi|mL|ml|lb|oz|hr|m|g))"
-    r"(?:\s+(?:per|of|square|cubic)?\s*[a-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?$"
+    r"(?<=[\d)}.])\s*(?:\\text\s*\{[^{}]*\}|\sof\s(?:the|a|an|all)\s[a-z]+|\s(?:square|cubic|sq\.?|cu\.?)\s[a-z]+|\s(?:[a-z]{3,}|cm|mm|km|ft|in|kg|mi|mL|ml|lb|oz|hr|m|g))"
+    r"(?:\s+[a-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?$"
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _INTEGER = r"\d{1,40}"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)(?:(?P<decimal>{_INTEGER}\.\d{{0,40}}|\.\d{{1,40}}|{_INTEGER})"
+    r"(?:\\(?:times|cdot)10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<digit>\d)))?"
     rf"|(?P<whole>{_INTEGER})?\\frac\{{(?P<minus>-?)(?P<over>{_INTEGER})\}}\{{(?P<under>{_INTEGER})\}}"
     rf"|(?:(?P<mixed>{_INTEGER}) )?(?P<top>{_INTEGER})/(?P<low>{_INTEGER}))"
 )
@@ -79,7 +81,7 @@ def clean(latex: str) -> tuple[str, bool]:
     text = _outer(text)
     for pattern, same in _SAME:
         text = pattern.sub(same, text)
-    text = _outer(text.strip().rstrip(".,;").strip())
+    text = _outer(_HEDGE.sub("", text.strip()).rstrip(".,;").strip())
     bare = re.sub(r"\s*(?:\\?%|\\?\bpercent\b)\s*$", "", text)
     percent, text = bare != text, bare
     text = _UNIT.sub("", text) if not re.match(r"\\?[a-zA-Z]*\s*\\text", text) else text
@@ -87,7 +89,7 @@ def clean(latex: str) -> tuple[str, bool]:
     text = _BARE_FRACTION.sub(lambda m: f"\\frac{_braced(m[1], m[2])}{_braced(m[3], m[4])}", text)
     text = _BARE_ROOT.sub(r"\\sqrt{\1}", text)
     text = re.sub(r"([\^_])\{(\w)\}", r"\1\2", text)
-    text = re.sub(r"^\{([^{}]*)\}$", r"\1", text).strip()
+    text = re.sub(r"^\\\{\s*\\\}$", r"\\emptyset", re.sub(r"^\{([^{}]*)\}$", r"\1", text).strip())
     text = re.sub(r"^\(\s*([A-Za-z]|[-+]?[\d.]+)\s*\)$", r"\1", text)
     # A space counts between two words, and after a command before a letter.
     text = re.sub(r"(?<![a-zA-Z\d])\s+|\s+(?![a-zA-Z\d])", "", text)
@@ -100,7 +102,7 @@ def number(text: str) -> Number | None:
     if match is None:
         return None
     if match["decimal"]:
-        value = Fraction(match["decimal"].rstrip("."))
+        value = Fraction(match["decimal"].rstrip(".")) * Fraction(10) ** int(match["power"] or match["digit"] or 0)
     else:
         over, under = int(match["over"] or match["top"]), int(match["under"] or match["low"])
         if under == 0:
@@ -138,7 +140,8 @@ def parts(text: str) -> Parts | None:
 
 def boxed(text: str) -> str | None:
     r"""What the last `\boxed{...}` or `\fbox{...}` holds, braces nested to any depth; None without a whole one."""
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|\s(\S))", text))):
+    # The last ones only: a reply that repeats an open box a thousand times would take minutes.
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|\s(\S))", text))[-20:]):
         if match[2]:
             return match[2].rstrip("$.")
         end = closing(text, match.end() - 1)

@@ -135,6 +135,8 @@ def _finding(answer: str, gold: str) -> Finding:
         left, right = _parsed(gold), _parsed(answer)
         if left is None or right is None:
             return "unreadable"
+        if _far_apart(left, right):
+            return "different"
         # Its own alarms are off: they count time on the clock, and make a comparison that was cut short a "no".
         same = verify(left, right, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
     except MemoryError:
@@ -142,6 +144,22 @@ def _finding(answer: str, gold: str) -> Finding:
     except Exception:
         return "unreadable"
     return "equal" if same else "different"
+
+
+def _far_apart(left: Any, right: Any) -> bool:
+    """Do two expressions have clearly different values? Simplifying their difference would take long to say no."""
+    from sympy import Expr, Float, Symbol
+
+    # A symbol alone may be a word, which math-verify compares by its letters.
+    if not all(isinstance(one, Expr) and not isinstance(one, Symbol) for one in (left, right)):
+        return False
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    point = {symbol: Float(1.37 + 0.61 * place) for place, symbol in enumerate(symbols)}
+    values = [one.subs(point).evalf(15) for one in (left, right)]
+    if not all(value.is_number and value.is_finite for value in values):
+        return False
+    one, other = (complex(value) for value in values)
+    return abs(one - other) > 1e-3 * max(1.0, abs(one), abs(other))
 
 
 @lru_cache(maxsize=4096)

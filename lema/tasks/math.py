@@ -13,8 +13,9 @@ from typing import Any
 from lema.tasks import Reading, Task, Undecided
 from lema.tasks._latex import Parts, boxed, clean, closing, joined, number, parts
 from lema.tasks._numeric import before_next_question, labelled, phrases, spelt
-from lema.tasks._symbolic import compare
+from lema.tasks._symbolic import Finding, compare
 
+_MOST = 12  # items that are compared in every order
 _LONGEST = 400  # characters of an answer; longer ones are prose
 _INSTRUCTION = re.compile(r"\s*Let's think step by step and output the final answer within \\boxed\{\}\.\s*$")
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
@@ -24,10 +25,17 @@ _NAME = r"(?:\\?[A-Za-z]+(?:_\w|_\{\w+\}|'+)?(?:\([A-Za-z,]+\))?)"
 _GIVEN = re.compile(rf"^{_NAME}=(?=[^=])")
 _MEMBER = re.compile(rf"^{_NAME}\\in(?![a-zA-Z])\s*")
 _BASE = re.compile(r"([0-9A-F]+)_(?:(\d)|\{(\d+)\})")
+_CLOCK = re.compile(r"(?<=:\d\d)\s*[ap]\.?m\.?$", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "max", "min", "gcd", "lcm", "mod"))
 _NONE = frozenset(("none", "zero", "undefined", "infinite", "infinitely", "nothing"))
+_VERDICTS: Mapping[Finding, bool | Undecided] = {
+    "equal": True,
+    "different": False,
+    "unreadable": Undecided.UNPARSED,
+    "timeout": Undecided.TIMEOUT,
+}
 _NEAR = Fraction(1, 2_000_000)
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 
@@ -105,23 +113,22 @@ def _equal(left: str, right: str) -> bool | Undecided:
     if (found := _worded(left, right)) is not None:
         return found
     these, those = parts(left), parts(right)
+    single = [bool(some and some.kind == "{}" and len(some.items) == 1) for some in (these, those)]
+    if single[0] != single[1]:
+        return equal(these.items[0] if these and single[0] else left, those.items[0] if those and single[1] else right)
     if these and those and (found := _structured(these, those)) is not None:
         return found
-    for some, other_text in ((these, right), (those, left)):
-        if some and some.kind == "{}" and len(some.items) == 1 and not (these and those):
-            return equal(*((some.items[0], right) if some is these else (left, some.items[0])))
-        if some and some.kind != "{}" and number(other_text):
-            return False
-    finding = compare(left, right)
-    return {"equal": True, "different": False}.get(finding) or (
-        Undecided.TIMEOUT if finding == "timeout" else Undecided.UNPARSED if finding == "unreadable" else False
-    )
+    if (these and number(right)) or (those and number(left)):
+        return False
+    return _VERDICTS[compare(left, right)]
 
 
 def _alone(text: str, other: str) -> str:
     """A text without what only introduces the answer, where the other one has none of it: "x=", "x\\in"."""
     if not other.startswith("\\approx"):
         text = re.sub(r"^\\approx|(?<=.)\\approx.*$", "", text)
+    if not _CLOCK.search(other):
+        text = _CLOCK.sub("", text)
     if not _MEMBER.match(other):
         text = _MEMBER.sub("", text)
     if "=" in text and not _RELATION.search(other):
@@ -149,17 +156,16 @@ def _worded(left: str, right: str) -> bool | Undecided | None:
         letters = re.findall(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])", left)
         return Undecided.UNPARSED if right in letters else False
     words, gold_words = ({word.lower() for word in _PROSE.findall(text)} - _FUNCTIONS for text in (left, right))
+    only_words = _WORDS.fullmatch(left) is not None and bool(words)
     if _WORDS.fullmatch(right) and gold_words:
-        if _WORDS.fullmatch(left):
-            same = left.casefold() == right.casefold()
-            return same or (Undecided.UNPARSED if gold_words <= words else False)
-        return Undecided.UNPARSED if gold_words <= words else False
-    if not (words - gold_words and (len(words) > 1 or _WORDS.fullmatch(left))):
-        return None
+        same = only_words and left.casefold() == right.casefold()
+        return same or (Undecided.UNPARSED if gold_words <= words else False)
+    if not only_words:
+        return Undecided.UNPARSED if len(words - gold_words) > 1 else None
     if (wanted := number(right)) and not words & _NONE:
         return spelt(left) == wanted.value
     # "all real numbers" may well be the gold set: only a reader could tell.
-    return False if len(words) == 1 and not parts(right) else Undecided.UNPARSED
+    return Undecided.UNPARSED if " " in left or words & _NONE else False
 
 
 def _structured(these: Parts, those: Parts) -> bool | Undecided | None:
@@ -176,33 +182,36 @@ def _structured(these: Parts, those: Parts) -> bool | Undecided | None:
             return False
     ordered = these.ordered or those.ordered
     pairs = list(zip(these.items, those.items, strict=True))
-    in_order = _all([equal(item, gold) for item, gold in pairs])
+    in_order = _all(equal(item, gold) for item, gold in pairs)
     if ordered or in_order is True:
         return in_order
-    return _matched(these.items, those.items)
+    return _matched(these.items, those.items) if len(pairs) <= _MOST else None
 
 
 def _all(findings: Iterable[bool | Undecided]) -> bool | Undecided:
-    findings = list(findings)
-    if any(finding is False for finding in findings):
-        return False
-    return next((finding for finding in findings if isinstance(finding, Undecided)), True)
+    """True if all are, False if one is, else why it is open. What once took too long is not tried again."""
+    reason: Undecided | None = None
+    for finding in findings:
+        if finding is False or finding is Undecided.TIMEOUT:
+            return finding
+        if isinstance(finding, Undecided):
+            reason = finding
+    return True if reason is None else reason
 
 
 def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
     """Is there an item for every gold one, in any order? Equality is transitive, so the first that fits will do."""
     left = list(items)
-    open_: Undecided | None = None
+    reason: Undecided | None = None
     for gold in golds:
         findings = [equal(item, gold) for item in left]
         if True in findings:
             left.pop(findings.index(True))
             continue
-        undecided = next((finding for finding in findings if isinstance(finding, Undecided)), None)
-        if undecided is None:
+        reason = next((finding for finding in findings if isinstance(finding, Undecided)), None)
+        if reason is None:
             return False
-        open_ = open_ or undecided
-    return open_ or True
+    return True if reason is None else reason
 
 
 def _read(record: Mapping[str, Any]) -> Reading:

@@ -99,9 +99,17 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     # other bases, ratios
     ("2516", "2516_8", True), ("2516_{8}", "2516_8", True), ("2516_9", "2516_8", False), ("1:2", "1:2", True),
     ("1:2", "1:3", False),
+    ("10:30 AM", "10:30", True), ("10:30 AM", "10:30 PM", False),
+    ("1.2\\times10^{24}", "1200000000000000000000000", True),
+    # words around
+    ("approximately 3.14", "3.14", True), ("about $5$", "5", True), ("\\frac{3}{4} of the pie", "\\frac34", True),
+    ("1, 2, and 3", "1,2,3", True), ("1,2,\\text{ and }3", "1,2,3", True), ("5\\text{ and }-5", "\\pm 5", True),
+    ("no solution", "\\emptyset", None), ("\\{\\}", "\\emptyset", True), ("\\{(1,2)\\}", "(1,2)", True),
+    ("5 is the number we want", "5", None), ("12\\text{ m}", "12", True), ("none", "0", None),
+    ("Saturday", "x+1", False),
     # what cannot be read
-    ("\\frac{1}{", "2", None), ("all real numbers", "(-\\infty,\\infty)", None), ("", "2", None),
-    ("__import__('os').system('touch pwned')", "2", False),
+    ("\\frac{1}{", "2", None), ("", "2", None), ("all real numbers", "(-\\infty,\\infty)", None),
+    ("__import__('os').system('touch pwned')", "2", None),
 ]  # fmt: skip
 
 
@@ -138,6 +146,63 @@ def test_a_fraction_equals_itself_in_every_form(over: int, under: int) -> None:
 def test_no_text_breaks_extraction(text: str) -> None:
     found = extract(f"The answer is {text}")
     assert found is None or found.strip()
+
+
+@pytest.mark.parametrize("why", ["unreadable", "timeout"])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("(1,x+1)", "(1,y)"), ("1,x+1", "y,1"), ("y+1,x+1", "x,y"), ("(0,x)\\cup(1,2)", "(1,2)\\cup(0,y)")],
+)
+def test_an_open_item_leaves_the_whole_open(monkeypatch: pytest.MonkeyPatch, answer: str, gold: str, why: str) -> None:
+    monkeypatch.setattr("lema.tasks.math.compare", lambda one, other: why)
+    assert equal(answer, gold) is (Undecided.UNPARSED if why == "unreadable" else Undecided.TIMEOUT)
+    if why == "unreadable":
+        assert equal(f"({answer},1)", f"({gold},2)") is False
+
+
+PIECES = [
+    "x",
+    "12",
+    "\\frac",
+    "\\sqrt",
+    "{",
+    "}",
+    "(",
+    ")",
+    "[",
+    "\\{",
+    "\\}",
+    ",",
+    "=",
+    "\\pm",
+    "\\cup",
+    "\\text{ and }",
+    "%",
+    "_8",
+    " ",
+]
+MESS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
+
+
+@given(MESS, MESS)
+def test_no_answer_breaks_equality(answer: str, gold: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
+        found = equal(answer, gold)
+        assert found in (True, False, Undecided.UNPARSED)
+        if answer.strip() == gold.strip():
+            assert found is not False
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\boxed{", "\\frac{", "(", "permits ", "5 permits ", "1,", "\\pm", "$", "The answer is "]
+)
+def test_a_reply_that_repeats_itself_is_read_at_once(piece: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
+        extract(piece * 3000)
+        extract("The answer is " + piece * 3000)
+        assert equal((piece * 400)[:400], "7") is not True
 
 
 SOLUTION = """First, $x = 2$.
