@@ -33,29 +33,31 @@ def accepted(corrections: Iterable[Correction], verdicts: Iterable[Verdict]) -> 
     """The corrections that may be learnt from. Without the filter `has_fields`, replies that say nothing may have been
     accepted; they teach nothing."""
     kept = {row.id for row in verdicts if row.accepted}
-    return [row for row in corrections if row.id in kept and row.incorrect_step and row.solution]
+    return [row for row in corrections if row.id in kept and row.solution]
 
 
 def full(row: Correction, sample: Sample) -> tuple[str, ...]:
     """The whole corrected solution, step by step, the untouched steps from the wrong path."""
-    return expand((row.solution or "").split("\n"), row.incorrect_step or 1, split(sample.text))
+    lines = tuple((row.solution or "").split("\n"))
+    return lines if row.incorrect_step is None else expand(lines, row.incorrect_step, split(sample.text))
 
 
 def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]:
     """The variables of a correction format. Where the corrector did not keep the steps before the incorrect one,
-    `solution` and `after` are the whole of its solution: it began afresh."""
-    path, at = split(sample.text), row.incorrect_step or 1
-    solution = elide((row.solution or "").split("\n"), at, path)
+    `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
+    that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before or wrong."""
+    path, at, whole = split(sample.text), row.incorrect_step, full(row, sample)
+    solution = whole if at is None else elide(whole, at, path)
     return {
         "question": question.text,
         "path": number(path),
         "steps": list(path),
         "incorrect_step": at,
         "explanation": row.explanation or "",
-        "solution": list(numbered(solution, at)),
-        "full": list(numbered(full(row, sample), at)),
-        "before": bare(path[: at - 1]),
-        "wrong": path[at - 1] if at <= len(path) else "",
+        "solution": list(solution if at is None else numbered(solution, at)),
+        "full": list(whole if at is None else numbered(whole, at)),
+        "before": bare(path[: (at or 1) - 1]),
+        "wrong": path[at - 1] if at is not None and at <= len(path) else "",
         "after": bare(solution[solution[:1] == (ELLIPSIS,) :]),
         "answer": question.gold,
     }

@@ -86,12 +86,12 @@ def pairs(
     seen = set[tuple[str, str, str]]()
     for row in corrections:
         question, sample = asked[row.question_id], paths[row.sample_id]
-        path, solution, at = split(sample.text), full(row, sample), row.incorrect_step or 1
+        path, solution, at = split(sample.text), full(row, sample), row.incorrect_step
         prompt = render(cot, {"question": question.text})
         wrong = answers[sample.id] or ""
         if kind == "full":
             texts = "", solved(cot, question, solution, question.gold), solved(cot, question, path, wrong)
-        elif path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
+        elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
             prefix, step = begun(cot, question, solution[:at], question.gold)
             texts = prefix, prefix + step, prefix + begun(cot, question, path[:at], wrong)[1]
         else:
