@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from lema.errors import RunError
@@ -78,10 +79,16 @@ def count_tokens(model: Model, prompts: Sequence[Sequence[Message]], completions
 
     Raises RunError when there is no such model, or its chat template refuses a prompt.
     """
-    tokenizer = load_tokenizer(str(model.folder), model.revision)
-    written = tokenizer(list(completions), add_special_tokens=False)["input_ids"] if completions else []
+    if not completions:
+        return []
+    tokenizer = _kept(str(model.folder), model.revision)
+    written = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
     try:
         read = [len(prompt_ids(tokenizer, prompt, model.chat)) for prompt in prompts] or [0] * len(written)
     except ValueError as error:
         raise RunError(f"tokens cannot be counted: {error}") from None
     return [before + len(tokens) + 1 for before, tokens in zip(read, written, strict=True)]
+
+
+# Loading one takes longer than counting thousands of rows, and an arm may be counted several times.
+_kept = lru_cache(maxsize=1)(load_tokenizer)

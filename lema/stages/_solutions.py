@@ -43,11 +43,10 @@ def full(row: Correction, sample: Sample) -> tuple[str, ...]:
 
 def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]:
     """The variables of a correction format. Where the corrector did not keep the steps before the incorrect one,
-    `solution` and `after` are the whole of its solution: it began afresh. Where it names no incorrect step, the path
-    is wrong from its first."""
-    path, at = split(sample.text), row.incorrect_step
-    first = at or 1
-    solution = elide((row.solution or "").split("\n"), at, path)
+    `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
+    that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before or wrong."""
+    path, at, whole = split(sample.text), row.incorrect_step, full(row, sample)
+    solution = elide(whole, at, path)
     return {
         "question": question.text,
         "path": number(path),
@@ -55,9 +54,9 @@ def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]
         "incorrect_step": at,
         "explanation": row.explanation or "",
         "solution": list(numbered(solution, at)),
-        "full": list(numbered(full(row, sample), at)),
-        "before": bare(path[: first - 1]),
-        "wrong": path[first - 1] if first <= len(path) else "",
+        "full": list(numbered(whole, at)),
+        "before": bare(path[: (at or 1) - 1]),
+        "wrong": path[at - 1] if at is not None and at <= len(path) else "",
         "after": bare(solution[solution[:1] == (ELLIPSIS,) :]),
         "answer": question.gold,
     }

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lema.prompt import render
 from lema.recipe import ExportSpec, Prompt
@@ -19,6 +19,9 @@ from lema.rows import Correction, Example, Grade, Message, Question, Sample, Ver
 from lema.stages._card import Dataset, card, config
 from lema.stages._solutions import accepted, begun, full, solved
 from lema.steps import split
+
+Kind = Literal["full", "step"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def export(
     for arm, examples in mix.items():
         files[f"chat/{arm}"] = [_chat(row) for row in examples]
         files[f"prompt_completion/{arm}"] = [_completion(row) for row in examples]
-    for kind in ("full", "step"):
+    for kind in KINDS:
         found = list(pairs(questions, samples, grades, accepted(corrections, verdicts), cot, kind))
         files[f"pairs/{kind}"] = [_preference(row) for row in found]
         files[f"ranking/{kind}"] = [_ranking(row) for row in found]
@@ -73,7 +76,7 @@ def pairs(
     grades: Iterable[Grade],
     corrections: Iterable[Correction],
     cot: Prompt,
-    kind: Literal["full", "step"] | str,
+    kind: Kind,
 ) -> Iterator[Pair]:
     """Preference pairs of accepted corrections, each once, in a CoT format. There is none of a step where the corrector
     named no incorrect step or did not keep the steps before it, or where both texts are the same."""
@@ -83,12 +86,12 @@ def pairs(
     seen = set[tuple[str, str, str]]()
     for row in corrections:
         question, sample = asked[row.question_id], paths[row.sample_id]
-        path, solution, at = split(sample.text), full(row, sample), row.incorrect_step or 1
+        path, solution, at = split(sample.text), full(row, sample), row.incorrect_step
         prompt = render(cot, {"question": question.text})
         wrong = answers[sample.id] or ""
         if kind == "full":
             texts = "", solved(cot, question, solution, question.gold), solved(cot, question, path, wrong)
-        elif row.incorrect_step and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
+        elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
             prefix, step = begun(cot, question, solution[:at], question.gold)
             texts = prefix, prefix + step, prefix + begun(cot, question, path[:at], wrong)[1]
         else:

@@ -13,7 +13,7 @@ import yaml
 from lema.plan import Loaded, load_recipe, make_plan
 from lema.recipe import ExportSpec, Prompt
 from lema.stages._solutions import begun
-from lema.stages.export import export, pairs
+from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
 from tests.stages.rows import BASE, correction, graded, question, sample
 from tests.stages.world import world
@@ -115,9 +115,10 @@ PATH = "First.\nSecond.\nThe answer is 6."
         ("The answer is 6.", "The answer is 5.", 1, ("", "The answer is 5.", "The answer is 6.")),
         (PATH, "Afresh.\nMended.\nThe answer is 5.", 2, None),
         (PATH, "...\nSecond.\nThe answer is 5.", 2, None),
+        (PATH, "First.\nThe answer is 5.", None, None),
     ],
 )
-def test_steps_of_a_pair(path: str, solution: str, at: int, expected: tuple[str, str, str] | None) -> None:
+def test_steps_of_a_pair(path: str, solution: str, at: int | None, expected: tuple[str, str, str] | None) -> None:
     made = paired(path, solution, at, "step")
     if expected is None:
         assert made == []
@@ -126,7 +127,7 @@ def test_steps_of_a_pair(path: str, solution: str, at: int, expected: tuple[str,
         assert made == [(prefix, prefix + better, prefix + worse)]
 
 
-def paired(path: str, solution: str, at: int, kind: str) -> list[tuple[str, str, str]]:
+def paired(path: str, solution: str, at: int | None, kind: Kind) -> list[tuple[str, str, str]]:
     row = sample("q5", path, "bad")
     mended = [correction(row, solution, at), replace(correction(row, solution, at), id="again")]
     found = pairs([question(5)], [row], [graded(row, "incorrect", "6")], mended, LINES, kind)

@@ -160,6 +160,17 @@ def test_a_format_chooses_how_the_solution_is_written(solution: str, at: int, va
     assert (row.kind, row.source_id, row.question_id) == ("correction", "q5/bad/0/c0", "q5")
 
 
+def test_a_correction_without_a_step_is_its_solution_line_by_line() -> None:
+    path = sample("q5", "First.\nThe answer is 6.", "bad")
+    written = {
+        "user": "{{ path }}",
+        "assistant": "{{ full | join('/') }} {{ after | join('/') }} {{ before }}{{ wrong }}",
+    }
+    arm = {"corrections": {"format": written}}
+    (row,) = mixed(a=arm, samples=[path], corrections=[correction(path, "Afresh.\nThe answer is 5.", None)])
+    assert row.completion == "Afresh./The answer is 5. Afresh. []"
+
+
 INLINE = {
     "user": "{{ question }}",
     "assistant": "{{ before | join(' ') }}\n{{ wrong }}\nNo. {{ explanation }}\n"
