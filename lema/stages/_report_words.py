@@ -38,7 +38,7 @@ def methods(facts: Mapping[str, Any]) -> dict[str, str]:
     over = "a t-test over both questions and seeds" if many else "a paired bootstrap over questions"
     test = "the same t-test" if many else "exact McNemar test"
     won = (
-        "questions that the first, or the second model answers correctly oftener"
+        "questions that the first, or the second model answers correctly more often"
         if many
         else "questions that only the first, or only the second model answers correctly"
     )
@@ -80,13 +80,17 @@ def _effect(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
             f"{average}{lead['arm']} and {lead['than']} answer equally many of {facts['tests']} test questions "
             f"({figures})."
         )
-    only, does = ("", "oftener") if many else ("only ", "")
+    won = f"{lead['won']} question{'s' * (lead['won'] != 1)}"
+    told = (
+        f"{won} that {lead['arm']} gets right more often against {lead['lost']} that {lead['than']} does"
+        if many
+        else f"{won} that only {lead['arm']} gets right against {lead['lost']} that only {lead['than']} does"
+    )
     return (
         f"{average}{lead['arm']} answers {points(abs(lead['difference']))} percentage points "
         f"{'more' if lead['difference'] > 0 else 'fewer'} of the {facts['tests']} test questions correctly than "
-        f"{lead['than']} ({figures}): {lead['won']} questions that {only}{lead['arm']} gets right {does} against "
-        f"{lead['lost']} that {only}{lead['than']} does."
-    ).replace("  ", " ")
+        f"{lead['than']} ({figures}): {told}."
+    )
 
 
 def _equals(p: float) -> str:

@@ -30,7 +30,7 @@ def scores(
       completion_tokens (mean) and outcomes; with votes also majority (votes, accuracy, low, high) and pass_at. Where
       an arm was trained several times, figures are means over its seeds, and outcomes count all answers.
     - `pairs.<arm>-minus-<earlier arm>`: difference, low, high, p, holm (p corrected for all pairs of the same
-      questions), won and lost (questions that the one answers right oftener than the other), detectable.
+      questions), won and lost (questions that the one answers right more often than the other), detectable.
     - `strata.<name>.<value>`: n, and accuracy by arm, of the test questions.
     - `transfer.<set>` and, when they were asked, `dev`: models and pairs of these questions.
     - `probe.<arm>`, when there is one: n, right and wrong (mean perplexities of the paths), delta (wrong - right) with
