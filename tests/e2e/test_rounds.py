@@ -16,6 +16,7 @@ STUDENT = {
     "task": "word_problems", "options": {"seed": 99, "steps": [1], "largest": 20}, "format": "cot",
     "width": 32, "layers": 1, "heads": 2, "vocabulary": 300, "context": 256, "steps": 4, "batch": 8,
 }  # fmt: skip
+LAST = "samples@two"
 NEW = ["Ada has 3 pens and finds 5. How many has she?", "Bo eats 2 of 9 figs. How many are left?", "Cy sighs. Why?"]
 SOLVED = [
     {"when": "Ada", "reply": "3 + 5 = 8 pens.\nThe answer is 8."},
@@ -65,7 +66,7 @@ def second() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def rounds(once: Callable[..., Project]) -> Project:
-    """Both rounds after one `dvc repro`; only to be read."""
+    """The first round and what the second takes from it, after one `dvc repro`; only to be read."""
     pytest.importorskip("torch", reason="needs the extra `train`")
 
     def make(project: Project) -> None:
@@ -74,7 +75,7 @@ def rounds(once: Callable[..., Project]) -> Project:
         project.write("params.yaml", params() | {"recipes": recipes, "runs": runs})
         project.write("recipes/one.yaml", first())
         project.write("recipes/two.yaml", second())
-        project.run("dvc", "repro")
+        project.run("dvc", "repro", LAST)
 
     return once("rounds", make)
 
@@ -84,7 +85,7 @@ def rows(project: Project, name: str, row_type: type) -> Any:
 
 
 def test_a_second_run_runs_nothing(rounds: Project) -> None:
-    assert rounds.run("dvc", "repro").ran == []
+    assert rounds.run("dvc", "repro", LAST).ran == []
 
 
 def test_new_questions_are_accepted_once_and_the_others_kept_with_a_reason(rounds: Project) -> None:
@@ -123,14 +124,11 @@ def test_injected_mistakes_are_located_where_they_were_put(rounds: Project) -> N
     assert slips
     assert where.keys() == wrong
     assert all(where[name].incorrect_step == samples[name].incorrect_step for name in slips)
-    assert rows(rounds, "two/locations", Location) == []
-    assert rows(rounds, "two/evolved", Evolved) == []
 
 
 def test_what_the_first_round_makes_is_followed_by_the_second(rounds: Project, tmp_path: Any) -> None:
     project = rounds.copy(tmp_path / "edited")
     project.edit("recipes/one.yaml", '"questions": 12,\n  "write"', '"questions": 1,\n  "write"')
     ran = project.run("dvc", "repro", "questions@two").ran
-    assert "evolved@one" in ran
-    assert "samples@one" not in ran
-    assert {"source@two", "questions@two"} <= set(ran)
+    assert {"evolved@one", "source@two", "questions@two"} <= set(ran)
+    assert not {"samples@one", "corrections@one", "adapter@one-lema"} & set(ran)
