@@ -36,7 +36,7 @@ def test_part_of_the_user(user):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("tasks", "gsm8", "unknown task 'gsm8'; did you mean 'gsm8k'? allowed: gsm8k, "),
+        ("tasks", "gsm8", "unknown task 'gsm8'; did you mean 'gsm8k'? allowed: "),
         ("filters", "_text", "unknown filter '_text'; "),
         ("models", "lema.models.openai", "unknown backend 'lema.models.openai'; "),
         ("models", "", "unknown backend ''; "),
