@@ -13,13 +13,13 @@ from lema.models._local import load_network, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example, Message
 from lema.train._batch import IGNORED, Pad, loss
-from lema.train.lora import _order, encode, train
+from lema.train.adapter import _order, encode, train
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
 import pickle, sys, time
 from pathlib import Path
-from lema.train.lora import train
+from lema.train.adapter import train
 examples, base, spec, folder, scratch, curve, pause = pickle.load(open(sys.argv[1], "rb"))
 def log(done, total, note):
     print(done, flush=True)

@@ -1,0 +1,266 @@
+"""Fine-tuning of the base on the examples of one arm: peft on transformers' Trainer (LEMA, section 3.3)."""
+
+import csv
+import json
+import random
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lema.errors import RunError
+from lema.models._local import cores, load_tokenizer, prompt_ids
+from lema.recipe import AdapterSpec
+from lema.rows import Example
+from lema.train import Progress, silent
+from lema.train._batch import IGNORED, Pad, loss, pack
+from lema.train._network import open_network, save
+from lema.train.base import Base
+
+
+def train(
+    examples: Sequence[Example],
+    base: Base,
+    spec: AdapterSpec,
+    folder: Path,
+    scratch: Path,
+    curve: Path,
+    log: Progress = silent,
+) -> None:
+    """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
+    training curve (CSV) to `curve`.
+
+    Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
+    that was killed resumes there and ends like an undisturbed one.
+    Raises RunError when no example is left, or this machine cannot train so.
+    """
+    import torch
+    from transformers import PrinterCallback, Trainer, set_seed
+
+    # transformers calls what it deprecates itself.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    tokenizer = load_tokenizer(base.location, base.revision)
+    learnt, dev = _held_out(examples, spec)
+    rows, too_long = _encoded(learnt, tokenizer, base.chat, spec)
+    held, _ = _encoded(dev, tokenizer, base.chat, spec)
+    if not rows or bool(held) != bool(spec.choose):
+        what = "examples" if not rows else f"CoT examples held out by `choose.share: {spec.choose and spec.choose.share}`"
+        raise RunError(f"adapter: none of {len(dev if rows else learnt)} {what} fits in max_length {spec.max_length}")
+    set_seed(spec.seed)
+    torch.set_num_threads(cores())
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    network, packed = open_network(base, spec)
+    trainer = _trainer(Trainer)(
+        model=network,
+        args=_arguments(spec, scratch),
+        train_dataset=rows,
+        eval_dataset=held or None,
+        data_collator=pack if packed else Pad(tokenizer),
+        compute_loss_func=loss,
+        callbacks=[_callback(log)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
+    trainer.train(resume_from_checkpoint=_newest(scratch))
+    save(network, tokenizer, base, spec, folder)
+    if spec.method != "full":
+        _settle(folder / "adapter_config.json")
+    history = trainer.state.log_history
+    _write_curve(curve, history, dev=bool(held))
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    record = {
+        "base": base.identity,
+        "examples": len(rows),
+        "too_long": too_long,
+        "tokens_an_epoch": sum(len(row["input_ids"]) for row in rows),
+        "loss_tokens_an_epoch": sum(label != IGNORED for row in rows for label in row["labels"]),
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0, 4),
+        "first_loss": losses[0] if losses else None,
+        "final_loss": losses[-1] if losses else None,
+        **(_choice(trainer.state, len(held)) if held else {}),
+        "settings": spec.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    gpu = torch.cuda.is_available()
+    every = spec.choose.every if spec.choose else spec.save_every
+    choosing = {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "per_device_eval_batch_size": spec.batch,
+        "prediction_loss_only": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+    return TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=spec.batch,
+        gradient_accumulation_steps=spec.accumulate,
+        num_train_epochs=spec.epochs or 1,
+        max_steps=spec.steps or -1,
+        learning_rate=spec.lr,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=spec.warmup,
+        optim="adamw_torch_fused" if spec.optimizer == "adamw" else spec.optimizer,
+        weight_decay=spec.weight_decay,
+        adam_beta2=spec.beta2,
+        max_grad_norm=spec.max_grad_norm,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        logging_steps=1,
+        save_steps=every,
+        save_total_limit=2,
+        seed=spec.seed,
+        data_seed=spec.seed,
+        bf16=gpu,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=gpu,
+        remove_unused_columns=False,
+        **(choosing if spec.choose else {}),
+    )
+
+
+def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
+    """Examples to learn from, and the CoT examples of questions that are held out: a draw by question, so that all
+    arms hold out the same ones, as far as they have them."""
+    if spec.choose is None:
+        return list(examples), []
+    out = {
+        example.question_id
+        for example in examples
+        if random.Random(f"dev {spec.seed} {example.question_id}").random() < spec.choose.share
+    }
+    dev = [example for example in examples if example.question_id in out and example.kind == "cot"]
+    return [example for example in examples if example.question_id not in out], dev
+
+
+def _encoded(
+    examples: Sequence[Example], tokenizer: Any, chat: bool, spec: AdapterSpec
+) -> tuple[list[dict[str, list[int]]], list[str]]:
+    """The rows of examples that fit, and the ids of those that do not."""
+    encoded = [(example.id, encode(example, tokenizer, chat, whole=spec.loss == "all")) for example in examples]
+    rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
+    return rows, [name for name, row in encoded if len(row["input_ids"]) > spec.max_length]
+
+
+def _choice(state: Any, held: int) -> dict[str, Any]:
+    """Which checkpoint was kept, and why."""
+    step = int(str(state.best_model_checkpoint).rpartition("-")[2])
+    return {"dev_examples": held, "chosen_step": step, "dev_loss": state.best_metric}
+
+
+def encode(example: Example, tokenizer: Any, chat: bool, *, whole: bool = False) -> dict[str, list[int]]:
+    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion, or of the
+    whole.
+
+    Raises RunError when the base's chat template refuses the prompt.
+    """
+    try:
+        prompt = prompt_ids(tokenizer, example.prompt, chat)
+    except ValueError as error:
+        raise RunError(f"adapter: example {example.id}: {error}") from None
+    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    # Nothing predicts the first token.
+    before = [IGNORED, *prompt[1:]] if whole else [IGNORED] * len(prompt)
+    return {"input_ids": [*prompt, *completion], "labels": [*before, *completion]}
+
+
+def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
+    """Examples of similar length in one batch, batches in an order drawn by seed: less padding, the same mix."""
+    chance = random.Random(spec.seed)
+    size = spec.batch * spec.accumulate
+    shuffled = chance.sample(range(len(lengths)), len(lengths))
+    batches = []
+    # Sorted within stretches of fifty batches, so that epochs of large sets still mix what goes together.
+    for start in range(0, len(shuffled), size * 50):
+        stretch = sorted(shuffled[start : start + size * 50], key=lambda at: -lengths[at])
+        batches += [stretch[at : at + size] for at in range(0, len(stretch), size)]
+    full, rest = [one for one in batches if len(one) == size], [one for one in batches if len(one) < size]
+    chance.shuffle(full)
+    return [at for batch in (*full, *rest) for at in batch]
+
+
+def _trainer(trainer: Any) -> Any:
+    class Ordered(trainer):  # type: ignore[misc]
+        """A Trainer that reads the examples in the given order, the same in every epoch."""
+
+        order: list[int] | None = None
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return super()._get_train_sampler(train_dataset) if self.order is None else self.order
+
+    return Ordered
+
+
+def _callback(log: Progress) -> Any:
+    from transformers import TrainerCallback
+
+    class Show(TrainerCallback):  # type: ignore[misc]
+        """Tells the progress of the optimizer steps and the newest loss."""
+
+        loss = ""
+
+        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            log(state.global_step, state.max_steps, "")
+
+        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.loss = f"loss {float(logs['loss']):.3f}"
+
+        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            log(state.global_step, state.max_steps, self.loss)
+
+    return Show()
+
+
+def _newest(scratch: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill cut short has no trainer state yet and is removed."""
+    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+            continue
+        return str(path)
+    return None
+
+
+def _settle(path: Path) -> None:
+    """peft keeps module names in sets, whose order differs from process to process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, dev: bool) -> None:
+    """One line a step; `dev_loss` where it was measured."""
+    measured = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    names = ("loss", "learning_rate", "grad_norm")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("step", "loss", "lr", "grad_norm", *(["dev_loss"] if dev else [])))
+        for entry in (entry for entry in history if "loss" in entry):
+            numbers = [f"{float(entry[name]):.6g}" for name in names]
+            found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if dev else []
+            table.writerow((entry["step"], *numbers, *found))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    from lema import __version__
+
+    return {"lema": __version__, **{name: version(name) for name in ("torch", "transformers", "peft")}}
