@@ -112,7 +112,7 @@ def with_trl(
     from trl import SFTConfig, SFTTrainer
 
     from lema.models._local import cores, load_network, load_tokenizer
-    from lema.train.adapter import encode
+    from lema.train._batch import encode
 
     set_seed(settings.seed)
     torch.set_num_threads(cores())

@@ -129,7 +129,8 @@ class Verdict:
 class Example:
     """`mix`: one training example of one arm; the loss is on `completion` only (LEMA, figure 6).
 
-    `source_id` is the question (gold rationale), sample (right path) or correction that it was made of.
+    `source_id` is the question (gold rationale), sample (right path) or correction that it was made of. `masked` are
+    spans (start, end) of characters of `completion` that have no loss: wrong steps that are read, not learnt.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Example:
     source_id: str
     prompt: tuple[Message, ...]
     completion: str
+    masked: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,9 @@ def _hints(row_type: type) -> dict[str, Any]:
 
 
 def _element(hint: Any) -> Any:
-    inner, *dots = typing.get_args(hint)
-    if dots != [...]:
-        raise TypeError(f"only tuples of any length can be stored, not {hint}")
+    inner, *rest = typing.get_args(hint)
+    if rest != [...] and any(other != inner for other in rest):
+        raise TypeError(f"only tuples of any length or of one type can be stored, not {hint}")
     return inner
 
 
@@ -65,8 +65,8 @@ def _field(name: str, hint: Any) -> Any:
 def schema(row_type: type) -> Any:
     """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
 
-    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` of one of
-    these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
+    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
+    `tuple[X, X]` of one of these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
     """
     return pa.schema([_field(name, hint) for name, hint in _hints(row_type).items()])
 

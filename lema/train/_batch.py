@@ -1,4 +1,4 @@
-"""Batches for training, and a loss that computes no logits where it asks for none.
+"""Examples as tokens, batches of them, and a loss that computes no logits where it asks for none.
 
 With a vocabulary of 49,000 the logits of a small model cost more than a fifth of its arithmetic and most of its
 memory, and two thirds of an example is its prompt. Every causal model of transformers takes `logits_to_keep`. Packed,
@@ -10,7 +10,41 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from lema.errors import RunError
+from lema.models._local import prompt_ids
+from lema.rows import Example
+
 IGNORED = -100  # the label that no loss is computed for
+
+
+def encode(example: Example, tokenizer: Any, chat: bool, *, whole: bool = False) -> dict[str, list[int]]:
+    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion, or of the
+    whole.
+
+    A token that any masked character belongs to has no label; the end of the completion always has one.
+    Raises RunError when the base's chat template refuses the prompt, or its tokenizer cannot say where tokens lie.
+    """
+    try:
+        prompt = prompt_ids(tokenizer, example.prompt, chat)
+    except ValueError as error:
+        raise RunError(f"adapter: example {example.id}: {error}") from None
+    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    labels = _unmasked(example, tokenizer, completion) if example.masked else completion
+    end = tokenizer.eos_token_id
+    # Nothing predicts the first token.
+    before = [IGNORED, *prompt[1:]] if whole else [IGNORED] * len(prompt)
+    return {"input_ids": [*prompt, *completion, end], "labels": [*before, *labels, end]}
+
+
+def _unmasked(example: Example, tokenizer: Any, completion: Sequence[int]) -> list[int]:
+    """The completion's token ids, IGNORED where a token has a masked character."""
+    if not tokenizer.is_fast:
+        raise RunError(f"adapter: example {example.id} masks characters, and the base has no fast tokenizer")
+    places = tokenizer(example.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [
+        IGNORED if any(start < last and end > first for first, last in example.masked) else token
+        for token, (start, end) in zip(completion, places, strict=True)
+    ]
 
 
 class Pad:

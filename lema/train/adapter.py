@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import cores, load_tokenizer, prompt_ids
+from lema.models._local import cores, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
-from lema.train._batch import IGNORED, Pad, loss, pack
+from lema.train._batch import IGNORED, Pad, encode, loss, pack
 from lema.train._network import open_network, save
 from lema.train.base import Base
 
@@ -159,22 +159,6 @@ def _choice(state: Any, held: int) -> dict[str, Any]:
     """Which checkpoint was kept, and why."""
     step = int(str(state.best_model_checkpoint).rpartition("-")[2])
     return {"dev_examples": held, "chosen_step": step, "dev_loss": state.best_metric}
-
-
-def encode(example: Example, tokenizer: Any, chat: bool, *, whole: bool = False) -> dict[str, list[int]]:
-    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion, or of the
-    whole.
-
-    Raises RunError when the base's chat template refuses the prompt.
-    """
-    try:
-        prompt = prompt_ids(tokenizer, example.prompt, chat)
-    except ValueError as error:
-        raise RunError(f"adapter: example {example.id}: {error}") from None
-    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    # Nothing predicts the first token.
-    before = [IGNORED, *prompt[1:]] if whole else [IGNORED] * len(prompt)
-    return {"input_ids": [*prompt, *completion], "labels": [*before, *completion]}
 
 
 def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:

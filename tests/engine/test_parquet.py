@@ -33,6 +33,7 @@ class Whole:
     share: float | None
     words: tuple[str, ...]
     numbers: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
     parts: tuple[Part, ...]
     best: Part | None
 
@@ -51,6 +52,7 @@ wholes = st.lists(
         st.none() | floats,
         st.lists(text, max_size=3).map(tuple),
         st.lists(integers, max_size=3).map(tuple),
+        st.lists(st.tuples(integers, integers), max_size=2).map(tuple),
         st.lists(part, max_size=3).map(tuple),
         st.none() | part,
     ),
@@ -127,7 +129,7 @@ def test_a_missing_value_is_refused(tmp_path: Path) -> None:
 
 def test_an_integer_column_refuses_text(tmp_path: Path) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
-        parquet.write(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), None)])  # type: ignore[arg-type]
+        parquet.write(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), (), None)])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

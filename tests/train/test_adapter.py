@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from lema.errors import RunError
 from lema.models._local import load_network, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example, Message
-from lema.train._batch import IGNORED, Pad, loss
-from lema.train.adapter import _order, encode, train
+from lema.train._batch import IGNORED, Pad, encode, loss, pack
+from lema.train.adapter import _order, train
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
@@ -63,6 +64,30 @@ def test_loss_is_on_the_completion_alone(base):
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learnt) == EXAMPLES[3].completion + tokenizer.eos_token
     assert tokenizer.decode(row["input_ids"]).startswith("What is 3 + 3?\n")
+
+
+def test_masked_characters_have_no_loss(base):
+    tokenizer = load_tokenizer(base.location)
+    text = "3 + 3 = 7.\nWait: 3 + 3 = 6."
+    masked = replace(EXAMPLES[3], completion=text, masked=((0, 10), (17, 22)))
+    row, whole = (encode(one, tokenizer, chat=False) for one in (masked, replace(masked, masked=())))
+    assert row["input_ids"] == whole["input_ids"]
+    learnt = [token for token in row["labels"] if token != IGNORED]
+    assert tokenizer.decode(learnt).replace(" ", "") == "\nWait:=6." + tokenizer.eos_token
+    assert whole["labels"][-len(learnt) :] != row["labels"][-len(learnt) :]
+
+
+def test_masks_need_a_tokenizer_that_knows_places(base):
+    tokenizer = load_tokenizer(base.location)
+
+    class Slow:
+        is_fast, eos_token_id = False, tokenizer.eos_token_id
+
+        def __call__(self, *given: object, **options: object) -> object:
+            return tokenizer(*given, **options)
+
+    with pytest.raises(RunError, match="example arm/000003 masks characters, and the base has no fast tokenizer"):
+        encode(replace(EXAMPLES[3], masked=((0, 2),)), Slow(), chat=False)
 
 
 def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base):
