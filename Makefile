@@ -7,10 +7,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench-train clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(STAMP) .dvc/tmp ## Python environment and the small model
 
@@ -39,6 +39,9 @@ check: setup ## Style, types, floors
 	$(BIN)/lint-imports
 	$(BIN)/lema check
 	$(BIN)/lema schema --check
+
+bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md
+	$(BIN)/python benchmarks/train.py
 
 clean: ## Remove what can be made again; paid completions stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -18,13 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from lema.prompt import render, reply
 from lema.recipe import AdapterSpec, Prompt
@@ -32,12 +29,13 @@ from lema.rows import Example, Message
 from lema.steps import number, split
 from lema.tasks.word_problems import word_problems
 
+ROOT = Path(__file__).resolve().parents[1]
 TRL = "trl==1.16.0"
 CONTENDERS = {
-    "lema": "as a recipe runs it; the order of TRL's sampler",
-    "trl": "SFTTrainer: its sampler and collator, fp32 and no checkpointing as lema",
-    "trl-grouped": "and `train_sampling_strategy: group_by_length`",
-    "trl-defaults": "all defaults: bf16 autocast and gradient checkpointing, which we turn off above",
+    "lema": "as a recipe runs it, with `group_by_length: false`: the same batches as `trl`",
+    "trl": "SFTTrainer with its own sampler, collator and loss; fp32 and no checkpointing, as lema",
+    "trl-grouped": "the same with `train_sampling_strategy: group_by_length`: TRL at its best here; another order",
+    "trl-defaults": "SFTTrainer with all of its defaults: bf16 autocast and gradient checkpointing too",
 }
 ONCE = ("trl-defaults",)  # much slower; one round is enough to say so
 
@@ -85,25 +83,34 @@ def _prompt(name: str) -> dict[str, Any]:
 
 def spec(steps: int, batch: int) -> AdapterSpec:
     return AdapterSpec(
-        lr=1e-3, schedule="constant", steps=steps, batch=batch, max_length=2048, group_by_length=False, save_every=10_000
+        lr=1e-3,
+        schedule="constant",
+        steps=steps,
+        batch=batch,
+        max_length=2048,
+        group_by_length=False,
+        save_every=10_000,
     )
 
 
-def with_lema(rows: list[Example], settings: AdapterSpec, folder: Path) -> tuple[list[float], list[float]]:
-    """Times after each step, the first when training begins, and the loss of each step."""
+def now() -> tuple[float, float]:
+    """Seconds by the clock, and of all processors by this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def with_lema(rows: list[Example], settings: AdapterSpec, folder: Path) -> tuple[list[Any], list[float]]:
+    """Times when training begins and after each step, and the loss of each step."""
     from lema.train.adapter import train
 
-    times = []
+    times: list[Any] = []
     (folder / "adapter").mkdir()
     curve = folder / "curve.csv"
-    train(rows, base(), settings, folder / "adapter", folder / "scratch", curve, lambda *_: times.append(time.time()))
+    train(rows, base(), settings, folder / "adapter", folder / "scratch", curve, lambda *_: times.append(now()))
     with curve.open(encoding="utf-8") as lines:
         return times, [float(row["loss"]) for row in csv.DictReader(lines)]
 
 
-def with_trl(
-    rows: list[Example], settings: AdapterSpec, folder: Path, **more: Any
-) -> tuple[list[float], list[float]]:
+def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: Any) -> tuple[list[Any], list[float]]:
     """The same of TRL. It gets token ids, so that both learn from the very same tokens."""
     import torch
     from datasets import Dataset
@@ -119,18 +126,16 @@ def with_trl(
     tokenizer = load_tokenizer(base().location)
     encoded = [encode(row, tokenizer, chat=True) for row in rows]
     model = load_network(base().location)
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
-    times: list[float] = []
+    times: list[Any] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.time())
+            times.append(now())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.time())
+            times.append(now())
 
     same = {} if more.pop("defaults", False) else {"bf16": torch.cuda.is_available(), "gradient_checkpointing": False}
     arguments = SFTConfig(
@@ -192,7 +197,8 @@ def child(contender: str, job: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
-    print(json.dumps({"seconds": times[-1] - times[0], "losses": losses, "peak": peak}))
+    clock, processor = (last - first for last, first in zip(times[-1], times[0], strict=True))
+    print(json.dumps({"clock": clock, "processor": processor, "losses": losses, "peak": peak}))
 
 
 def main() -> None:
@@ -211,26 +217,21 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
     with tempfile.TemporaryDirectory() as scratch:
         job = Path(scratch) / "job.json"
-        told = {"rows": [_plain(row) for row in rows], "steps": given.steps, "batch": given.batch}
+        told = {"rows": [asdict(row) for row in rows], "steps": given.steps, "batch": given.batch}
         job.write_text(json.dumps(told), encoding="utf-8")
-        for name in _turns(given.only, given.rounds):
-            results[name].append(_run(name, job))
-            print(f"{name}: {results[name][-1]['seconds']:.1f} s, {results[name][-1]['peak'] / 1e9:.2f} GB")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(page(rows, results, given), encoding="utf-8")
+        for turn in range(given.rounds):
+            for name in _turn(given.only, turn):
+                results[name].append(_run(name, job))
+                print(f"{name}: {results[name][-1]['clock']:.1f} s", flush=True)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(page(rows, results, given.steps, given.batch), encoding="utf-8")
     print(given.out.read_text(encoding="utf-8"))
 
 
-def _plain(row: Example) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(row)
-
-
-def _turns(names: list[str], rounds: int) -> Iterator[str]:
-    for turn in range(rounds):
-        first = turn % len(names)
-        yield from (name for name in [*names[first:], *names[:first]] if turn == 0 or name not in ONCE)
+def _turn(names: list[str], turn: int) -> list[str]:
+    """The contenders of a round, each time another one first."""
+    first = turn % len(names)
+    return [name for name in [*names[first:], *names[:first]] if turn == 0 or name not in ONCE]
 
 
 def _run(contender: str, job: Path) -> dict[str, Any]:
@@ -253,8 +254,58 @@ def trl() -> Path:
     return folder
 
 
-def page(rows: list[Example], results: dict[str, list[dict[str, Any]]], given: argparse.Namespace) -> str:
-    return "\n".join(map(str, (rows[:1], {k: [r["seconds"] for r in v] for k, v in results.items()}, {k: v[0]["losses"] for k, v in results.items()}))) + "\n"
+def page(rows: list[Example], results: dict[str, list[dict[str, Any]]], steps: int, batch: int) -> str:
+    """The report. Ratios are those of pairs, runs of the same round."""
+    import torch
+
+    from lema.models._local import cores, load_tokenizer
+    from lema.train._batch import encode, pack
+
+    tokenizer = load_tokenizer(base().location)
+    encoded = [encode(row, tokenizer, chat=True) for row in rows]
+    lengths = [len(row["input_ids"]) for row in encoded]
+    learnt = sum(label >= 0 for row in encoded for label in row["labels"])
+    once = pack(encoded[:batch])["input_ids"].shape[1] / sum(lengths[:batch])
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {cores()} cores, fp32"
+    rounds = max(map(len, results.values()))
+    lines = [
+        "# Training speed: lema and TRL",
+        "",
+        f"`make bench-train`, {rounds} rounds of {steps} steps of {batch} examples: SmolLM2-135M, LoRA of rank 16 on "
+        f"all linear layers. {where}; torch {torch.__version__}, {TRL}, Python {platform.python_version()}.",
+        "",
+        f"{len(rows)} examples of {min(lengths)} to {max(lengths)} tokens (mean {statistics.mean(lengths):.0f}), half "
+        f"CoT, half corrections; {learnt} tokens of loss. What examples begin with alike is computed once: {once:.0%} "
+        f"of the tokens of the first {batch} examples are left.",
+        "",
+        "| | tokens of loss a second | a second of processor | peak memory |",
+        "|---|---|---|---|",
+    ]
+    for name, runs in results.items():
+        rates = [[learnt / run[kind] for run in runs] for kind in ("clock", "processor")]
+        peak = statistics.median(run["peak"] for run in runs) / 1e9
+        lines.append(f"| `{name}` | {_range(rates[0], '.1f')} | {_range(rates[1], '.1f')} | {peak:.2f} GB |")
+    lines += ["", "Median (least to most). " + " ".join(f"`{name}`: {CONTENDERS[name]}." for name in results), ""]
+    if "lema" in results and len(results) > 1:
+        lines += ["| lema, times as fast as | by the clock | by processor time |", "|---|---|---|"]
+        for name, runs in results.items():
+            if name != "lema":
+                pairs = list(zip(results["lema"], runs, strict=False))
+                ratios = [[other[kind] / ours[kind] for ours, other in pairs] for kind in ("clock", "processor")]
+                lines.append(f"| `{name}` | {_range(ratios[0], '.2f')} | {_range(ratios[1], '.2f')} |")
+    if {"lema", "trl"} <= set(results):
+        curves = [results[name][0]["losses"] for name in ("lema", "trl")]
+        apart = max(abs(one - other) / other for one, other in zip(*curves, strict=True))
+        lines += ["", f"Loss of each step, at most {apart:.1e} of it apart:", "", "| step | lema | trl |"]
+        both = enumerate(zip(*curves, strict=True), 1)
+        lines += ["|---|---|---|", *(f"| {step} | {one:.5f} | {other:.5f} |" for step, (one, other) in both)]
+    return "\n".join(lines) + "\n"
+
+
+def _range(numbers: list[float], form: str) -> str:
+    """Median, and least and most when there are several."""
+    middle = format(statistics.median(numbers), form)
+    return middle if len(numbers) == 1 else f"{middle} ({min(numbers):{form}} to {max(numbers):{form}})"
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def load_network(location: str, revision: str | None = None, **more: Any) -> Any
         network = AutoModelForCausalLM.from_pretrained(location, revision=revision, **more)
     except (OSError, ValueError) as error:
         raise RunError(_unloadable(location, error)) from error
-    # Quantized weights lie where they were loaded to.
-    return network if "quantization_config" in more else network.to("cuda" if cuda else "cpu")
+    return network if "device_map" in more else network.to("cuda" if cuda else "cpu")
 
 
 def _unloadable(location: str, error: Exception) -> str:

@@ -24,7 +24,7 @@ def open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
     if spec.method == "full":
         # Small updates vanish in bf16 weights; the arithmetic is in bf16 all the same.
         network = load_network(base.location, base.revision, dtype=torch.float32)
-        return network, _packed.pack(network)
+        return network, _packed.pack(network, spec.max_length)
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if spec.method == "qlora":
@@ -32,7 +32,7 @@ def open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=spec.gradient_checkpointing)
     else:
         network = load_network(base.location, base.revision)
-    packed = _packed.pack(network)
+    packed = _packed.pack(network, spec.max_length)
     targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
     config = LoraConfig(
         r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"

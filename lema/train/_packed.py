@@ -12,14 +12,14 @@ NAME = "lema_packed"
 PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
-def pack(network: Any) -> bool:
+def pack(network: Any, longest: int) -> bool:
     """Let a network attend along `paths`; False, and nothing is changed, when it is of a kind that does more than
-    plain causal attention."""
+    plain causal attention on examples of up to `longest` tokens."""
     from transformers import AttentionInterface
 
     config = network.config
-    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    if config.model_type not in PLAIN or windows:
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if config.model_type not in PLAIN or (window or longest) < longest:
         return False
     AttentionInterface.register(NAME, _attend)
     network.set_attn_implementation(NAME)

@@ -44,9 +44,11 @@ def train(
     learnt, dev = _held_out(examples, spec)
     rows, too_long = _encoded(learnt, tokenizer, base.chat, spec)
     held, _ = _encoded(dev, tokenizer, base.chat, spec)
-    if not rows or bool(held) != bool(spec.choose):
-        what = "examples" if not rows else f"CoT examples held out by `choose.share: {spec.choose and spec.choose.share}`"
-        raise RunError(f"adapter: none of {len(dev if rows else learnt)} {what} fits in max_length {spec.max_length}")
+    if not rows:
+        raise RunError(f"adapter: none of {len(learnt)} examples fits in max_length {spec.max_length}")
+    if spec.choose and not held:
+        share = f"choose.share: {spec.choose.share}"
+        raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
