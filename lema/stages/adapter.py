@@ -1,4 +1,4 @@
-"""`adapter`: a LoRA fine-tune of the base on the examples of one arm."""
+"""`adapter`: the base fine-tuned on the examples of one arm, as LoRA weights or as a whole model."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -76,7 +76,8 @@ class Pad:
 
 def pack(rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
     """Rows of `input_ids` and `labels` of any length as one row of tensors (1, tokens), for a model that attends
-    along `paths` through `pieces` (`lema.train._packed`). Tokens with which several rows begin are there once.
+    along `paths` through `pieces` (`lema.train._packed`). Tokens with which several rows begin are there once; with
+    dropout, those rows share its draw for them.
 
     `labels` are those that there are, after one IGNORED; `logits_to_keep` the places that predict them.
     """

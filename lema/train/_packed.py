@@ -52,8 +52,8 @@ def _attend(
     parts = [heads.split(pieces, 2) for heads in (query, key, value)]
     mixed, done = [], 0
     for path in paths:
-        whole = (torch.cat([part[piece] for piece in path], 2) if len(path) > 1 else part[path[0]] for part in parts)
-        seen = scaled_dot_product_attention(*whole, dropout_p=dropout, is_causal=True, scale=scaling)
+        queries, keys, values = (torch.cat([part[piece] for piece in path], 2) for part in parts)
+        seen = scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True, scale=scaling)
         known = sum(pieces[piece] for piece in path if piece < done)
         mixed.append(seen[:, :, known:])
         done = path[-1] + 1

@@ -106,7 +106,7 @@ def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
     }
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=spec.batch,
         gradient_accumulation_steps=spec.accumulate,
@@ -132,6 +132,10 @@ def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
         remove_unused_columns=False,
         **(choosing if spec.choose else {}),
     )
+    if arguments.n_gpu > 1:
+        # Left alone, the Trainer would deal each batch out to all GPUs; a packed one is a single row.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:

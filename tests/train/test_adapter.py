@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 from peft import PeftModel
+from typer.testing import CliRunner
 
+from lema import pipeline
+from lema.cli import app
 from lema.effects import adapted, base_model
 from lema.errors import RunError
 from lema.models import Request, Sampling
@@ -24,7 +28,6 @@ from lema.train._batch import IGNORED, Pad, encode, loss
 from lema.train._network import four_bit, open_network
 from lema.train.adapter import _held_out, _order, train
 from lema.train.base import digest
-from lema.train.merge import merge
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
@@ -200,11 +203,13 @@ def losses(curve: Path) -> list[float]:
 
 
 def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
-    # So high a rate that the last checkpoint is not the best one.
-    spec = AdapterSpec(rank=2, alpha=64, lr=0.5, schedule="constant", epochs=2, batch=2, max_length=80)
-    spec = spec.model_copy(update={"choose": ChooseSpec(every=2, share=0.3)})
-    twins = [replace(one, id=f"{one.id}c", kind="correction") for one in EXAMPLES]
-    record = run(base, tmp_path / "adapter", [*EXAMPLES, *twins], spec)
+    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=2, share=0.3)})
+    _, dev = _held_out(EXAMPLES, spec)
+    # The more it learns of the others, the less it thinks of these: the last checkpoint is not the best one.
+    dev = [replace(one, completion="@# @# @# @#") for one in dev]
+    examples = [*dev, *(one for one in EXAMPLES if one.id not in {other.id for other in dev})]
+    twins = [replace(one, id=f"{one.id}c", kind="correction") for one in examples]
+    record = run(base, tmp_path / "adapter", [*examples, *twins], spec)
     curve = list(csv.DictReader((tmp_path / "adapter.csv").open()))
     measured = {int(row["step"]): float(row["dev_loss"]) for row in curve if row["dev_loss"]}
     assert list(measured) == list(range(2, record["steps"] + 1, 2))
@@ -214,7 +219,6 @@ def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, 
     # The corrections of held-out questions are not learnt either.
     assert record["examples"] == 2 * (len(EXAMPLES) - record["dev_examples"]) > 0
     # What was kept is that checkpoint: its loss on the held-out examples is the one that was told.
-    _, dev = _held_out(EXAMPLES, spec)
     network, tokenizer = load_network(base.location), load_tokenizer(base.location)
     network = PeftModel.from_pretrained(network, tmp_path / "adapter")
     assert dev_loss(network, tokenizer, dev, spec.batch) == pytest.approx(record["dev_loss"], rel=1e-4)
@@ -276,25 +280,32 @@ def test_what_needs_a_gpu_says_so(base, tmp_path, monkeypatch, settings, named):
 
 
 def test_the_weights_of_qlora():
-    assert four_bit().to_diff_dict() == {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": "bfloat16",
-        "quant_method": "bitsandbytes",
-    }
+    weights = four_bit()
+    assert (weights.load_in_4bit, weights.bnb_4bit_quant_type, weights.bnb_4bit_use_double_quant) == (True, "nf4", True)
 
 
-def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, trained, tmp_path):
-    (tmp_path / "merged").mkdir()
-    merge(base, trained, tmp_path / "merged")
-    tokenizer = load_tokenizer(str(tmp_path / "merged"))
+def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base_folder, "data/tiny/base")
+    shutil.copytree(trained, "data/tiny/adapters/one")
+    done = CliRunner().invoke(app, ["merge", "tiny/one", "merged"])
+    assert (done.exit_code, done.output) == (0, "tiny/one is in merged\n")
+    tokenizer = load_tokenizer("merged")
     ids = tokenizer("What is 4 + 4?\n", return_tensors="pt")
     adapter = PeftModel.from_pretrained(load_network(base.location), trained)
-    apart, merged = (model(**ids).logits for model in (adapter, load_network(str(tmp_path / "merged"))))
+    apart, merged = (model(**ids).logits for model in (adapter, load_network("merged")))
     assert apart.allclose(merged, atol=1e-4)
     assert not merged.allclose(load_network(base.location)(**ids).logits, atol=1e-2)
-    assert str(tmp_path) not in "".join(path.read_text() for path in (tmp_path / "merged").glob("*.json"))
+    assert str(tmp_path) not in "".join(path.read_text() for path in Path("merged").glob("*.json"))
+    with pytest.raises(RunError, match="merged is there already"):
+        pipeline.merge("tiny", "one", Path("merged"))
+
+
+def test_what_cannot_be_merged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arm, said in ((None, "needs an arm"), ("one", "no base of tiny/one yet")):
+        with pytest.raises(RunError, match=said):
+            pipeline.merge("tiny", arm, Path("merged"))
 
 
 def test_kill_9_and_resume(trained, base, tmp_path):
