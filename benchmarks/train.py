@@ -223,8 +223,9 @@ def main() -> None:
             for name in _turn(given.only, turn):
                 results[name].append(_run(name, job))
                 print(f"{name}: {results[name][-1]['clock']:.1f} s", flush=True)
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(page(rows, results, given.steps, given.batch), encoding="utf-8")
+                done = {name: runs for name, runs in results.items() if runs}
+                given.out.parent.mkdir(parents=True, exist_ok=True)
+                given.out.write_text(page(rows, done, given.steps, given.batch), encoding="utf-8")
     print(given.out.read_text(encoding="utf-8"))
 
 

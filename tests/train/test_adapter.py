@@ -203,9 +203,9 @@ def losses(curve: Path) -> list[float]:
 
 
 def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
-    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=2, share=0.3)})
+    # At this rate and with held-out texts that are like no other, the last checkpoint is not the best one.
+    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=2, share=0.3), "lr": 0.1})
     _, dev = _held_out(EXAMPLES, spec)
-    # The more it learns of the others, the less it thinks of these: the last checkpoint is not the best one.
     dev = [replace(one, completion="@# @# @# @#") for one in dev]
     examples = [*dev, *(one for one in EXAMPLES if one.id not in {other.id for other in dev})]
     twins = [replace(one, id=f"{one.id}c", kind="correction") for one in examples]
