@@ -209,7 +209,10 @@ def _callback(log: Progress) -> Any:
             if logs and "loss" in logs:
                 self.loss = f"loss {float(logs['loss']):.3f}"
 
-        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps and arguments.eval_strategy != "no":
+                # The last checkpoint can be chosen too, whatever its number.
+                control.should_evaluate = True
             log(state.global_step, state.max_steps, self.loss)
 
     return Show()

@@ -204,7 +204,7 @@ def losses(curve: Path) -> list[float]:
 
 def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
     # At this rate and with held-out texts that are like no other, the last checkpoint is not the best one.
-    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=2, share=0.3), "lr": 0.1})
+    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "lr": 0.1})
     _, dev = _held_out(EXAMPLES, spec)
     dev = [replace(one, completion="@# @# @# @#") for one in dev]
     examples = [*dev, *(one for one in EXAMPLES if one.id not in {other.id for other in dev})]
@@ -212,7 +212,7 @@ def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, 
     record = run(base, tmp_path / "adapter", [*examples, *twins], spec)
     curve = list(csv.DictReader((tmp_path / "adapter.csv").open()))
     measured = {int(row["step"]): float(row["dev_loss"]) for row in curve if row["dev_loss"]}
-    assert list(measured) == list(range(2, record["steps"] + 1, 2))
+    assert list(measured) == [5, 10, record["steps"]]
     best = min(measured, key=measured.__getitem__)
     assert (record["chosen_step"], best != record["steps"]) == (best, True)
     assert record["dev_loss"] == pytest.approx(measured[best], rel=1e-4)
