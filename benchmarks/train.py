@@ -100,7 +100,7 @@ def now() -> tuple[float, float]:
 
 def with_lema(rows: list[Example], settings: AdapterSpec, folder: Path) -> tuple[list[Any], list[float]]:
     """Times when training begins and after each step, and the loss of each step."""
-    from lema.train.adapter import train
+    from lema.train.lora import train
 
     times: list[Any] = []
     (folder / "adapter").mkdir()

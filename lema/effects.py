@@ -78,8 +78,8 @@ def build_base(spec: BaseSpec, folder: Path) -> None:
 def train_adapter(
     base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
 ) -> None:
-    from lema.train.adapter import train
     from lema.train.base import open_base
+    from lema.train.lora import train
 
     with _progress("adapter") as log, files.atomic(curve) as lines:
         train(examples, open_base(base, files.home()), spec, folder, scratch, lines, log)

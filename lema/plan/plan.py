@@ -59,7 +59,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
             "verdicts", task, *(_module("filters", part.use) for part in recipe.verdicts.filters), **graded
         ),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
-        "adapter": key("adapter", "lema.train.adapter", without=MAKERS.values()),
+        "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
         "answers": key("answers", task, LOCAL, **graded),
         "scores": key("scores"),
         "report": key("report", templates=_templates()),

@@ -110,7 +110,7 @@ CODE_EDITS = [
     ("filters/duplicate.py", set()),
     ("tasks/gsm8k.py", set()),
     ("tasks/word_problems.py", {"source", "questions", "grades", "corrections", "verdicts", "answers"}),
-    ("train/adapter.py", {"adapter"}),
+    ("train/lora.py", {"adapter"}),
     ("train/embedded.py", {"base"}),
     ("train/pretrain.py", set()),
     ("engine/store.py", set()),

@@ -26,14 +26,14 @@ from lema.rows import Example, Message
 from lema.train import _packed
 from lema.train._batch import IGNORED, Pad, encode, loss
 from lema.train._network import four_bit, open_network
-from lema.train.adapter import _held_out, _order, train
 from lema.train.base import digest
+from lema.train.lora import _held_out, _order, train
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
 import pickle, sys, time
 from pathlib import Path
-from lema.train.adapter import train
+from lema.train.lora import train
 examples, base, spec, folder, scratch, curve, pause = pickle.load(open(sys.argv[1], "rb"))
 def log(done, total, note):
     print(done, flush=True)
