@@ -1,4 +1,4 @@
-"""Fine-tuning of the base on the examples of one arm, by LoRA or whole: peft on transformers' Trainer (LEMA, section 3.3)."""
+"""Fine-tuning of the base on the examples of one arm: peft on transformers' Trainer (LEMA, section 3.3)."""
 
 import csv
 import json
