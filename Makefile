@@ -7,10 +7,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports clean
+.PHONY: help setup demo test check exports bench-train clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(STAMP) .dvc/tmp ## Python environment and the small model
 
@@ -51,6 +51,8 @@ $(TRL)/.installed: $(STAMP)
 
 exports: $(TRL)/.installed ## Train a step on exported files in TRL
 	$(TRL)/bin/python -m pytest -q tests/train/test_exports.py
+bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md
+	$(BIN)/python benchmarks/train.py
 
 clean: ## Remove what can be made again; paid completions stay
 	rm -rf $(VENV) $(TRL) .mypy_cache .ruff_cache .pytest_cache

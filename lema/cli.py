@@ -109,6 +109,19 @@ def show(
     typer.echo(show_rows(artifact, tables(recipe, arm or None), n=n, where=where or []))
 
 
+@app.command()
+def merge(
+    target: Annotated[str, typer.Argument(metavar="RECIPE/ARM", help="Whose adapter.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+) -> None:
+    """Write the base with an adapter added into it: a model folder for transformers, vLLM and others."""
+    from lema.pipeline import merge as merge_model
+
+    recipe, _, arm = target.partition("/")
+    merge_model(recipe, arm or None, out)
+    typer.echo(f"{target} is in {out}")
+
+
 @completions.command()
 def stats() -> None:
     """How many completions the store holds."""

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -60,17 +61,15 @@ def base_model(folder: Path) -> Model:
 
 
 def adapted(base: Model, arm: str, folder: Path) -> Model:
-    """The student with the adapter of an arm; the hash of its weights makes it a model of its own."""
-    weights = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return Model(
-        label=arm,
-        backend=base.backend,
-        identity=f"{base.identity} adapter {weights}",
-        revision=base.revision,
-        chat=base.chat,
-        folder=base.folder,
-        adapter=str(folder),
-    )
+    """The student with the adapter of an arm, or the whole model that `method: full` made of it; the hash of the
+    weights makes it a model of its own."""
+    adapter = folder / "adapter_model.safetensors"
+    if not adapter.is_file():
+        from lema.train.base import digest
+
+        return replace(base, label=arm, identity=f"{base.backend} {digest(folder)}", revision=None, folder=str(folder))
+    weights = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    return replace(base, label=arm, identity=f"{base.identity} adapter {weights}", adapter=str(folder))
 
 
 def build_base(spec: BaseSpec, folder: Path) -> None:
@@ -105,6 +104,15 @@ def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]
 
     with _progress("probe") as log:
         return measured(model, run, texts, log)
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
+    from lema.train.base import open_base
+    from lema.train.merge import merge
+
+    with files.atomic(out) as folder:
+        folder.mkdir()
+        merge(open_base(base, files.home()), adapter, folder)
 
 
 @contextmanager

@@ -20,7 +20,17 @@ from typing import Any
 import yaml
 
 from lema import component
-from lema.effects import adapted, base_model, build_base, count_tokens, losses, named_model, train_adapter, training
+from lema.effects import (
+    adapted,
+    base_model,
+    build_base,
+    count_tokens,
+    losses,
+    merge_adapter,
+    named_model,
+    train_adapter,
+    training,
+)
 from lema.engine import files, parquet, records
 from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
@@ -307,6 +317,19 @@ def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
         if row_type is not None and path.is_file():
             found[artifact] = parquet.read(path, row_type)
     return found
+
+
+def merge(recipe: str, arm: str | None, out: Path) -> None:
+    """Write the base with an arm's adapter added into it as a model folder; raises RunError."""
+    if arm is None:
+        raise RunError("merge needs an arm: RECIPE/ARM")
+    base, adapter = place("base", recipe), place("adapter", recipe, arm)
+    if out.exists():
+        raise RunError(f"{out} is there already; name a new folder")
+    for artifact, path in (("base", base / "base.json"), ("adapter", adapter / "training.json")):
+        if not path.is_file():
+            raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")
+    merge_adapter(base, adapter, out)
 
 
 def repro(arguments: Sequence[str]) -> int:

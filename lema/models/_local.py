@@ -29,20 +29,20 @@ def load_tokenizer(location: str, revision: str | None = None) -> Any:
         raise RunError(_unloadable(location, error)) from error
 
 
-def load_network(location: str, revision: str | None = None) -> Any:
+def load_network(location: str, revision: str | None = None, **more: Any) -> Any:
     """A causal language model on the GPU in bf16, or else on the CPU in fp32 (bf16 is slower there without matrix
-    extensions); raises RunError."""
+    extensions); `more` goes to `from_pretrained`. Raises RunError."""
     import torch
     from transformers import AutoModelForCausalLM
 
     quiet()
     cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
+    more.setdefault("dtype", torch.bfloat16 if cuda else torch.float32)
     try:
-        network = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype)
+        network = AutoModelForCausalLM.from_pretrained(location, revision=revision, **more)
     except (OSError, ValueError) as error:
         raise RunError(_unloadable(location, error)) from error
-    return network.to("cuda" if cuda else "cpu")
+    return network if "device_map" in more else network.to("cuda" if cuda else "cpu")
 
 
 def _unloadable(location: str, error: Exception) -> str:

@@ -41,14 +41,33 @@ class BaseSpec(Spec):
         return self
 
 
-class AdapterSpec(Spec):
-    """LoRA fine-tuning of the base, one adapter an arm."""
+class ChooseSpec(Spec):
+    """Which checkpoint is kept: the one with the least loss on examples that are held out. Test questions have no
+    part in it."""
 
-    rank: Positive = Field(default=16, description="Rank of the update.")
-    alpha: float = Field(default=32.0, gt=0, description="Scale of the update, times 1 / rank.")
-    dropout: Share = Field(default=0.0, description="Of what the update reads.")
+    every: Positive = Field(description="Optimizer steps between checkpoints; the last step is one too.")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="Of the questions: their CoT examples are held out, the others left out."
+    )
+
+
+class AdapterSpec(Spec):
+    """Fine-tuning of the base, once an arm."""
+
+    method: Literal["lora", "qlora", "full"] = Field(
+        default="lora", description="lora: low-rank updates. qlora: the same on 4-bit weights (GPU). full: all weights."
+    )
+    rank: Positive = Field(default=16, description="Of LoRA: rank of the update.")
+    alpha: float = Field(default=32.0, gt=0, description="Of LoRA: scale of the update, times 1 / rank.")
+    dropout: Share = Field(default=0.0, description="Of LoRA: share of what the update reads.")
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        default="all-linear", description="Layers that learn: all-linear, or names of modules."
+        default="all-linear", description="Of LoRA: layers that learn: all-linear, or names of modules."
+    )
+    loss: Literal["completion", "all"] = Field(
+        default="completion", description="Tokens that are learnt: the completion's, or the prompt's too."
+    )
+    optimizer: Literal["adamw", "paged_adamw_32bit"] = Field(
+        default="adamw", description="paged_adamw_32bit: of bitsandbytes, for GPUs that are nearly full."
     )
     lr: float = Field(default=2e-4, gt=0, description="Highest learning rate.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -68,6 +87,7 @@ class AdapterSpec(Spec):
     group_by_length: bool = Field(default=True, description="Batches of examples of like length.")
     gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
     save_every: Positive = Field(default=50, description="Optimizer steps between checkpoints to resume from.")
+    choose: ChooseSpec | None = Field(default=None, description="A checkpoint to keep; the last one when absent.")
     seed: int = Field(default=0, description="Of weights, dropout and order.")
     seeds: tuple[int, ...] = Field(
         default=(),

@@ -1,4 +1,5 @@
-"""`adapter`: a LoRA fine-tune of the base on the examples of one arm, or several that differ by their seed."""
+"""`adapter`: the base fine-tuned on the examples of one arm, as LoRA weights or as a whole model; or several times, by
+seed."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence

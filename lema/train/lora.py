@@ -1,4 +1,4 @@
-"""LoRA fine-tuning of the base on the examples of one arm: peft on transformers' Trainer (LEMA, section 3.3)."""
+"""Fine-tuning of the base on the examples of one arm: peft on transformers' Trainer (LEMA, section 3.3)."""
 
 import csv
 import json
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import cores, load_network, load_tokenizer, prompt_ids
+from lema.models._local import cores, load_tokenizer
 from lema.recipe import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
-from lema.train._batch import IGNORED, Pad, loss
+from lema.train._batch import IGNORED, Pad, encode, loss, pack
+from lema.train._network import open_network, save
 from lema.train.base import Base
 
 
@@ -27,38 +28,84 @@ def train(
     curve: Path,
     log: Progress = silent,
 ) -> None:
-    """Train, and write the adapter and `training.json` into `folder` and the training curve (CSV) to `curve`.
+    """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
+    training curve (CSV) to `curve`.
 
-    The loss is on completions only. Examples of more than `max_length` tokens are left out and listed, never cut.
-    Checkpoints go to `scratch`; a run that was killed resumes there and ends like an undisturbed one.
-    Raises RunError when no example is left.
+    Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
+    that was killed resumes there and ends like an undisturbed one.
+    Raises RunError when no example is left, or this machine cannot train so.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+    from transformers import PrinterCallback, Trainer, set_seed
 
     # transformers calls what it deprecates itself.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     tokenizer = load_tokenizer(base.location, base.revision)
-    encoded = [(example.id, encode(example, tokenizer, base.chat)) for example in examples]
-    rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
-    too_long = [name for name, row in encoded if len(row["input_ids"]) > spec.max_length]
+    learnt, dev = _held_out(examples, spec)
+    rows, too_long = _encoded(learnt, tokenizer, base.chat, spec)
+    held, _ = _encoded(dev, tokenizer, base.chat, spec)
     if not rows:
-        raise RunError(f"adapter: none of {len(examples)} examples fits in max_length {spec.max_length}")
+        raise RunError(f"adapter: none of {len(learnt)} examples fits in max_length {spec.max_length}")
+    if spec.choose and not held:
+        share = f"choose.share: {spec.choose.share}"
+        raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
     torch.set_num_threads(cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    gpu = torch.cuda.is_available()
-    model = load_network(base.location, base.revision)
-    targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
-    config = LoraConfig(
-        r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    network, packed = open_network(base, spec)
+    trainer = _trainer(Trainer)(
+        model=network,
+        args=_arguments(spec, scratch),
+        train_dataset=rows,
+        eval_dataset=held or None,
+        data_collator=pack if packed else Pad(tokenizer),
+        compute_loss_func=loss,
+        callbacks=[_callback(log)],
     )
-    model = get_peft_model(model, config)
-    if spec.gradient_checkpointing:
-        model.enable_input_require_grads()
+    trainer.remove_callback(PrinterCallback)
+    trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
+    trainer.train(resume_from_checkpoint=_newest(scratch))
+    save(network, tokenizer, base, spec, folder)
+    if spec.method != "full":
+        _settle(folder / "adapter_config.json")
+    history = trainer.state.log_history
+    _write_curve(curve, history, dev=bool(held))
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    record = {
+        "base": base.identity,
+        "examples": len(rows),
+        "too_long": too_long,
+        "tokens_an_epoch": sum(len(row["input_ids"]) for row in rows),
+        "loss_tokens_an_epoch": sum(label != IGNORED for row in rows for label in row["labels"]),
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0, 4),
+        "first_loss": losses[0] if losses else None,
+        "final_loss": losses[-1] if losses else None,
+        **(_choice(trainer.state, len(held)) if held else {}),
+        "settings": spec.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    gpu = torch.cuda.is_available()
+    every = spec.choose.every if spec.choose else spec.save_every
+    choosing = {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "per_device_eval_batch_size": spec.batch,
+        "prediction_loss_only": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=spec.batch,
@@ -68,12 +115,13 @@ def train(
         learning_rate=spec.lr,
         lr_scheduler_type=spec.schedule,
         warmup_steps=spec.warmup,
+        optim="adamw_torch_fused" if spec.optimizer == "adamw" else spec.optimizer,
         weight_decay=spec.weight_decay,
         adam_beta2=spec.beta2,
         max_grad_norm=spec.max_grad_norm,
         gradient_checkpointing=spec.gradient_checkpointing,
         logging_steps=1,
-        save_steps=spec.save_every,
+        save_steps=every,
         save_total_limit=2,
         seed=spec.seed,
         data_seed=spec.seed,
@@ -82,67 +130,41 @@ def train(
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
         remove_unused_columns=False,
+        **(choosing if spec.choose else {}),
     )
-    trainer = _trainer(Trainer)(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        data_collator=Pad(tokenizer),
-        compute_loss_func=loss,
-        callbacks=[_callback(log)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
-    trainer.train(resume_from_checkpoint=_newest(scratch))
-    # The name of the base instead of a folder of this machine.
-    model.peft_config["default"].base_model_name_or_path = base.identity
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    _settle(folder / "adapter_config.json")
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    _write_curve(curve, history)
-    record = {
-        "base": base.identity,
-        "examples": len(rows),
-        "too_long": too_long,
-        "tokens_an_epoch": sum(len(row["input_ids"]) for row in rows),
-        "loss_tokens_an_epoch": sum(label != IGNORED for row in rows for label in row["labels"]),
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.epoch or 0, 4),
-        "first_loss": history[0]["loss"] if history else None,
-        "final_loss": history[-1]["loss"] if history else None,
-        "settings": spec.model_dump(mode="json"),
-        "versions": _versions(),
+    if arguments.n_gpu > 1:
+        # Left alone, the Trainer would deal each batch out to all GPUs; a packed one is a single row.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
+    """Examples to learn from, and the CoT examples of questions that are held out: a draw by question, so that all
+    arms hold out the same ones, as far as they have them."""
+    if spec.choose is None:
+        return list(examples), []
+    out = {
+        example.question_id
+        for example in examples
+        if random.Random(f"dev {spec.seed} {example.question_id}").random() < spec.choose.share
     }
-    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(scratch, ignore_errors=True)
+    dev = [example for example in examples if example.question_id in out and example.kind == "cot"]
+    return [example for example in examples if example.question_id not in out], dev
 
 
-def encode(example: Example, tokenizer: Any, chat: bool) -> dict[str, list[int]]:
-    """Token ids of prompt and completion, as they will be asked and answered, and labels of the completion alone.
-
-    A token that any masked character belongs to has no label; the end of the completion always has one.
-    Raises RunError when the base's chat template refuses the prompt, or its tokenizer cannot say where tokens lie.
-    """
-    try:
-        prompt = prompt_ids(tokenizer, example.prompt, chat)
-    except ValueError as error:
-        raise RunError(f"adapter: example {example.id}: {error}") from None
-    completion = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    labels = _unmasked(example, tokenizer, completion) if example.masked else completion
-    end = tokenizer.eos_token_id
-    return {"input_ids": [*prompt, *completion, end], "labels": [*[IGNORED] * len(prompt), *labels, end]}
+def _encoded(
+    examples: Sequence[Example], tokenizer: Any, chat: bool, spec: AdapterSpec
+) -> tuple[list[dict[str, list[int]]], list[str]]:
+    """The rows of examples that fit, and the ids of those that do not."""
+    encoded = [(example.id, encode(example, tokenizer, chat, whole=spec.loss == "all")) for example in examples]
+    rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
+    return rows, [name for name, row in encoded if len(row["input_ids"]) > spec.max_length]
 
 
-def _unmasked(example: Example, tokenizer: Any, completion: Sequence[int]) -> list[int]:
-    """The completion's token ids, IGNORED where a token has a masked character."""
-    if not tokenizer.is_fast:
-        raise RunError(f"adapter: example {example.id} masks characters, and the base has no fast tokenizer")
-    places = tokenizer(example.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return [
-        IGNORED if any(start < last and end > first for first, last in example.masked) else token
-        for token, (start, end) in zip(completion, places, strict=True)
-    ]
+def _choice(state: Any, held: int) -> dict[str, Any]:
+    """Which checkpoint was kept, and why."""
+    step = int(str(state.best_model_checkpoint).rpartition("-")[2])
+    return {"dev_examples": held, "chosen_step": step, "dev_loss": state.best_metric}
 
 
 def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
@@ -180,11 +202,17 @@ def _callback(log: Progress) -> Any:
 
         loss = ""
 
+        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            log(state.global_step, state.max_steps, "")
+
         def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 self.loss = f"loss {float(logs['loss']):.3f}"
 
-        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps and arguments.eval_strategy != "no":
+                # The last checkpoint can be chosen too, whatever its number.
+                control.should_evaluate = True
             log(state.global_step, state.max_steps, self.loss)
 
     return Show()
@@ -210,13 +238,17 @@ def _settle(path: Path) -> None:
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_curve(path: Path, history: Sequence[dict[str, Any]]) -> None:
+def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, dev: bool) -> None:
+    """One line a step; `dev_loss` where it was measured."""
+    measured = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    names = ("loss", "learning_rate", "grad_norm")
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("step", "loss", "lr", "grad_norm"))
-        for entry in history:
-            numbers = (float(entry[name]) for name in ("loss", "learning_rate", "grad_norm"))
-            table.writerow((entry["step"], *(f"{number:.6g}" for number in numbers)))
+        table.writerow(("step", "loss", "lr", "grad_norm", *(["dev_loss"] if dev else [])))
+        for entry in (entry for entry in history if "loss" in entry):
+            numbers = [f"{float(entry[name]):.6g}" for name in names]
+            found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if dev else []
+            table.writerow((entry["step"], *numbers, *found))
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,14 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from peft import PeftModel
+from typer.testing import CliRunner
 
+from lema import pipeline
+from lema.cli import app
+from lema.effects import adapted, base_model
 from lema.errors import RunError
-from lema.models import Model
+from lema.models import Model, Request, Sampling
 from lema.models._local import count_tokens, load_network, load_tokenizer
-from lema.recipe import AdapterSpec
+from lema.models.transformers import transformers
+from lema.params import Run
+from lema.recipe import AdapterSpec, ChooseSpec
 from lema.rows import Example, Message
-from lema.train._batch import IGNORED, Pad, loss
-from lema.train.lora import _order, encode, train
+from lema.train import _packed
+from lema.train._batch import IGNORED, Pad, encode, loss
+from lema.train._network import four_bit, open_network
+from lema.train.base import digest
+from lema.train.lora import _held_out, _order, train
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
@@ -177,6 +189,135 @@ def test_batches_are_of_similar_length():
     assert sorted(order) == list(range(9))
     pairs = [{lengths[order[at]], lengths[order[at + 1]]} for at in range(0, 8, 2)]
     assert sum(len(pair) == 1 for pair in pairs) >= 3
+
+
+def test_loss_on_everything_but_the_first_token(base):
+    tokenizer = load_tokenizer(base.location)
+    row = encode(EXAMPLES[3], tokenizer, chat=False, whole=True)
+    assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
+
+
+def test_loss_on_the_prompt_too(trained, base, tmp_path):
+    record = run(base, tmp_path / "adapter", spec=SPEC.model_copy(update={"loss": "all"}))
+    assert record["loss_tokens_an_epoch"] == record["tokens_an_epoch"] - len(EXAMPLES)
+    assert files(tmp_path / "adapter") != files(trained)
+
+
+def test_a_base_that_cannot_be_packed_is_padded_and_learns_alike(trained, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(_packed, "PLAIN", frozenset())
+    run(base, tmp_path / "padded")
+    packed, padded = (losses(folder.with_suffix(".csv")) for folder in (trained, tmp_path / "padded"))
+    assert padded == pytest.approx(packed, rel=1e-3)
+
+
+def losses(curve: Path) -> list[float]:
+    return [float(row["loss"]) for row in csv.DictReader(curve.open())]
+
+
+def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
+    # At this rate and with held-out texts that are like no other, the last checkpoint is not the best one.
+    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "lr": 0.1})
+    _, dev = _held_out(EXAMPLES, spec)
+    dev = [replace(one, completion="@# @# @# @#") for one in dev]
+    examples = [*dev, *(one for one in EXAMPLES if one.id not in {other.id for other in dev})]
+    twins = [replace(one, id=f"{one.id}c", kind="correction") for one in examples]
+    record = run(base, tmp_path / "adapter", [*examples, *twins], spec)
+    curve = list(csv.DictReader((tmp_path / "adapter.csv").open()))
+    measured = {int(row["step"]): float(row["dev_loss"]) for row in curve if row["dev_loss"]}
+    assert list(measured) == [5, 10, record["steps"]]
+    best = min(measured, key=measured.__getitem__)
+    assert (record["chosen_step"], best != record["steps"]) == (best, True)
+    assert record["dev_loss"] == pytest.approx(measured[best], rel=1e-4)
+    # The corrections of held-out questions are not learnt either.
+    assert record["examples"] == 2 * (len(EXAMPLES) - record["dev_examples"]) > 0
+    # What was kept is that checkpoint: its loss on the held-out examples is the one that was told.
+    network, tokenizer = load_network(base.location), load_tokenizer(base.location)
+    network = PeftModel.from_pretrained(network, tmp_path / "adapter")
+    assert dev_loss(network, tokenizer, dev, spec.batch) == pytest.approx(record["dev_loss"], rel=1e-4)
+
+
+def dev_loss(network, tokenizer, examples, batch: int) -> float:
+    found = []
+    for start in range(0, len(examples), batch):
+        rows = Pad(tokenizer)([encode(one, tokenizer, chat=False) for one in examples[start : start + batch]])
+        labels = rows.pop("labels")
+        found.append(loss(network(**rows), labels).item())
+    return sum(found) / len(found)
+
+
+def test_nothing_is_held_out_of_too_few(base, tmp_path):
+    spec = SPEC.model_copy(update={"choose": ChooseSpec(every=2, share=0.001)})
+    with pytest.raises(RunError, match=r"`choose.share: 0.001` holds out no CoT example"):
+        run(base, tmp_path / "adapter", spec=spec)
+
+
+def test_full_fine_tuning_writes_a_model(base_folder, base, tmp_path):
+    spec = AdapterSpec(method="full", lr=1e-3, steps=3, batch=4, max_length=80)
+    folder = tmp_path / "whole"
+    record = run(base, folder, spec=spec)
+    assert record["final_loss"] < record["first_loss"]
+    whole, before = (load_network(str(place)).state_dict() for place in (folder, base_folder))
+    assert whole.keys() == before.keys()
+    assert not any((whole[name] == before[name]).all() for name in whole if "proj" in name)
+    assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*.json"))
+    model = adapted(base_model(base_folder), "whole", folder)
+    assert (model.label, model.folder, model.adapter, model.chat) == ("whole", str(folder), None, False)
+    assert model.identity == f"transformers {digest(folder)}" != base_model(base_folder).identity
+    (reply,) = transformers(model, Run())(
+        [Request(model, (Message("user", "What is 1 + 1?"),), Sampling(max_tokens=4))]
+    )
+    assert reply.finish in ("stop", "length")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"method": "qlora"}, "`method: qlora`"),
+        ({"optimizer": "paged_adamw_32bit"}, "`optimizer: paged_adamw_32bit`"),
+        (
+            {"method": "qlora", "optimizer": "paged_adamw_32bit"},
+            "`method: qlora` and `optimizer: paged_adamw_32bit`",
+        ),
+    ],
+)
+def test_what_needs_a_gpu_says_so(base, tmp_path, monkeypatch, settings, named):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = SPEC.model_copy(update=settings)
+    with pytest.raises(RunError, match=f"adapter: {named} needs a GPU"):
+        run(base, tmp_path / "adapter", spec=spec)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("lema.train._network.find_spec", lambda _: None)
+    with pytest.raises(RunError, match=rf"{named} needs bitsandbytes: pip install 'lema\[qlora\]'"):
+        open_network(base, spec)
+
+
+def test_the_weights_of_qlora():
+    weights = four_bit()
+    assert (weights.load_in_4bit, weights.bnb_4bit_quant_type, weights.bnb_4bit_use_double_quant) == (True, "nf4", True)
+
+
+def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base_folder, "data/tiny/base")
+    shutil.copytree(trained, "data/tiny/adapters/one")
+    done = CliRunner().invoke(app, ["merge", "tiny/one", "merged"])
+    assert (done.exit_code, done.output) == (0, "tiny/one is in merged\n")
+    tokenizer = load_tokenizer("merged")
+    ids = tokenizer("What is 4 + 4?\n", return_tensors="pt")
+    adapter = PeftModel.from_pretrained(load_network(base.location), trained)
+    apart, merged = (model(**ids).logits for model in (adapter, load_network("merged")))
+    assert apart.allclose(merged, atol=1e-4)
+    assert not merged.allclose(load_network(base.location)(**ids).logits, atol=1e-2)
+    assert str(tmp_path) not in "".join(path.read_text() for path in Path("merged").glob("*.json"))
+    with pytest.raises(RunError, match="merged is there already"):
+        pipeline.merge("tiny", "one", Path("merged"))
+
+
+def test_what_cannot_be_merged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arm, said in ((None, "needs an arm"), ("one", "no base of tiny/one yet")):
+        with pytest.raises(RunError, match=said):
+            pipeline.merge("tiny", arm, Path("merged"))
 
 
 def test_kill_9_and_resume(trained, base, tmp_path):
