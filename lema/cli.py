@@ -113,12 +113,13 @@ def show(
 def merge(
     target: Annotated[str, typer.Argument(metavar="RECIPE/ARM", help="Whose adapter.")],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    seed: Annotated[int | None, typer.Option(help="Of which training, where there are several.")] = None,
 ) -> None:
     """Write the base with an adapter added into it: a model folder for transformers, vLLM and others."""
-    from lema.pipeline import merge as merge_model
+    from lema.effects import merge as merge_model
 
     recipe, _, arm = target.partition("/")
-    merge_model(recipe, arm or None, out)
+    merge_model(recipe, arm or None, out, seed)
     typer.echo(f"{target} is in {out}")
 
 

@@ -12,8 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from lema import component
+from lema.artifacts import place
 from lema.engine import files
 from lema.engine.progress import track
+from lema.errors import RunError
 from lema.models import Model
 from lema.models._local import count_tokens as count_tokens
 from lema.params import Run
@@ -106,13 +108,30 @@ def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]
         return measured(model, run, texts, log)
 
 
-def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
+def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> None:
+    """Write the base with an arm's adapter added into it as a model folder; raises RunError. An arm that was trained
+    with several seeds has an adapter for each."""
+    if arm is None:
+        raise RunError("merge needs an arm: RECIPE/ARM")
+    base, adapter = place("base", recipe), place("adapter", recipe, arm)
+    seeds = sorted((one.parent.name for one in adapter.glob("*/training.json")), key=int)
+    if seeds:
+        if str(seed) not in seeds:
+            raise RunError(f"{recipe}/{arm} was trained with several seeds: --seed {' or '.join(seeds)}")
+        adapter = adapter / str(seed)
+    elif seed is not None:
+        raise RunError(f"{recipe}/{arm} was trained with one seed; leave --seed out")
+    if out.exists():
+        raise RunError(f"{out} is there already; name a new folder")
+    for artifact, path in (("base", base / "base.json"), ("adapter", adapter / "training.json")):
+        if not path.is_file():
+            raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")
     from lema.train.base import open_base
-    from lema.train.merge import merge
+    from lema.train.merge import merge as merged
 
     with files.atomic(out) as folder:
         folder.mkdir()
-        merge(open_base(base, files.home()), adapter, folder)
+        merged(open_base(base, files.home()), adapter, folder)
 
 
 @contextmanager

@@ -20,13 +20,13 @@ from typing import Any
 import yaml
 
 from lema import component
+from lema.artifacts import ARTIFACTS, BY_ARM, DATA, place
 from lema.effects import (
     adapted,
     base_model,
     build_base,
     count_tokens,
     losses,
-    merge_adapter,
     named_model,
     train_adapter,
     training,
@@ -40,56 +40,7 @@ from lema.filters import GIVEN
 from lema.models import Model
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import ModelSpec
-from lema.rows import (
-    Answer,
-    Correction,
-    Evolved,
-    Example,
-    Grade,
-    Location,
-    Probe,
-    Question,
-    Record,
-    Sample,
-    Verdict,
-)
-
-DATA = Path("data")
-# In the order of the flow; the value is the class of the rows, None for an artifact that is not rows.
-ARTIFACTS: Mapping[str, type | None] = {
-    "plan": None,
-    "source": Record,
-    "questions": Question,
-    "base": None,
-    "samples": Sample,
-    "grades": Grade,
-    "locations": Location,
-    "corrections": Correction,
-    "verdicts": Verdict,
-    "evolved": Evolved,
-    "mix": Example,
-    "export": None,
-    "adapter": None,
-    "answers": Answer,
-    "probe": Probe,
-    "scores": None,
-    "report": None,
-}
-BY_ARM = ("mix", "adapter")
-PLACES: Mapping[str, str] = {
-    "plan": "plan.yaml",
-    "base": "base",
-    "mix": "mix/{arm}.parquet",
-    "export": "export",
-    "adapter": "adapters/{arm}",
-    "scores": "scores.json",
-    "report": "report.html",
-}
-
-
-def place(artifact: str, recipe: str, arm: str | None = None) -> Path:
-    """Where an artifact lies, relative to the project's root."""
-    return DATA / recipe / PLACES.get(artifact, f"{artifact}.parquet").format(arm=arm)
+from lema.rows import Answer, Example, Probe
 
 
 def store() -> Store:
@@ -317,19 +268,6 @@ def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
         if row_type is not None and path.is_file():
             found[artifact] = parquet.read(path, row_type)
     return found
-
-
-def merge(recipe: str, arm: str | None, out: Path) -> None:
-    """Write the base with an arm's adapter added into it as a model folder; raises RunError."""
-    if arm is None:
-        raise RunError("merge needs an arm: RECIPE/ARM")
-    base, adapter = place("base", recipe), place("adapter", recipe, arm)
-    if out.exists():
-        raise RunError(f"{out} is there already; name a new folder")
-    for artifact, path in (("base", base / "base.json"), ("adapter", adapter / "training.json")):
-        if not path.is_file():
-            raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")
-    merge_adapter(base, adapter, out)
 
 
 def repro(arguments: Sequence[str]) -> int:

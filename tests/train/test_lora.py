@@ -13,7 +13,7 @@ import pytest
 from peft import PeftModel
 from typer.testing import CliRunner
 
-from lema import pipeline
+from lema import effects
 from lema.cli import app
 from lema.effects import adapted, base_model
 from lema.errors import RunError
@@ -310,14 +310,26 @@ def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, train
     assert not merged.allclose(load_network(base.location)(**ids).logits, atol=1e-2)
     assert str(tmp_path) not in "".join(path.read_text() for path in Path("merged").glob("*.json"))
     with pytest.raises(RunError, match="merged is there already"):
-        pipeline.merge("tiny", "one", Path("merged"))
+        effects.merge("tiny", "one", Path("merged"))
 
 
 def test_what_cannot_be_merged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arm, said in ((None, "needs an arm"), ("one", "no base of tiny/one yet")):
         with pytest.raises(RunError, match=said):
-            pipeline.merge("tiny", arm, Path("merged"))
+            effects.merge("tiny", arm, Path("merged"))
+
+
+def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base_folder, "data/tiny/base")
+    for seed in ("2", "10"):
+        shutil.copytree(trained, f"data/tiny/adapters/one/{seed}")
+    for given in (None, 3):
+        with pytest.raises(RunError, match="tiny/one was trained with several seeds: --seed 2 or 10"):
+            effects.merge("tiny", "one", Path("merged"), given)
+    effects.merge("tiny", "one", Path("merged"), 10)
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
 def test_kill_9_and_resume(trained, base, tmp_path):
