@@ -14,6 +14,13 @@ completions = typer.Typer(no_args_is_help=True, help="The store of paid completi
 app.add_typer(completions, name="completions")
 
 SCHEMA = Path("recipes/schema.json")
+# Packages of extras, by the extra that brings them.
+EXTRAS = {
+    "train": ("accelerate", "gguf", "peft", "safetensors", "tokenizers", "torch", "transformers"),
+    "hub": ("datasets", "huggingface_hub"),
+    "math": ("latex2sympy2_extended", "math_verify"),
+    "qlora": ("bitsandbytes",),
+}
 
 
 def main() -> NoReturn:
@@ -30,6 +37,13 @@ def main() -> NoReturn:
             count = len(error.problems)
             typer.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        typer.echo(f"{package} is not installed: pip install -e '.[{extra}]', or make setup", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted; what was bought is kept", err=True)
         sys.exit(130)

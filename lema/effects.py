@@ -33,7 +33,13 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     # As a hash: the identity stands in every row, and options may be long or private.
     digest = hashlib.sha256(json.dumps(spec.options, sort_keys=True).encode()).hexdigest()[:16]
     options = f"options {digest}" if spec.options else None
-    parts = [spec.backend, spec.endpoint, spec.name, spec.revision, code, options]
+    called = spec.name
+    if spec.backend == "transformers" and spec.name and Path(spec.name).is_dir():
+        # The weights, not where they lie.
+        from lema.train.base import digest as weights
+
+        called = weights(Path(spec.name))
+    parts = [spec.backend, spec.endpoint, called, spec.revision, code, options]
     return Model(
         label=name,
         backend=spec.backend,

@@ -1,4 +1,4 @@
-"""The pipeline: which stage makes which artifact, what it reads, what it is given and where the result lies.
+"""The pipeline: what a stage reads, what it is given and what becomes of the result.
 
 A stage's positional parameters name the artifacts that it reads; its keyword parameters what it is given: its part of
 the recipe, its task, models and effects. `make` looks both up, calls the stage and writes the result.
@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -93,7 +93,8 @@ class Kitchen:
         self.loaded = load_recipe(root / "recipes" / f"{recipe}.yaml", root)
         self.recipe = self.loaded.recipe
         self.run = load_params(root / "params.yaml").run
-        self._refuse_stale_plan(make_plan(self.loaded, root))
+        self.plan = make_plan(self.loaded, root)
+        self._refuse_stale_plan()
         self._generate: Generate | None = None
         self._executor: Executor | None = None
 
@@ -237,19 +238,21 @@ class Kitchen:
         return DATA / self.name / "curves" / f"{arm}.csv"
 
     def _scratch(self) -> Path:
-        """Where checkpoints of this very training lie: the same plan, mix and base resume, others start afresh."""
-        digest = hashlib.sha256(self.recipe.adapter.model_dump_json().encode())
+        """Where checkpoints of this very training lie: the same plan, mix and base resume, others start afresh. Seeds
+        have folders of their own there."""
+        settled = {name: value for name, value in self.plan["adapter"].items() if name not in ("seed", "seeds")}
+        digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode())
         for path in (place("mix", self.name, self.arm), place("base", self.name) / "base.json"):
             digest.update(path.read_bytes())
         return files.home() / "training" / f"{self.name}-{self.arm}-{digest.hexdigest()[:16]}"
 
-    def _refuse_stale_plan(self, plan: Mapping[str, Any]) -> None:
+    def _refuse_stale_plan(self) -> None:
         path = place("plan", self.name)
         try:
             made = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"no plan yet: lema make plan {self.name}, or dvc repro for everything") from None
-        if made.get(self.artifact) != plan[self.artifact]:
+        if made.get(self.artifact) != self.plan[self.artifact]:
             raise RunError(
                 f"the recipe or the code of {self.artifact} has changed since the plan was made: "
                 f"lema make plan {self.name}, or dvc repro for everything"

@@ -96,7 +96,9 @@ def parse(text: str, *, steps: int | None = None, without: Collection[str] = ())
     if whole:
         lines = _lines(fields["Corrected Answer"])
         explanation = " ".join(fields["Mistakes"].split())
-        return Parsed(None, None, explanation, tuple(lines)) if lines else Malformed("`Corrected Answer:` is empty")
+        if not lines or lines[0] in _ELLIPSES:
+            return Malformed("`Corrected Answer:` is not written out" if lines else "`Corrected Answer:` is empty")
+        return Parsed(None, None, explanation, tuple(lines))
     incorrect = None
     if "Incorrect Step" in fields:
         step = _STEP_NAME.fullmatch(fields["Incorrect Step"].strip("* "))

@@ -43,7 +43,7 @@ class Stratum:
 class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
-    The split "dev" is held out of the source's training records: for choosing settings and checkpoints, so that the
+    The split "dev" is held out of the source's training records: for choosing settings, so that the
     test questions are looked at once. The name of a transfer set marks test questions of another source.
     `strata` are what scores can be told apart by; no two have the same name.
     """

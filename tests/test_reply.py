@@ -105,6 +105,7 @@ def test_a_correction_may_name_no_step(text: str) -> None:
         (WHOLE.partition("Corrected")[1] + WHOLE.partition("Corrected")[2], "`Mistakes:` is missing"),
         (WHOLE.partition("\n(A)")[0] + "\n{\n}", "`Corrected Answer:` is empty"),
         (WHOLE + "\nMistakes: more", "`Mistakes:` is there more than once"),
+        ("Mistakes: All.\nCorrected Answer:\n...\nThe answer is bank.", "`Corrected Answer:` is not written out"),
     ],
 )
 def test_a_correction_without_a_step_has_both_fields(text: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from lema.errors import RunError
 from lema.filters import Candidate, Finding
 from lema.filters._text import grams, whole_solution, words
 
@@ -19,6 +20,8 @@ def near_duplicate(candidates: Iterable[Candidate], *, threshold: float = 0.85) 
     """
     from datasketch import MinHash, MinHashLSH  # slow to import, for those who only check a recipe
 
+    if not 0 < threshold <= 1:
+        raise RunError(f"verdicts: near_duplicate: threshold is {threshold:g}, and needs to be above 0, at most 1")
     index = MinHashLSH(threshold=min(FLOOR, threshold), num_perm=PERMUTATIONS)
     kept: list[tuple[str, MinHash]] = []
     for candidate in candidates:

@@ -56,6 +56,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     # Which paths are right matters only to samplers that begin with those of others.
     derived = any(map(_derived, recipe.samples.samplers.values()))
     mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
+    arms = list(recipe.mix.arms)  # the folder of an arm that has left the recipe stays where it is
     return {
         "recipe": loaded.name,
         "description": recipe.description or "",
@@ -87,9 +88,9 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "export": key("export", cot=digest(recipe.mix.cot)),
         "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
-        "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks),
-        "probe": key("probe", LOCAL, "lema.train.likelihood", **(probed if recipe.probe.questions else {})),
-        "scores": key("scores"),
+        "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks, arms=arms),
+        "probe": key("probe", LOCAL, "lema.train.likelihood", arms=arms, **(probed if recipe.probe.questions else {})),
+        "scores": key("scores", arms=arms),
         "report": key("report", templates=_templates()),
     }
 

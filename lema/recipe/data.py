@@ -78,9 +78,7 @@ class QuestionsSpec(Spec):
 
     task: PartName = Field(description="How to read and grade them: `lema ls tasks`, or my_pkg.my_mod:my_task.")
     train: Count | None = Field(default=None, description="Training questions; all but `dev` when absent.")
-    dev: Count = Field(
-        default=0, description="Questions held out of the training records, to choose settings and checkpoints on."
-    )
+    dev: Count = Field(default=0, description="Questions held out of the training records, to choose settings on.")
     test: Count | None = Field(default=None, description="Test questions; all when absent.")
     transfer: dict[Name, TransferSpec] = Field(
         default={}, description="Further test sets by name: another benchmark, longer problems, larger numbers."

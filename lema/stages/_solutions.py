@@ -44,19 +44,20 @@ def full(row: Correction, sample: Sample) -> tuple[str, ...]:
 def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]:
     """The variables of a correction format. Where the corrector did not keep the steps before the incorrect one,
     `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
-    that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before or wrong."""
+    that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before, and a format that
+    writes `incorrect_step` or `wrong` cannot be used."""
     path, at, whole = split(sample.text), row.incorrect_step, full(row, sample)
     solution = elide(whole, at, path)
+    named = {"incorrect_step": at, "wrong": path[at - 1] if at <= len(path) else ""} if at else {}
     return {
+        **named,
         "question": question.text,
         "path": number(path),
         "steps": list(path),
-        "incorrect_step": at,
         "explanation": row.explanation or "",
         "solution": list(numbered(solution, at)),
         "full": list(numbered(whole, at)),
         "before": bare(path[: (at or 1) - 1]),
-        "wrong": path[at - 1] if at is not None and at <= len(path) else "",
         "after": bare(solution[solution[:1] == (ELLIPSIS,) :]),
         "answer": question.gold,
     }
@@ -64,6 +65,8 @@ def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]
 
 def marked(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """A completion, and the spans of its characters that are the variable `wrong`."""
+    if "wrong" not in variables:
+        return reply(prompt, variables), ()
     text = reply(prompt, {**variables, "wrong": f"{_OPEN}{variables['wrong']}{_CLOSE}"})
     spans, start, plain = [], 0, ""
     for piece in re.split(f"([{_OPEN}{_CLOSE}])", text):

@@ -5,11 +5,14 @@ The paper's figure shows that PPL(wrong path) - PPL(right path) is larger after 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from lema.errors import RunError
 from lema.models import Model
-from lema.prompt import render, reply
+from lema.prompt import render
 from lema.recipe import ProbeSpec, Prompt
 from lema.rows import Answer, Message, Probe, Question
 from lema.stages import chosen
+from lema.stages._solutions import solved
+from lema.steps import split
 
 # (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.
 Losses = Callable[[Model, Sequence[tuple[Sequence[Message], str]]], list[tuple[float, int] | None]]
@@ -37,12 +40,15 @@ def probe(
         for row in answers
         if row.arm == "base" and row.kind == "single" and row.outcome == "incorrect" and row.text.strip()
     }
-    fitting = (one for one in questions if one.split == "test" and one.rationale and one.id in wrong)
+    known = [one for one in questions if one.split == "test" and one.rationale]
+    if spec.questions and not known:
+        raise RunError("probe: no test question has a gold rationale, the right path that wrong ones are set against")
+    fitting = (one for one in known if one.id in wrong)
     picked = chosen(fitting, spec.seed, lambda question: question.id)[: spec.questions]
     texts = [
         (render(prompt, {"question": question.text}), text)
         for question in picked
-        for text in (_right(question, format), wrong[question.id])
+        for text in (solved(format, question, split(question.rationale or ""), question.gold), wrong[question.id])
     ]
     models = [("base", None, base), *((arm, seed, one) for arm, own in adapters.items() for seed, one in own.items())]
     for arm, seed, model in models if texts else ():
@@ -51,8 +57,3 @@ def probe(
         for question, right, other in zip(picked, found[::2], found[1::2], strict=True):
             if right is not None and other is not None:
                 yield Probe(f"{question.id}/{name}", question.id, arm, seed, right[0], other[0], right[1], other[1])
-
-
-def _right(question: Question, format: Prompt) -> str:
-    steps = str(question.rationale).split("\n")
-    return reply(format, {"question": question.text, "steps": steps, "answer": question.gold})

@@ -65,7 +65,7 @@ def _refuse(spec: AdapterSpec, gpu: bool) -> None:
     if wants and not gpu:
         raise RunError(f"adapter: {' and '.join(wants)} needs a GPU; `method: lora` with `optimizer: adamw` does not")
     if wants and find_spec("bitsandbytes") is None:
-        raise RunError(f"adapter: {' and '.join(wants)} needs bitsandbytes: pip install 'lema[qlora]'")
+        raise RunError(f"adapter: {' and '.join(wants)} needs bitsandbytes: pip install -e '.[qlora]'")
 
 
 def save(network: Any, tokenizer: Any, base: Base, spec: AdapterSpec, folder: Path) -> None:

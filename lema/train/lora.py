@@ -71,7 +71,7 @@ def train(
     if spec.method != "full":
         _settle(folder / "adapter_config.json")
     history = trainer.state.log_history
-    _write_curve(curve, history, dev=bool(held))
+    _write_curve(curve, history, held_out=bool(held))
     losses = [entry["loss"] for entry in history if "loss" in entry]
     record = {
         "base": base.identity,
@@ -139,14 +139,14 @@ def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
 
 
 def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
-    """Examples to learn from, and the CoT examples of questions that are held out: a draw by question, so that all
-    arms hold out the same ones, as far as they have them."""
+    """Examples to learn from, and the CoT examples of questions that are held out: a draw by question alone, so that
+    all arms and seeds hold out the same ones, as far as they have them."""
     if spec.choose is None:
         return list(examples), []
     out = {
         example.question_id
         for example in examples
-        if random.Random(f"dev {spec.seed} {example.question_id}").random() < spec.choose.share
+        if random.Random(f"held out {example.question_id}").random() < spec.choose.share
     }
     dev = [example for example in examples if example.question_id in out and example.kind == "cot"]
     return [example for example in examples if example.question_id not in out], dev
@@ -164,7 +164,7 @@ def _encoded(
 def _choice(state: Any, held: int) -> dict[str, Any]:
     """Which checkpoint was kept, and why."""
     step = int(str(state.best_model_checkpoint).rpartition("-")[2])
-    return {"dev_examples": held, "chosen_step": step, "dev_loss": state.best_metric}
+    return {"held_out_examples": held, "chosen_step": step, "held_out_loss": state.best_metric}
 
 
 def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
@@ -238,16 +238,16 @@ def _settle(path: Path) -> None:
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, dev: bool) -> None:
-    """One line a step; `dev_loss` where it was measured."""
+def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, held_out: bool) -> None:
+    """One line a step; `held_out_loss` where it was measured."""
     measured = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
     names = ("loss", "learning_rate", "grad_norm")
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("step", "loss", "lr", "grad_norm", *(["dev_loss"] if dev else [])))
+        table.writerow(("step", "loss", "lr", "grad_norm", *(["held_out_loss"] if held_out else [])))
         for entry in (entry for entry in history if "loss" in entry):
             numbers = [f"{float(entry[name]):.6g}" for name in names]
-            found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if dev else []
+            found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if held_out else []
             table.writerow((entry["step"], *numbers, *found))
 
 

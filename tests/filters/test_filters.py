@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema import component
+from lema.errors import RunError
 from lema.filters import GIVEN, Finding
 from lema.pipeline import Kitchen
 from tests.filters.candidates import FAILED, GOOD, MALFORMED, PATH, QUESTION, WORLD, candidate, find, judge
@@ -142,9 +143,23 @@ def test_a_failed_or_malformed_row_is_dropped_with_its_own_reason() -> None:
     assert judge("answer_matches", MALFORMED, FAILED) == [Finding(None, "no answer")] * 2
 
 
+def test_an_answer_that_cannot_be_compared_is_no_other_answer() -> None:
+    open_ = replace(candidate(GOOD), answer_is_gold=None)
+    said = "the answer cannot be compared with the gold one"
+    assert list(component.load("filters", "answer_matches")([open_])) == [Finding(None, said)]
+
+
 def test_a_field_that_the_form_does_without_may_be_empty() -> None:
     row = replace(GOOD, explanation=None, solution="")
     assert judge("has_fields", row, without=["explanation"]) == [Finding(1, "no solution")]
+    stepless = replace(GOOD, incorrect_step=None)
+    assert judge("has_fields", stepless) == [Finding(2, "no incorrect step")]
+    assert judge("has_fields", stepless, without=["incorrect_step"]) == [Finding(2)]
+
+
+def test_a_threshold_that_is_no_share_is_a_message() -> None:
+    with pytest.raises(RunError, match="near_duplicate: threshold is 0, and needs to be above 0"):
+        judge("near_duplicate", GOOD, threshold=0.0)
 
 
 def test_duplicates_are_found_whatever_their_white_space_or_ellipsis() -> None:

@@ -67,7 +67,7 @@ RECIPE_EDITS = [
     ("prompt: correct}", "prompt: correct, hint: answer}", {"corrections", "verdicts"}),
     ("lema: {cot: {}, corrections: {}}", "lema: {cot: {}, corrections: {rows: 9}}", {"mix.lema"}),
     ("lema: {cot: {}, corrections: {}}", "lema: {cot: {rows: {match: cot}}, corrections: {}}", {"mix.lema"}),
-    ("  arms:\n", "  arms:\n    more: {cot: {}}\n", {"mix.more"}),
+    ("  arms:\n", "  arms:\n    more: {cot: {}}\n", {"mix.more", "answers", "probe", "scores"}),
     ("  arms:\n", "  seed: 1\n  arms:\n", {"mix.cot", "mix.lema"}),
     ("correction: correction", "correction: {user: '{{ path }}', assistant: '{{ explanation }}'}", {"mix.lema"}),
     ("lema: {cot: {}, corrections: {}}", "lema: {cot: {}, corrections: {format: cot_of_wrong}}", {"mix.lema"}),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lema.models import Model
+from lema.prompt import PromptError
 from lema.recipe import MixSpec
 from lema.rows import Example, Message
 from lema.stages.mix import mix
@@ -164,7 +165,7 @@ def test_a_correction_without_a_step_is_its_solution_line_by_line() -> None:
     path = sample("q5", "First.\nThe answer is 6.", "bad")
     written = {
         "user": "{{ path }}",
-        "assistant": "{{ full | join('/') }} {{ after | join('/') }} {{ before }}{{ wrong }}",
+        "assistant": "{{ full | join('/') }} {{ after | join('/') }} {{ before }}",
     }
     arm = {"corrections": {"format": written}}
     (row,) = mixed(a=arm, samples=[path], corrections=[correction(path, "Afresh.\nThe answer is 5.", None)])
@@ -269,6 +270,16 @@ def test_only_accepted_corrections_that_say_something_are_learnt() -> None:
         verdicts=[accepted(MENDED[0]), accepted(MENDED[1], False), accepted(empty)],
     )
     assert [row.source_id for row in made] == [MENDED[0].id]
+
+
+@pytest.mark.parametrize("name", ["incorrect_step", "wrong"])
+def test_a_format_that_names_the_step_wants_corrections_that_do(name: str) -> None:
+    row = correction(WRONG[2], "(A) two.\nThe answer is 2.", None)
+    format_ = {"user": "{{ path }}", "assistant": "Step {{ %s }}." % name}  # noqa: UP031
+    spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
+    grades = [graded(WRONG[2], "incorrect")]
+    with pytest.raises(PromptError, match=name):
+        list(mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words))
 
 
 def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:

@@ -1,6 +1,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from lema.errors import RunError
 from lema.models import Model
 from lema.recipe import ProbeSpec, Prompt
 from lema.rows import Answer, Probe
@@ -51,6 +54,25 @@ def test_every_model_is_asked_for_the_same_pairs() -> None:
     assert {(row.right, row.wrong, row.right_tokens, row.wrong_tokens) for row in rows} == {
         (right / 10, wrong / 10, right, wrong)
     }
+
+
+def test_the_right_path_is_written_as_cot_rows_are() -> None:
+    asked = []
+
+    def losses(_: Model, texts: Sequence[Any]) -> list[Any]:
+        asked.extend(text for _, text in texts)
+        return [(1.0, 1)] * len(texts)
+
+    one = question(1, "test", rationale="1 + 0 = 1.\nSo the answer is 1.")
+    list(probe([one], BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, format=COT, losses=losses))
+    assert asked == ["1 + 0 = 1. The answer is 1.", "Wrong 1."]
+
+
+def test_without_rationales_there_is_no_right_path() -> None:
+    unknown = [question(1, "test", rationale=None)]
+    rows = probe(unknown, BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, format=COT, losses=lambda *_: [])
+    with pytest.raises(RunError, match="no test question has a gold rationale"):
+        list(rows)
 
 
 def test_choices_are_nested_and_none_costs_nothing() -> None:

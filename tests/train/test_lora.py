@@ -223,17 +223,26 @@ def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, 
     twins = [replace(one, id=f"{one.id}c", kind="correction") for one in examples]
     record = run(base, tmp_path / "adapter", [*examples, *twins], spec)
     curve = list(csv.DictReader((tmp_path / "adapter.csv").open()))
-    measured = {int(row["step"]): float(row["dev_loss"]) for row in curve if row["dev_loss"]}
-    assert list(measured) == [5, 10, record["steps"]]
+    measured = {int(row["step"]): float(row["held_out_loss"]) for row in curve if row["held_out_loss"]}
+    assert list(measured) == [*range(5, record["steps"], 5), record["steps"]]
     best = min(measured, key=measured.__getitem__)
     assert (record["chosen_step"], best != record["steps"]) == (best, True)
-    assert record["dev_loss"] == pytest.approx(measured[best], rel=1e-4)
+    assert record["held_out_loss"] == pytest.approx(measured[best], rel=1e-4)
     # The corrections of held-out questions are not learnt either.
-    assert record["examples"] == 2 * (len(EXAMPLES) - record["dev_examples"]) > 0
+    assert record["examples"] == 2 * (len(EXAMPLES) - record["held_out_examples"]) > 0
     # What was kept is that checkpoint: its loss on the held-out examples is the one that was told.
     network, tokenizer = load_network(base.location), load_tokenizer(base.location)
     network = PeftModel.from_pretrained(network, tmp_path / "adapter")
-    assert dev_loss(network, tokenizer, dev, spec.batch) == pytest.approx(record["dev_loss"], rel=1e-4)
+    assert dev_loss(network, tokenizer, dev, spec.batch) == pytest.approx(record["held_out_loss"], rel=1e-4)
+
+
+def test_trainings_that_differ_by_their_seed_hold_out_the_same_questions():
+    drawn = [
+        _held_out(EXAMPLES, SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "seed": seed}))
+        for seed in (0, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert 0 < len(drawn[0][1]) < len(EXAMPLES)
 
 
 def dev_loss(network, tokenizer, examples, batch: int) -> float:
@@ -287,7 +296,7 @@ def test_what_needs_a_gpu_says_so(base, tmp_path, monkeypatch, settings, named):
         run(base, tmp_path / "adapter", spec=spec)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("lema.train._network.find_spec", lambda _: None)
-    with pytest.raises(RunError, match=rf"{named} needs bitsandbytes: pip install 'lema\[qlora\]'"):
+    with pytest.raises(RunError, match=rf"{named} needs bitsandbytes: pip install -e '.\[qlora\]'"):
         open_network(base, spec)
 
 
