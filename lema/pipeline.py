@@ -213,10 +213,12 @@ class Kitchen:
         """A model of the recipe; of those with an adapter, only the samplers' have it watched by DVC."""
         if spec.adapter is None or self.artifact != "samples":
             return named_model(name, spec)
-        recipe, _, arm = spec.adapter.partition("/")
-        if not (place("base", recipe) / "base.json").is_file() or not place("adapter", recipe, arm).is_dir():
+        recipe, arm, *seed = spec.adapter.split("/")
+        base, adapter = place("base", recipe), place("adapter", recipe, arm).joinpath(*seed)
+        # The folder of an arm with several seeds has no record of its own, and is no model.
+        if not (base / "base.json").is_file() or not (adapter / "training.json").is_file():
             raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
-        return adapted(base_model(place("base", recipe)), name, place("adapter", recipe, arm))
+        return adapted(base_model(base), name, adapter)
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name, with their options and what they ask for; one that is used twice is told apart by its

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from lema.engine import parquet
-from lema.pipeline import make, place
+from lema.errors import RunError
+from lema.models import Model
+from lema.pipeline import Kitchen, make, place
 from lema.rows import Correction, Question, Sample, Verdict
 from tests.plan.conftest import GOOD, PROMPTS
 from tests.stages.rows import correction, sample
@@ -94,3 +96,24 @@ def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
     assert place("verdicts", "good").read_bytes() == before
     prompts = [row.findings[1].reason for row in parquet.read(place("verdicts", "good"), Verdict)]
     assert not any("Fair?" in (reason or "") for reason in prompts)
+
+
+def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "recipes/one.yaml").write_text("extends: good.yaml\nadapter: {seeds: [7, 8]}\n", encoding="utf-8")
+    models = "models: {first: {backend: transformers, adapter: one/lema/8}}\n"
+    (project / "recipes/two.yaml").write_text(f"extends: good.yaml\n{models}", encoding="utf-8")
+    make("plan", "two")
+    monkeypatch.setattr("lema.pipeline.base_model", lambda folder: Model("base", "transformers", f"of {folder}"))
+    place("base", "one").mkdir(parents=True)
+    (place("base", "one") / "base.json").write_text("{}", encoding="utf-8")
+    kitchen = Kitchen("samples", "two", None, offline=False)
+    for seed in ("7", "8"):
+        with pytest.raises(RunError, match=r"^no adapter one/lema/8 yet"):
+            kitchen.given(["models"])
+        folder = place("adapter", "one", "lema") / seed
+        folder.mkdir(parents=True)
+        for name in ("training.json", "adapter_model.safetensors"):
+            (folder / name).write_text(seed, encoding="utf-8")
+    model = kitchen.given(["models"])["models"]["first"]
+    assert model.adapter == str(place("adapter", "one", "lema") / "8")
+    assert model.identity.startswith("of data/one/base adapter ")

@@ -25,7 +25,8 @@ def read_file(name: str) -> Iterator[dict[str, Any]]:
 
 
 def read_split(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
-    """One split of a source: of the file that the spec names, or of the hub data set."""
+    """One split of a source: of the file that the spec names, or of the hub data set. Of a round, rows of the other
+    recipe: `record`, JSON as it stands there, and `id`, None for a question that is new."""
     if spec.evolved is not None:
         yield from _round(spec, split)
         return
@@ -45,7 +46,7 @@ def _round(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
         for row in read_file(name):
             # An evolved question has no split, and no record when it was dropped.
             if row["record"] is not None and row.get("split", split) == split:
-                yield json.loads(row["record"])
+                yield {"id": row["id"] if "split" in row else None, "record": row["record"]}
 
 
 def _jsonl(path: Path, name: str) -> Iterator[dict[str, Any]]:

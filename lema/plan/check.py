@@ -57,7 +57,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _endpoints(draft, settings)
         if env is not None:
             (problems if urgent else notes).extend(_keys(draft, settings, env))
-        problems += _built(draft, settings)
+        problems += _built(draft, settings, root)
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
         notes += _idle(settings, drafts)
@@ -104,7 +104,7 @@ def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[
             yield settings.say("run", "endpoints", name, "key", message=message, key=False)
 
 
-def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
+def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     """A recipe that params.yaml builds has its arms and its outside file there."""
     if draft.name not in settings.recipes:
         return
@@ -119,7 +119,7 @@ def _built(draft: Draft, settings: Settings) -> Iterator[Problem]:
             line = f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}"
             message = f"arm {arm!r} of the recipe {draft.name} is missing; add the line `{line}`"
             yield settings.say("runs", message=message)
-    for other in outside.recipes_read(draft):
+    for other in outside.recipes_read(draft, root):
         if other not in settings.recipes:
             message = f"the recipe {draft.name} reads what {other} makes; add the recipe {other} and its arms"
             yield settings.say("recipes", draft.name, message=message)

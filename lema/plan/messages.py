@@ -76,8 +76,11 @@ def _explain(error: Any, wish: Any, tree: Tree, above: Path_) -> tuple[Path_, Pr
     elif what == "value_error":
         message, key = str(error["ctx"]["error"]), isinstance(error["input"], dict)
     elif what == "string_pattern_mismatch":
-        dots = "." in error["ctx"]["pattern"].partition("]")[0]
+        pattern = error["ctx"]["pattern"]
+        dots = "." in pattern.partition("]")[0]
         message = f"the name {error['input']!r} {NAMES}{' and .' if dots else ''}"
+        if "/" in pattern:
+            message = f"needs RECIPE/ARM or RECIPE/ARM/SEED, got {shown}"
     elif what in FIXED:
         message = FIXED[what]
     else:

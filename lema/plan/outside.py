@@ -1,6 +1,6 @@
 """What a recipe reads from outside itself: files of the user's, and what other recipes make (rounds)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -38,23 +38,39 @@ def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
 
 def files(draft: Draft, root: Path) -> Iterator[Found]:
     """Files outside the recipe are there, unless another recipe makes them."""
-    for path, name, folder in outside_files(draft):
+    for path, name, folder in _named_files(draft):
         if PurePosixPath(name).is_absolute():
             yield Found(path, f"{name} is an absolute path; write it relative to the project's folder")
         elif not folder and PurePosixPath(name).suffix not in FORMATS:
             yield Found(path, f"{name} needs one of the endings {', '.join(FORMATS)}")
-        elif not _made(name) and not ((root / name).is_dir() if folder else (root / name).is_file()):
+        elif not _maker(name, root) and not ((root / name).is_dir() if folder else (root / name).is_file()):
             yield Found(path, f"there is no {'folder' if folder else 'file'} {name}")
 
 
-def _made(name: str) -> bool:
-    """Whether a file is an artifact, which may not be made yet: a round that builds on another recipe."""
+def _maker(name: str, root: Path) -> str | None:
+    """The recipe that makes a file, which may not be made yet: a round that builds on another recipe."""
     parts = PurePosixPath(name).parts
-    return len(parts) > 2 and parts[0] == "data" and parts[1] != "sources"
+    if len(parts) > 2 and parts[0] == "data" and (root / RECIPES / f"{parts[1]}.yaml").is_file():
+        return parts[1]
+    return None
 
 
 def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
+    yield from _named_files(draft)
+    source, models = draft.sections["source"], draft.sections["models"] or {}
+    if source and source.evolved:
+        for split in ("train", "test"):
+            yield from ((("source", "evolved"), name, False) for name in source.artifacts(split))
+    for label, model in models.items():
+        if model.adapter:
+            recipe, _, trained = model.adapter.partition("/")
+            for name in (f"data/{recipe}/base", f"data/{recipe}/adapters/{trained}"):
+                yield ("models", label, "adapter"), name, True
+
+
+def _named_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
+    """Those that the recipe names as such."""
     keys = ("source", "questions", "samples", "base", "verdicts")
     source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)
     if source and source.file:
@@ -73,14 +89,6 @@ def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
             yield ("verdicts", "contamination", "files", at), name, False
     if base and base.folder:
         yield ("base", "folder"), base.folder, True
-    if source and source.evolved:
-        for split in ("train", "test"):
-            yield from ((("source", "evolved"), name, False) for name in source.artifacts(split))
-    for label, model in (draft.sections["models"] or {}).items():
-        if model.adapter:
-            recipe, _, arm = model.adapter.partition("/")
-            for name in (f"data/{recipe}/base", f"data/{recipe}/adapters/{arm}"):
-                yield ("models", label, "adapter"), name, True
 
 
 def whole(draft: Draft) -> str:
@@ -102,8 +110,10 @@ def whole(draft: Draft) -> str:
 
 
 def rounds(draft: Draft, root: Path) -> Iterator[Found]:
-    """What a recipe takes from another one is made there: evolved questions, an adapter to sample from."""
-    source, models = draft.sections["source"], draft.sections["models"] or {}
+    """What a recipe takes from another one is made there: evolved questions, an adapter to sample from, a base."""
+    source, models, base = draft.sections["source"], draft.sections["models"] or {}, draft.sections["base"]
+    if base and base.folder and _maker(base.folder, root) == draft.name:
+        yield Found(("base", "folder"), "a recipe cannot build on what it makes itself")
     if source and source.evolved:
         other = _other(source.evolved, root)
         if source.evolved == draft.name:
@@ -116,7 +126,7 @@ def rounds(draft: Draft, root: Path) -> Iterator[Found]:
         if model.adapter is None:
             continue
         path = ("models", label, "adapter")
-        recipe, _, arm = model.adapter.partition("/")
+        recipe, arm, *seed = model.adapter.split("/")
         other = _other(recipe, root)
         arms = other.tree.keys("mix", "arms") if other else ()
         if recipe == draft.name:
@@ -125,11 +135,23 @@ def rounds(draft: Draft, root: Path) -> Iterator[Found]:
             yield Found(path, f"there is no {RECIPES}/{recipe}.yaml")
         elif arm not in arms:
             yield Found(path, f"the recipe {recipe} has no arm {arm!r}; {allowed(arm, arms)}")
+        elif message := _seed(f"{recipe}/{arm}", seed, other):
+            yield Found(path, message)
         if model.backend != "transformers" or model.name or model.endpoint:
             yield Found(path, "an adapter is asked with `backend: transformers`, and neither name nor endpoint")
-    for where, name in asked_models(draft):
-        if where[0] != "samples" and name in models and models[name].adapter:
-            yield Found(where, "models with an adapter serve samplers only")
+
+
+def _seed(trained: str, seed: Sequence[str], other: Draft) -> str | None:
+    """What is wrong with the seed of an adapter of another recipe; there is one where that trains with several."""
+    adapter = other.sections["adapter"]
+    seeds = [str(one) for one in adapter.seeds] if adapter else list(seed)
+    if seed and not seeds:
+        return f"{trained} is trained once; leave the seed out: `{trained}`"
+    if seeds and not seed:
+        return f"{trained} is trained with several seeds; name one: `{trained}/{seeds[0]}`"
+    if seed and seed[0] not in seeds:
+        return f"{trained} is not trained with the seed {seed[0]}; {allowed(seed[0], seeds)}"
+    return None
 
 
 def _other(name: str, root: Path) -> Draft | None:
@@ -137,8 +159,10 @@ def _other(name: str, root: Path) -> Draft | None:
     return read_draft(path, root) if path.is_file() else None
 
 
-def recipes_read(draft: Draft) -> list[str]:
+def recipes_read(draft: Draft, root: Path) -> list[str]:
     """The recipes that a round builds on."""
-    source, models = draft.sections["source"], draft.sections["models"] or {}
-    adapters = {model.adapter.partition("/")[0] for model in models.values() if model.adapter}
-    return sorted(adapters | ({source.evolved} if source and source.evolved else set()))
+    source, models, base = draft.sections["source"], draft.sections["models"] or {}, draft.sections["base"]
+    named = [model.adapter.partition("/")[0] for model in models.values() if model.adapter]
+    named += [source.evolved] if source and source.evolved else []
+    maker = _maker(base.folder, root) if base and base.folder else None
+    return sorted({*named, *([maker] if maker else [])})

@@ -23,7 +23,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {"openai": ("name", "endpoint"), "transfo
 def problems(draft: Draft, root: Path) -> list[Problem]:
     """Everything that is wrong within a recipe, prompts apart."""
     rules: Iterable[Iterator[Found]] = (
-        *(tasks(draft), filters(draft), backends(draft), references(draft), arms(draft)),
+        *(tasks(draft), filters(draft), backends(draft), references(draft), adapters(draft), arms(draft)),
         *(counts(draft), hints(draft), explanations(draft), outside.files(draft, root), outside.rounds(draft, root)),
     )
     return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
@@ -150,6 +150,14 @@ def references(draft: Draft) -> Iterator[Found]:
     for path, item in (found for where in lists for found in _items(draft, where)):
         if isinstance(item.value, str) and item.value not in samplers:
             yield Found(path, f"unknown sampler {item.value!r}; {allowed(item.value, samplers)}")
+
+
+def adapters(draft: Draft) -> Iterator[Found]:
+    """A model with an adapter is asked by samplers only: DVC watches it for no other stage."""
+    models = draft.sections["models"] or {}
+    for path, name in (*asked_models(draft), *judges(draft)):
+        if path[0] != "samples" and name in models and models[name].adapter:
+            yield Found(path, "models with an adapter serve samplers only")
 
 
 def _begun_with(draft: Draft) -> Iterator[tuple[Path_, str]]:

@@ -19,8 +19,9 @@ class ModelSpec(Spec):
     chat: bool = Field(default=True, description="False for models that continue plain text.")
     adapter: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+$",
-        description="With the backend transformers, for samplers: an arm of another recipe, RECIPE/ARM, which samples.",
+        pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+(/-?[0-9]+)?$",
+        description="With the backend transformers, for samplers: an arm of another recipe, RECIPE/ARM, which samples; "
+        "RECIPE/ARM/SEED where that recipe trains with several `seeds`.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 
@@ -38,7 +39,7 @@ class SourceSpec(Spec):
         default=None, description="A .jsonl, .csv or .parquet file; with {split} in it, one a split."
     )
     evolved: Name | None = Field(
-        default=None, description="Another recipe: its evolved questions to learn from, and its test records."
+        default=None, description="Another recipe: its evolved questions to learn from, its test records to compare on."
     )
     originals: bool = Field(default=False, description="With evolved: that recipe's own training records too.")
     train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
@@ -60,6 +61,8 @@ class SourceSpec(Spec):
             raise ValueError("needs exactly one of generator, hub, file, evolved")
         if self.originals and self.evolved is None:
             raise ValueError("originals are those of an evolved recipe: name it in `evolved`")
+        if self.evolved is not None and self.test_from == "train":
+            raise ValueError("the test records are those of the recipe in `evolved`, not from `test_from: train`")
         return self
 
 

@@ -11,7 +11,7 @@ from lema.recipe import SourceSpec
 from lema.rows import Record, Split
 from lema.tasks import Task
 
-# Reads one split of the hub data set or file that a spec names.
+# Reads one split of the hub data set or file that a spec names; of another recipe, rows with `id` and `record`.
 ReadSplit = Callable[[SourceSpec, Split], Iterable[Mapping[str, Any]]]
 
 # Records in a row that are of no use, after which a generator is held to have no others.
@@ -22,9 +22,11 @@ def source(
     *, spec: SourceSpec, transfer: Mapping[str, SourceSpec], generators: Mapping[str, Task], read_split: ReadSplit
 ) -> Iterator[Record]:
     """Records `<name>-<split>-<number>`, numbered in the order of the source; those of a transfer set, whose split is
-    its name, `<set>-transfer-<number>`. `generators` are by the names in the specs. RunError if there are too few."""
+    its name, `<set>-transfer-<number>`. Records of another recipe keep their ids, by which questions are chosen, so
+    that both rounds choose alike. `generators` are by the names in the specs. RunError if there are too few."""
     for split, records in _splits(spec, generators, read_split).items():
-        yield from _records(f"{_name(spec)}-{split}", split, records, getattr(spec, split))
+        made = _records(f"{_name(spec)}-{split}", split, records, getattr(spec, split))
+        yield from map(_kept, records, made) if spec.evolved else made
     for name, other in transfer.items():
         records = _splits(_test_only(other), generators, read_split)["test"]
         yield from _records(f"{name}-transfer", name, records, other.test)
@@ -35,6 +37,11 @@ def _records(prefix: str, split: str, records: Sequence[Mapping[str, Any]], want
         raise RunError(f"source: {wanted} {split} records wanted, {len(records)} found")
     for number, record in enumerate(records):
         yield Record(f"{prefix}-{number:05d}", split, json.dumps(record, sort_keys=True, ensure_ascii=False))
+
+
+def _kept(row: Mapping[str, Any], made: Record) -> Record:
+    """A record as it stands in another recipe; the id is a new one if it has none there."""
+    return Record(row["id"] or made.id, made.split, row["record"])
 
 
 def _test_only(spec: SourceSpec) -> SourceSpec:
@@ -76,7 +83,7 @@ def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[st
 
 
 def _read(spec: SourceSpec, read_split: ReadSplit) -> dict[Split, list[Mapping[str, Any]]]:
-    train = [] if spec.train == 0 and spec.test_from == "test" else list(read_split(spec, "train"))
+    train = [] if spec.train == 0 and spec.test_from != "train" else list(read_split(spec, "train"))
     if spec.test_from == "train":
         kept = 0 if spec.test is None else max(0, len(train) - spec.test)
         return {"train": train[:kept][: spec.train], "test": train[kept:]}

@@ -53,7 +53,7 @@ def second() -> dict[str, Any]:
         "extends": "one.yaml",
         "source": {"generator": None, "options": None, "train": None, "test": None,
                    "evolved": "one", "originals": True},
-        "questions": {"train": None, "test": None},
+        "questions": {"train": None},
         "base": {"pretrain": None, "folder": "data/one/base"},
         "models": {"round-one": {"backend": "transformers", "adapter": "one/lema"}},
         "samples": {
@@ -105,7 +105,11 @@ def test_the_second_round_asks_new_and_old_questions_and_tests_on_the_same(round
     assert records(new, "test") == records(old, "test")
     added = {json.loads(text)["question"] for text in records(new, "train") - records(old, "train")}
     assert added == set(NEW[:2])
-    assert {row.gold for row in rows(rounds, "two/questions", Question) if row.text in NEW} == {"8", "7"}
+    asked = [rows(rounds, f"{name}/questions", Question) for name in ("one", "two")]
+    assert {row.gold for row in asked[1] if row.text in NEW} == {"8", "7"}
+    tested = [[row for row in found if row.split == "test"] for found in asked]
+    assert len(tested[0]) == 4
+    assert tested[0] == tested[1]
 
 
 def test_the_second_round_samples_from_an_adapter_of_the_first(rounds: Project) -> None:

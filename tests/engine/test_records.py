@@ -37,10 +37,15 @@ def new(name: str, record: str | None) -> Evolved:
 
 @pytest.mark.parametrize(
     ("originals", "split", "expected"),
-    [(False, "train", ["new"]), (True, "train", ["old", "new"]), (False, "test", ["test"]), (True, "test", ["test"])],
+    [
+        (False, "train", [(None, "new")]),
+        (True, "train", [("q-train-0", "old"), (None, "new")]),
+        (False, "test", [("q-test-0", "test")]),
+        (True, "test", [("q-test-0", "test")]),
+    ],
 )
 def test_accepted_questions_are_learnt_from_and_the_test_records_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, originals: bool, split: str, expected: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, originals: bool, split: str, expected: list[tuple[str | None, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     old = [
@@ -50,4 +55,4 @@ def test_accepted_questions_are_learnt_from_and_the_test_records_are_the_same(
     made = [new("q1/e0", json.dumps({"q": "new"})), new("q1/e1", None)]
     parquet.write(Path("data/one/evolved.parquet"), Evolved, made)
     spec = SourceSpec(evolved="one", originals=originals)
-    assert [record["q"] for record in read_split(spec, split)] == expected
+    assert [(row["id"], json.loads(row["record"])["q"]) for row in read_split(spec, split)] == expected

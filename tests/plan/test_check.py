@@ -324,6 +324,10 @@ BROKEN = {
         "source: {originals: true}",
         ["2:1: source: originals are those of an evolved recipe"],
     ),
+    "test records of nobody": (
+        "source: {generator: null, train: null, evolved: good, test_from: train}",
+        ["2:1: source: the test records are those of the recipe in `evolved`, not from `test_from: train`"],
+    ),
     "adapter of no arm": (
         "models: {first: {backend: transformers, adapter: good/lima}}",
         ["2:50: models.first.adapter: the recipe good has no arm 'lima'; did you mean 'lema'? allowed: cot, lema"],
@@ -338,6 +342,27 @@ BROKEN = {
     "adapter as a corrector": (
         "models: {first: {backend: transformers, adapter: good/lema}}\ncorrections: {model: first}",
         ["3:22: corrections.model: models with an adapter serve samplers only"],
+    ),
+    "adapter as a judge": (
+        "models: {first: {backend: transformers, adapter: good/lema}}\nverdicts: {filters: [judge: {model: first, "
+        "prompt: {user: '{{ path }}'}}]}",
+        ["3:37: verdicts.filters.0.judge.model: models with an adapter serve samplers only"],
+    ),
+    "seed that is no number": (
+        "models: {first: {backend: transformers, name: tiny, adapter: good/lema/x}}",
+        ["2:62: models.first.adapter: needs RECIPE/ARM or RECIPE/ARM/SEED, got 'good/lema/x'"],
+    ),
+    "seed of an arm that is trained once": (
+        "models: {first: {backend: transformers, adapter: good/lema/3}}",
+        ["2:50: models.first.adapter: good/lema is trained once; leave the seed out: `good/lema`"],
+    ),
+    "arm of several seeds": (
+        "models: {first: {backend: transformers, adapter: lema_test_seeds/lema}}",
+        ["2:50: models.first.adapter: lema_test_seeds/lema is trained with several seeds; name one: `lema_test_seeds"],
+    ),
+    "unknown seed of an arm": (
+        "models: {first: {backend: transformers, adapter: lema_test_seeds/lema/1}}",
+        ["2:50: models.first.adapter: lema_test_seeds/lema is not trained with the seed 1; allowed: -2, 7"],
     ),
     "its own adapter": (
         "models: {first: {backend: transformers, adapter: broken/lema}}",
@@ -366,6 +391,18 @@ BROKEN = {
         "base: {embedded: null, folder: models/mine}",
         ["2:32: base.folder: there is no folder models/mine"],
     ),
+    "base of a recipe that is not there": (
+        "base: {embedded: null, folder: data/nope/base}",
+        ["2:32: base.folder: there is no folder data/nope/base"],
+    ),
+    "its own base": (
+        "base: {embedded: null, folder: data/broken/base}",
+        ["2:32: base.folder: a recipe cannot build on what it makes itself"],
+    ),
+    "file of a recipe that is not there": (
+        "samples: {samplers: {others: {import: {file: data/nope/samples.parquet}}}}",
+        ["2:46: samples.samplers.others.import.file: there is no file data/nope/samples.parquet"],
+    ),
     "file without a test split": (
         "source: {generator: null, file: params.jsonl}",
         ["2:33: source.file: one file has no test split", "2:33: source.file: there is no file params.jsonl"],
@@ -388,6 +425,7 @@ BROKEN = {
     dev: {source: {file: good.yaml}}
     more: {task: gsm9k, source: {generator: word_problems, options: {steps: [0]}}, test: 0}
     less: {source: {generator: gsm8k, train: 3, test: 4}, test: 5}
+    last: {source: {evolved: good}}
 """,
         [
             "4:5: questions.transfer.dev: `dev` has a meaning of its own; give this set another name",
@@ -399,6 +437,7 @@ BROKEN = {
             "6:32: questions.transfer.less.source.generator: the task gsm8k has no generator",
             "6:39: questions.transfer.less.source.train: nothing is learnt from a transfer set; leave it out",
             "6:65: questions.transfer.less.test: 5 questions, but its `source.test` keeps 4 records",
+            "7:30: questions.transfer.last.source.evolved: only a recipe's own source can be another recipe; name a",
         ],
     ),
     "seeds": ("adapter: {seed: 1, seeds: [1, 2]}", ["2:1: adapter: needs one of seed, seeds"]),
@@ -439,6 +478,7 @@ def test_broken(project, kind):
     project.write(
         "recipes/lema_test_tasks.py", "from lema.tasks import Task\ntoy = Task('toy', str, str, str.__eq__)\n"
     )
+    project.write("recipes/lema_test_seeds.yaml", "extends: good.yaml\nadapter: {seeds: [7, -2]}\n")
     project.write("recipes/broken.yaml", f"extends: good.yaml\n{text}\n")
     report = check(["broken"], project.root, {})
     said = [str(problem) for problem in report.problems]
@@ -679,3 +719,21 @@ def test_a_round_reads_the_folder_of_the_recipe_that_it_builds_on(project):
     project.edit("params.yaml", "two: data/one", "two: data/one/evolved.parquet")
     (problem,) = check(None, project.root, {}).problems
     assert "write `two: data/one`" in problem.message
+
+
+def test_a_round_on_the_base_of_another_recipe_and_one_of_its_seeds(project):
+    project.write("recipes/one.yaml", "extends: good.yaml\nadapter: {seeds: [7, 8]}\n")
+    base = "base: {embedded: null, folder: data/one/base}\n"
+    project.write("recipes/two.yaml", f"extends: good.yaml\n{base}")
+    project.edit("params.yaml", "recipes:\n", "recipes:\n  two: data/one/base\n")
+    runs = "".join(f"  two-{arm}: {{recipe: two, arm: {arm}}}\n" for arm in ("cot", "lema"))
+    project.edit("params.yaml", "runs:\n", f"runs:\n{runs}")
+    missing = "params.yaml:2:3: recipes.two: the recipe two reads what one makes; add the recipe one and its arms"
+    assert [str(problem) for problem in check(None, project.root, {}).problems] == [missing]
+    project.edit("params.yaml", "recipes:\n", "recipes:\n  one: constraints.txt\n")
+    project.edit("params.yaml", "runs:\n", "runs:\n" + runs.replace("two", "one"))
+    assert check(None, project.root, {}).problems == ()
+    models = "models: {first: {backend: transformers, adapter: one/lema/8}}\n"
+    project.write("recipes/two.yaml", f"extends: good.yaml\n{base}{models}")
+    project.edit("params.yaml", "two: data/one/base", "two: data/one")
+    assert check(None, project.root, {}).problems == ()

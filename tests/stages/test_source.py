@@ -1,12 +1,15 @@
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lema.errors import RunError
-from lema.recipe import SourceSpec
+from lema.recipe import QuestionsSpec, SourceSpec
+from lema.rows import Record
+from lema.stages.questions import questions
 from lema.stages.source import source
 from tests.stages.rows import task
 
@@ -168,8 +171,51 @@ def test_too_few_records_of_a_transfer_set() -> None:
         list(rows)
 
 
-def test_evolved_questions_are_named_after_the_recipe_that_made_them() -> None:
+def test_evolved_questions_are_named_after_the_recipe_that_made_them_and_others_as_they_were() -> None:
+    rows = {"train": [("f-train-00007", '{"q": "é"}'), (None, '{"q": 1}')], "test": [("f-test-00003", '{"q": 2}')]}
     made = source(
-        spec=SourceSpec(evolved="one"), transfer={}, generators={}, read_split=lambda _, split: [{"q": split}]
+        spec=SourceSpec(evolved="one", originals=True),
+        transfer={},
+        generators={},
+        read_split=lambda _, split: [{"id": name, "record": record} for name, record in rows[split]],
     )
-    assert [row.id for row in made] == ["one-evolved-train-00000", "one-evolved-test-00000"]
+    assert list(made) == [
+        Record("f-train-00007", "train", '{"q": "é"}'),
+        Record("one-evolved-train-00001", "train", '{"q": 1}'),
+        Record("f-test-00003", "test", '{"q": 2}'),
+    ]
+
+
+def test_two_rounds_choose_the_same_of_their_test_records() -> None:
+    records = [{"q": f"{number}?", "gold": "1"} for number in range(40)]
+    first = list(
+        source(spec=SourceSpec(file="f.jsonl"), transfer={}, generators={}, read_split=lambda *_: iter(records))
+    )
+    own = [{"id": row.id, "record": row.record} for row in first if row.split == "test"]
+    new = [{"id": None, "record": json.dumps(records[0])}]
+    second = source(
+        spec=SourceSpec(evolved="one"),
+        transfer={},
+        generators={},
+        read_split=lambda _, split: own if split == "test" else new,
+    )
+    spec = QuestionsSpec(task="toy", train=1, test=4)
+    asked = [
+        [row for row in questions(rows, spec=spec, tasks=defaultdict(task)) if row.split == "test"]
+        for rows in (first, second)
+    ]
+    assert len(asked[0]) == 4
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("test_from", ["test", "validation"])
+def test_a_transfer_set_needs_no_training_records(test_from: Any) -> None:
+    def read_split(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
+        assert (spec.file, split) != ("more-{split}.jsonl", "train"), "there is no such file"
+        yield {"q": split}
+
+    more = SourceSpec(file="more-{split}.jsonl", test_from=test_from)
+    rows = source(
+        spec=SourceSpec(file="f-{split}.jsonl"), transfer={"more": more}, generators={}, read_split=read_split
+    )
+    assert [row.id for row in rows] == ["file-train-00000", "file-test-00000", "more-transfer-00000"]
