@@ -139,6 +139,7 @@ class Kitchen:
             "task": lambda: component.load("tasks", self.recipe.questions.task),
             "tasks": self._tasks,
             "transfer": lambda: {name: one.source for name, one in self.recipe.questions.transfer.items()},
+            "contamination": lambda: self.recipe.verdicts.contamination,
             "generators": self._generators,
             "questions": lambda: self.read("questions"),
             "hint": lambda: self.recipe.corrections.hint,
@@ -155,6 +156,7 @@ class Kitchen:
             "curve": lambda: self._curve(str(self.arm)),
             "prompt": lambda: self.recipe.answers.prompt,
             "format": lambda: self.recipe.mix.cot,
+            "say": lambda: self._say,
             "losses": lambda: partial(losses, self.run),
         }
         return {name: makers[name]() for name in keywords if name != "folder"}
