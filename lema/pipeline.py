@@ -36,7 +36,7 @@ from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
 from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
-from lema.filters import GIVEN
+from lema.filters import GIVEN, names
 from lema.models import Model
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import ModelSpec
@@ -140,6 +140,7 @@ class Kitchen:
             "task": lambda: component.load("tasks", self.recipe.questions.task),
             "tasks": self._tasks,
             "transfer": lambda: {name: one.source for name, one in self.recipe.questions.transfer.items()},
+            "contamination": lambda: self.recipe.verdicts.contamination,
             "generators": self._generators,
             "questions": lambda: self.read("questions"),
             "hint": lambda: self.recipe.corrections.hint,
@@ -156,6 +157,7 @@ class Kitchen:
             "curve": lambda: self._curve(str(self.arm)),
             "prompt": lambda: self.recipe.answers.prompt,
             "format": lambda: self.recipe.mix.cot,
+            "say": lambda: self._say,
             "losses": lambda: partial(losses, self.run),
         }
         return {name: makers[name]() for name in keywords if name != "folder"}
@@ -221,11 +223,10 @@ class Kitchen:
         return adapted(base_model(base), name, adapter)
 
     def _filters(self) -> dict[str, Any]:
-        """Filters by name, with their options and what they ask for; one that is used twice is told apart by its
-        place."""
+        """Filters by name, with their options and what they ask for."""
         filters: dict[str, Any] = {}
-        for number, part in enumerate(self.recipe.verdicts.parts, start=1):
-            name = part.use if part.use not in filters else f"{part.use}-{number}"
+        parts = self.recipe.verdicts.parts
+        for name, part in zip(names([part.use for part in parts]), parts, strict=True):
             judge = component.load("filters", part.use)
             asked = [one for one in inspect.signature(judge).parameters if one in GIVEN]
             filters[name] = partial(judge, **part.options, **self.given(asked))

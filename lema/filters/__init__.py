@@ -10,7 +10,7 @@ What a filter needs beyond that it asks for, as a stage does, by a keyword-only 
 and kept). An option called `model` names a model of the recipe, one called `prompt` is a prompt.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,4 +36,9 @@ class Filter(Protocol):
     def __call__(self, candidates: Iterable[Candidate], /) -> Iterator[Finding]: ...
 
 
-__all__ = ["GIVEN", "Candidate", "Filter", "Finding"]
+def names(uses: Sequence[str]) -> list[str]:
+    """The names under which the filters of a recipe judge; one that is used again is told apart by its place."""
+    return [use if use not in uses[:at] else f"{use}-{at + 1}" for at, use in enumerate(uses)]
+
+
+__all__ = ["GIVEN", "Candidate", "Filter", "Finding", "names"]

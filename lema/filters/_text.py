@@ -1,13 +1,8 @@
 """Texts compared without regard to how they are set."""
 
-import re
-from collections.abc import Sequence
-
 from lema.filters import Candidate
 from lema.reply import expand
 from lema.steps import split
-
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*|[-+*/^=%<>$€£×÷]")
 
 
 def squeezed(text: str) -> str:
@@ -28,16 +23,6 @@ def solution(candidate: Candidate) -> tuple[str, ...]:
 def whole_solution(candidate: Candidate) -> tuple[str, ...]:
     """The corrected solution with "..." replaced by the steps that it stands for."""
     return expand(solution(candidate), candidate.correction.incorrect_step or 1, path(candidate))
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words, numbers and signs of arithmetic in a text, in lower case: what is left when it is set differently."""
-    return tuple(_WORD.findall(text.lower().replace("’", "'")))
-
-
-def grams(sequence: Sequence[str], n: int) -> set[tuple[str, ...]]:
-    """All runs of `n` words; none in a shorter text."""
-    return {tuple(sequence[at : at + n]) for at in range(len(sequence) - n + 1)}
 
 
 def share(part: float, whole: float) -> float:

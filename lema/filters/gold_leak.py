@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from lema.filters import Candidate, Finding
-from lema.filters._text import grams, share, whole_solution, words
+from lema.filters._text import share, whole_solution
+from lema.overlap import grams, words
 from lema.steps import split
 
 # Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is

@@ -61,7 +61,7 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "recipe": loaded.name,
         "description": recipe.description or "",
         "source": key("source", *sorted(generators), transfer=plain(transfer)),
-        "questions": key("questions", *tested),
+        "questions": key("questions", *tested, contamination=plain(recipe.verdicts.contamination)),
         "base": key("base", "lema.train.base", *made, without=others),
         "samples": key(
             "samples",

@@ -129,7 +129,7 @@ class CorrectionsSpec(SamplingSpec):
 
 
 class ContaminationSpec(Spec):
-    """Corrections that hold n-grams of test questions are dropped. On in every recipe that does not say false."""
+    """Training questions and corrections that hold n-grams of test questions are not learnt from."""
 
     ngram: Positive = Field(default=13, description="Words in a row; shorter test questions must be the same.")
     limit: Share = Field(default=0.5, description="Share of a test question's n-grams that may be there.")
@@ -144,7 +144,8 @@ class VerdictsSpec(Spec):
 
     filters: tuple[Part, ...] = Field(description="`lema ls filters`, or my_pkg.my_mod:my_filter.")
     contamination: ContaminationSpec | Literal[False] = Field(
-        default=ContaminationSpec(), description="The last filter; false turns it off, and the report says so."
+        default=ContaminationSpec(),
+        description="The last filter, and a test of training questions; false turns both off, and the report says so.",
     )
 
     @property

@@ -13,6 +13,7 @@ import yaml
 
 from lema.recipe import ExportSpec
 from lema.rows import Correction, Example, Grade, Question, Sample, Verdict
+from lema.stages._filters import judging, unchecked
 from lema.stages._markdown import escaped, table
 
 # What the files of each folder are for.
@@ -154,15 +155,17 @@ def _counts(rows: Dataset) -> Iterator[str]:
 
 
 def _filters(rows: Dataset) -> Iterator[str]:
-    used = [(part["use"], part["options"]) for part in rows.plan["verdicts"]["filters"]]
+    used = judging(rows.verdicts, rows.plan)
     dropped = Counter(drop.filter for row in rows.verdicts for drop in row.drops)
     first = Counter(row.dropped_by for row in rows.verdicts)
     yield "## Filters\n"
-    if not used:
+    lines = [(name, json.dumps(own) if own else "–", dropped[name], first[name]) for name, own in used.items()]
+    if lines:
+        yield from table(("filter", "options", "corrections dropped", "first to drop"), lines)
+    else:
         yield "None: every correction was accepted."
-        return
-    lines = [(name, json.dumps(options) if options else "–", dropped[name], first[name]) for name, options in used]
-    yield from table(("filter", "options", "corrections dropped", "first to drop"), lines)
+    if unchecked(rows.plan):
+        yield "\nContamination is off: nobody checked whether corrections hold questions of the test set."
 
 
 def _prompts(rows: Dataset) -> Iterator[str]:

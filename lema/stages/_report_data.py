@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
+from lema.stages._filters import judging, unchecked
 from lema.stages._report_examples import contrasts, examples_to_read
 from lema.stages._report_sets import sets, strata, trainings, turned, votes
 from lema.stages._report_statistics import statistics
@@ -184,14 +185,13 @@ def _samplers(rows: Inputs) -> list[dict[str, Any]]:
 def _filters(rows: Inputs) -> dict[str, Any]:
     """The drop matrix: how many corrections two filters drop alike; on the diagonal those that a filter drops."""
     dropped = [[drop.filter for drop in row.drops] for row in rows.verdicts]
-    judging = [finding.filter for row in rows.verdicts[:1] for finding in row.findings]
-    order = judging or _filter_names(rows.plan.get("verdicts"))
+    order = list(judging(rows.verdicts, rows.plan))
     both = Counter((one, other) for names in dropped for one in names for other in names)
     first = Counter(row.dropped_by for row in rows.verdicts if row.dropped_by)
     alone = Counter(names[0] for names in dropped if len(names) == 1)
     return {
         "judged": len(rows.verdicts),
-        "unchecked": _unchecked(rows.plan.get("verdicts")),
+        "unchecked": unchecked(rows.plan),
         "accepted": sum(row.accepted for row in rows.verdicts),
         "names": order,
         "rows": [
@@ -200,20 +200,6 @@ def _filters(rows: Inputs) -> dict[str, Any]:
             for one in order
         ],
     }  # fmt: skip
-
-
-def _filter_names(spec: Any) -> list[str]:
-    """The filters of a plan, whichever form the recipe gave them."""
-    if not isinstance(spec, Mapping):
-        return []
-    filters = spec.get("filters", ())
-    named = [str(one.get("use", next(iter(one), ""))) if isinstance(one, Mapping) else str(one) for one in filters]
-    return named if _unchecked(spec) else [*named, "contamination"]
-
-
-def _unchecked(spec: Any) -> bool:
-    """Whether the recipe turns the check for test questions off."""
-    return isinstance(spec, Mapping) and spec.get("contamination") is False
 
 
 def _reasons(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import yaml
 
 from lema.plan import Loaded, load_recipe, make_plan
 from lema.recipe import ExportSpec, Prompt
+from lema.rows import Finding
 from lema.stages._solutions import begun
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
@@ -195,6 +196,37 @@ def test_the_card_says_where_it_all_comes_from(folder: Path) -> None:
     for block in text.split("```yaml\n")[1:]:
         for dataset in yaml.safe_load(block.partition("```")[0])["datasets"]:
             assert (folder / dataset["path"]).is_file()
+
+
+def filters(folder: Path) -> list[str]:
+    """What the card says of filters, a line each."""
+    text = (folder / "README.md").read_text(encoding="utf-8").partition("## Filters\n\n")[2].partition("\n\n#")[0]
+    return [line for line in text.splitlines()[2:] if line]
+
+
+def test_the_card_lists_every_filter_that_judged(folder: Path, tmp_path: Path) -> None:
+    judged = [finding.filter for finding in WORLD["verdicts"][0].findings]
+    assert judged[-1] == "contamination"
+    assert [line.split(" | ")[0].strip("| ").replace("\\", "") for line in filters(folder)] == judged
+    assert '"ngram": 13' in filters(folder)[-1]
+    plan = {**given()["plan"], "verdicts": {"filters": [], "contamination": False}}
+    export(**given(plan=plan, verdicts=[], corrections=[]), folder=tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "every correction was accepted" in text
+    assert "Contamination is off" in text
+
+
+def test_a_filter_that_is_used_twice_has_two_lines(tmp_path: Path) -> None:
+    used = [{"use": "judge", "options": {"model": name}} for name in ("small", "large")]
+    plan = {**given()["plan"], "verdicts": {"filters": used, "contamination": False}}
+    says = (Finding(1, None, "judge"), Finding(0, "the judge says no", "judge-2"))
+    verdicts = [replace(row, accepted=False, dropped_by="judge-2", findings=says) for row in WORLD["verdicts"]]
+    export(**given(plan=plan, verdicts=verdicts), folder=tmp_path)
+    count = len(verdicts)
+    assert filters(tmp_path)[:2] == [
+        '| judge | {"model": "small"} | 0 | 0 |',
+        f'| judge-2 | {{"model": "large"}} | {count} | {count} |',
+    ]
 
 
 def test_the_card_says_that_masks_are_not_in_it(tmp_path: Path) -> None:

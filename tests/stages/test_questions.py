@@ -1,5 +1,6 @@
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe import QuestionsSpec
+from lema.recipe import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Stratum
-from lema.stages.questions import questions
+from lema.stages import questions as stage
 from tests.stages.rows import task
 
 RECORDS = [
@@ -19,8 +20,13 @@ RECORDS = [
 ]
 
 
-def ask(records: list[Record] = RECORDS, **spec: Any) -> list[Question]:
-    return list(questions(records, spec=QuestionsSpec(task="toy", **spec), tasks=defaultdict(task)))
+def questions(records: list[Record], **given: Any) -> Iterator[Question]:
+    usual = {"contamination": ContaminationSpec(), "read_file": None, "say": lambda _: None}
+    return stage.questions(records, **{**usual, **given})
+
+
+def ask(records: list[Record] = RECORDS, given: dict[str, Any] | None = None, **spec: Any) -> list[Question]:
+    return list(questions(records, spec=QuestionsSpec(task="toy", **spec), tasks=defaultdict(task), **(given or {})))
 
 
 def test_a_question_is_what_the_task_reads() -> None:
@@ -117,3 +123,86 @@ def test_a_transfer_set_is_read_by_its_own_task() -> None:
                 tasks={"train": task(), "test": task(), "far": shouting},
             )
         )
+
+
+PENS = "Zoe has seven pens and buys five more at the shop, then loses three of them on the way home. How many?"
+HENS = "Ravi's hens lay 11 eggs a day, and he packs the eggs of two days into boxes of 2. How many boxes are there?"
+
+
+def planted(*train: dict[str, str], test: str = PENS, split: str = "test") -> list[Record]:
+    """The records, before them some that hold test questions, and a test question."""
+    rows = [Record(f"p-{at}", "train", json.dumps({"gold": "1", **raw})) for at, raw in enumerate(train)]
+    return [*rows, *RECORDS, Record("t", split, json.dumps({"q": test, "gold": "1"}))]
+
+
+def learnt(rows: list[Question]) -> list[str]:
+    return [row.id for row in rows if row.split == "train"]
+
+
+def test_a_training_record_that_holds_a_test_question_is_passed_over() -> None:
+    said: list[str] = []
+    records = planted(
+        {"q": f"Read well. {PENS}"}, {"q": "test 7?"}, {"q": "Why?", "why": PENS}, {"q": HENS}, {"q": "train 3 and 4?"}
+    )
+    assert learnt(ask(records, {"say": said.append})) == ["p-3", "p-4", *(row.id for row in RECORDS[:20])]
+    assert len(said) == 1
+    assert said[0].startswith("3 training records passed over because of test questions, such as p-")
+    assert len(learnt(ask(records, {"say": said.append, "contamination": False}))) == 25
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_next_record_moves_up_and_choices_stay_nested(seed: int) -> None:
+    copies = [{"q": f"{PENS} ({at})"} for at in range(10)]
+    clean = [set(learnt(ask(planted(*copies), train=size, test=0, seed=seed))) for size in (1, 5, 15, 20)]
+    assert [len(ids) for ids in clean] == [1, 5, 15, 20]
+    assert all(small < large for small, large in pairwise(clean))
+    before = learnt(ask(train=15, test=0, seed=seed))
+    assert clean[2] == set(before)
+
+
+def test_too_few_records_without_test_questions() -> None:
+    copies = planted({"q": f"{PENS} Say."}, {"q": f"{PENS} Tell."})
+    with pytest.raises(
+        RunError,
+        match=r"questions: 21 train questions wanted, 20 are left: 2 training records passed over because of test "
+        r"questions, such as p-[01], which holds the test question t",
+    ):
+        ask(copies, train=21)
+    with pytest.raises(RunError, match="questions: 1 train questions wanted, 0 are left: 20 training records"):
+        ask(
+            [
+                replace(row, id=f"{row.id}-{row.split}", split=split)
+                for row in RECORDS[:20]
+                for split in ("train", "test")
+            ]
+        )
+    assert learnt(ask(RECORDS[20:], test=3)) == []
+
+
+def test_dev_and_transfer_questions_and_those_of_files_are_not_learnt_from() -> None:
+    spec = {"transfer": {"far": {"source": {"file": "f.jsonl"}}}}
+    assert "p-0" not in learnt(ask(planted({"q": PENS}, split="far"), **spec))
+    files = {"more.jsonl": [{"text": PENS}]}
+    checked = {"contamination": ContaminationSpec(files=("more.jsonl",), field="text"), "read_file": files.__getitem__}
+    assert "p-0" in learnt(ask(planted({"q": PENS}, test=HENS)))
+    assert "p-0" not in learnt(ask(planted({"q": PENS}, test=HENS), checked))
+
+
+def test_a_twin_of_a_dev_question_is_not_learnt_from() -> None:
+    twins = {f"w-{at}" for at in range(2)}
+    records = [*RECORDS, *(Record(name, "train", json.dumps({"q": PENS, "gold": "1"})) for name in twins)]
+    made = [ask(records, dev=10, test=0, seed=seed) for seed in range(10)]
+    held_out = [{row.id for row in rows if row.split == "dev"} & twins for rows in made]
+    assert {len(names) for names in held_out} == {0, 1, 2}
+    for rows, names in zip(made, held_out, strict=True):
+        assert set(learnt(rows)) & twins == (set() if names else twins)
+
+
+def test_a_dev_question_may_hold_a_test_question() -> None:
+    rows = ask(planted({"q": PENS}), train=0, dev=21)
+    assert "p-0" in {row.id for row in rows if row.split == "dev"}
+
+
+def test_a_text_without_words_is_nobodys_test_question() -> None:
+    assert learnt(ask([Record("a", "train", json.dumps({"q": "!", "gold": "1"})), *planted(test="?")]))[0] == "a"
