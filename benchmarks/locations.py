@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lema.engine.files import home
+from lema.inject import inject
 from lema.models import Model
 from lema.models.reference import reference
 from lema.params import Run
@@ -23,7 +24,6 @@ from lema.plan.yaml import load
 from lema.recipe import PROGRAM_ERRORS, LocationsSpec, Prompt
 from lema.rows import Grade, Question, Sample
 from lema.stages import Generate
-from lema.stages._inject import inject
 from lema.stages.locations import locations
 from lema.steps import number, split
 from lema.tasks.gsm8k import gsm8k

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from lema.arithmetic import equations, holds
+from lema.inject import ERRORS
 from lema.prompt import render, reply
 from lema.recipe import Prompt
 from lema.reply import ELLIPSIS, Malformed, Parsed, expand, parse, parse_json
-from lema.stages._inject import ERRORS
 from lema.steps import number, split
 from lema.tasks import Task
 from lema.tasks.csqa import csqa

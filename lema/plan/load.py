@@ -111,7 +111,7 @@ def prompt_places(tree: Tree) -> Iterator[Path_]:
     yield from (("samples", "samplers", name, "prompt") for name in tree.keys("samples", "samplers"))
     yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
     yield from (("locations", "prompt"), ("evolved", "write", "prompt"), ("evolved", "solve", "prompt"))
-    yield ("base", "pretrain", "format")
+    yield from (("base", "pretrain", "format"), ("base", "pretrain", "corrections", "format"))
     yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in KINDS)
     filters = tree.find(("verdicts", "filters"))
     for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):

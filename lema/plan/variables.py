@@ -67,6 +67,9 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
         yield Use(("answers", "prompt"), answers.prompt, question)
     if base and base.pretrain:
         yield Use(("base", "pretrain", "format"), base.pretrain.format, question, COT)
+        if base.pretrain.corrections:
+            place = ("base", "pretrain", "corrections", "format")
+            yield Use(place, base.pretrain.corrections.format, PATH, CORRECTION)
 
 
 def problems(draft: Draft) -> list[Problem]:

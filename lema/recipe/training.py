@@ -5,6 +5,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lema.recipe.common import Count, PartName, Positive, Prompt, SamplingSpec, Share, Spec
+from lema.recipe.samplers import ProgramError
+
+
+class PretrainCorrectionsSpec(Spec):
+    """Problems of the pretraining that come as corrections: a program spoils the gold rationale, `reference` corrects
+    it. The wrong path is read, never learnt."""
+
+    share: Share = Field(description="Of the problems; one whose rationale cannot be spoilt stays as it is.")
+    format: Prompt = Field(description="As `mix.correction`: it reads question, path and steps, and writes the rest.")
+    errors: tuple[ProgramError, ...] = Field(
+        default=(), description="Kinds of error to draw from; all that a program can make when empty."
+    )
 
 
 class PretrainSpec(Spec):
@@ -13,6 +25,9 @@ class PretrainSpec(Spec):
     task: PartName = Field(default="word_problems", description="A task that makes its own questions.")
     options: dict[str, Any] = Field(default={}, description="Options of the task's generator.")
     format: Prompt = Field(description="`user` is what it reads, `assistant` what it learns to write.")
+    corrections: PretrainCorrectionsSpec | None = Field(
+        default=None, description="A share of the problems as corrections; none when absent."
+    )
     width: Positive = Field(default=192, description="Hidden size.")
     layers: Positive = Field(default=4, description="Transformer layers.")
     heads: Positive = Field(default=4, description="Attention heads; they share the width.")

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lema.errors import RunError
+from lema.inject import without_answer
 from lema.models import Completion, Model, Request, key
 from lema.prompt import digest, render
 from lema.recipe import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict
 from lema.stages import Generate, provenance, sampling
-from lema.stages._inject import without_answer
 from lema.steps import split
 from lema.tasks import Reading, Task
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 from lema.prompt import render
 from lema.recipe import ExportSpec, Prompt
 from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
+from lema.solutions import accepted, begun, full, solved
 from lema.stages._card import Dataset, card, config
-from lema.stages._solutions import accepted, begun, full, solved
 from lema.steps import split
 
 Kind = Literal["full", "step"]

@@ -11,8 +11,8 @@ from lema.models import Model
 from lema.prompt import render, reply
 from lema.recipe import CorrectionRows, CotRows, Fraction, MixSpec, Prompt, Sized
 from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
+from lema.solutions import accepted, bare, full, marked, parts
 from lema.stages import chosen
-from lema.stages._solutions import accepted, bare, full, marked, parts
 from lema.steps import split
 
 # Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.

@@ -10,8 +10,8 @@ from lema.models import Model
 from lema.prompt import render
 from lema.recipe import ProbeSpec, Prompt
 from lema.rows import Answer, Message, Probe, Question
+from lema.solutions import solved
 from lema.stages import chosen
-from lema.stages._solutions import solved
 from lema.steps import split
 
 # (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.

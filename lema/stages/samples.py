@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lema.errors import RunError
+from lema.inject import ERRORS, inject, without_answer
 from lema.models import Completion, Model, Request
 from lema.prompt import render
 from lema.recipe import (
@@ -21,7 +22,6 @@ from lema.recipe import (
 )
 from lema.rows import Question, Sample
 from lema.stages import Generate, grade, provenance, sampling, usage
-from lema.stages._inject import ERRORS, inject, without_answer
 from lema.steps import number, split
 from lema.tasks import Task
 

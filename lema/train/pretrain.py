@@ -6,27 +6,42 @@ Its mistakes are those of a model that half understands: slips of arithmetic in 
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lema import component
 from lema.errors import RunError
+from lema.inject import inject
 from lema.models._local import cores
 from lema.models._text import plain
+from lema.models.reference import correct
 from lema.prompt import render, reply
-from lema.recipe import PretrainSpec
+from lema.recipe import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec, Prompt
+from lema.solutions import written
 from lema.steps import split
+from lema.tasks import Reading, Task
 from lema.train import Progress, silent
-from lema.train._batch import Pad, loss
+from lema.train._batch import IGNORED, Pad, loss
 
 # Problems that the tokenizer is learnt from.
 TOKENIZER_TEXTS = 2000
 END, PAD = "<end>", "<pad>"
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What is read and what is written; `whole` tells whether the first is learnt too."""
+
+    prompt: str
+    reply: str
+    whole: bool
+
+
 def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     """Train a student and save it and its tokenizer into an existing folder. The loss is on the whole text: a model
-    that starts from nothing has to learn the language of the questions too."""
+    that starts from nothing has to learn the language of the questions too. Of corrections it is on the reply alone:
+    what they read is a wrong path."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
     from transformers.utils import logging
@@ -37,7 +52,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     torch.set_num_threads(cores())
     texts = _texts(spec)
     first = list(itertools.islice(texts, TOKENIZER_TEXTS))
-    tokenizer = _tokenizer([prompt + text for prompt, text in first], spec)
+    tokenizer = _tokenizer([text.prompt + text.reply for text in first], spec)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -80,19 +95,51 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _texts(spec: PretrainSpec) -> Iterator[tuple[str, str]]:
-    """Prompts and solutions of training problems, without end: test questions are never among them."""
+def _texts(spec: PretrainSpec) -> Iterator[_Text]:
+    """Training problems, without end: test questions are never among them."""
     task = component.load("tasks", spec.task)
     try:
         records = task.generate(**spec.options)
     except ValueError as error:
         raise RunError(f"base: {spec.task}: {error}") from None
+    draw = random.Random(f"corrections {spec.seed}")
     for part, record in records:
         if part == "train":
             reading = task.read(record)
             steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]
+            wanted = spec.corrections
+            chosen = wanted is not None and draw.random() < wanted.share
+            correction = _correction(reading, steps, task, wanted, draw) if wanted and chosen else None
             variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
-            yield plain(render(spec.format, variables)), reply(spec.format, variables)
+            yield correction or _filled(spec.format, variables, whole=True)
+
+
+def _filled(format_: Prompt, variables: dict[str, Any], *, whole: bool) -> _Text:
+    return _Text(plain(render(format_, variables)), reply(format_, variables), whole)
+
+
+def _correction(
+    reading: Reading, steps: Sequence[str], task: Task, spec: PretrainCorrectionsSpec, draw: random.Random
+) -> _Text | None:
+    """A spoilt rationale and its correction; None where none of the errors can be made, or none is found again."""
+
+    def wrong(text: str) -> bool:
+        answer = task.extract(text)
+        return answer is not None and task.equal(answer, reading.gold) is False
+
+    kinds = spec.errors or PROGRAM_ERRORS
+    spoilt = inject(reading.text, steps, draw.sample(kinds, len(kinds)), draw, wrong)
+    if spoilt is None:
+        return None
+    try:
+        found = correct(reading.text, steps, reading.gold, spoilt.steps)
+    except ValueError as error:
+        raise RunError(f"base: {task.name}: {error}") from None
+    if found is None:
+        return None
+    explanation, at = found.explanation or "", found.incorrect_step
+    variables = written(reading.text, reading.gold, spoilt.steps, at, explanation, found.solution)
+    return _filled(spec.format, variables, whole=False)
 
 
 def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
@@ -118,17 +165,18 @@ def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
     )
 
 
-def _batches(
-    texts: Iterator[tuple[str, str]], tokenizer: Any, spec: PretrainSpec
-) -> Iterator[list[dict[str, list[int]]]]:
+def _batches(texts: Iterator[_Text], tokenizer: Any, spec: PretrainSpec) -> Iterator[list[dict[str, list[int]]]]:
     """Batches of problems of similar length, in an order drawn by seed; those longer than the context are left out."""
     chance = random.Random(spec.seed)
     while True:
         pool = []
-        for prompt, text in itertools.islice(texts, spec.batch * 16):
-            ids = [*tokenizer(prompt)["input_ids"], *tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        for text in itertools.islice(texts, spec.batch * 16):
+            read, wrote = (tokenizer(part)["input_ids"] for part in (text.prompt, text.reply))
+            ids = [*read, *wrote, tokenizer.eos_token_id]
             if len(ids) <= spec.context:
-                pool.append({"input_ids": ids, "labels": list(ids)})
+                pool.append(
+                    {"input_ids": ids, "labels": ids if text.whole else [*[IGNORED] * len(read), *ids[len(read) :]]}
+                )
         if len(pool) < spec.batch:
             return
         pool.sort(key=lambda row: len(row["input_ids"]))

@@ -30,6 +30,16 @@ BROKEN = {
         ["2:22: samples.samplers.other: missing key 'prompt'"],
     ),
     "two origins": ("base: {hub: a/b}", ["2:1: base: needs exactly one of embedded, pretrain, hub, folder"]),
+    "unknown variable of pretraining's corrections": (
+        "base: {embedded: null, pretrain: {format: cot, steps: 9, "
+        "corrections: {share: 0.5, format: {user: '{{ wrong }}', assistant: x}}}}",
+        ["2:99: base.pretrain.corrections.format.user: unknown variable 'wrong'; allowed: path, question, steps"],
+    ),
+    "error of pretraining's corrections that a program cannot make": (
+        "base: {embedded: null, pretrain: {format: cot, steps: 9, "
+        "corrections: {share: 0.5, format: correction, errors: [misread question]}}}",
+        ["2:113: base.pretrain.corrections.errors.0: needs one of arithmetic slip"],
+    ),
     "unknown choice": (
         "corrections: {hint: gold}",
         ["2:21: corrections.hint: needs one of none, answer, rationale, got 'gold'"],

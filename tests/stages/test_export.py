@@ -13,7 +13,7 @@ import yaml
 from lema.plan import Loaded, load_recipe, make_plan
 from lema.recipe import ExportSpec, Prompt
 from lema.rows import Finding
-from lema.stages._solutions import begun
+from lema.solutions import begun
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
 from tests.stages.rows import BASE, correction, graded, question, sample

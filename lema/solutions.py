@@ -46,20 +46,28 @@ def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]
     `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
     that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before, and a format that
     writes `incorrect_step` or `wrong` cannot be used."""
-    path, at, whole = split(sample.text), row.incorrect_step, full(row, sample)
+    path, at, lines = split(sample.text), row.incorrect_step, (row.solution or "").split("\n")
+    return written(question.text, question.gold, path, at, row.explanation or "", lines)
+
+
+def written(
+    question: str, gold: str, path: Sequence[str], at: int | None, explanation: str, lines: Sequence[str]
+) -> dict[str, Any]:
+    """The same of a correction that is no row: `lines` are its solution, with or without a first line "..."."""
+    whole = expand(lines, at, path)
     solution = elide(whole, at, path)
     named = {"incorrect_step": at, "wrong": path[at - 1] if at <= len(path) else ""} if at else {}
     return {
         **named,
-        "question": question.text,
+        "question": question,
         "path": number(path),
         "steps": list(path),
-        "explanation": row.explanation or "",
+        "explanation": explanation,
         "solution": list(numbered(solution, at)),
         "full": list(numbered(whole, at)),
         "before": bare(path[: (at or 1) - 1]),
         "after": bare(solution[solution[:1] == (ELLIPSIS,) :]),
-        "answer": question.gold,
+        "answer": gold,
     }
 
 

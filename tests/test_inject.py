@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from lema.arithmetic import equations, holds
+from lema.inject import ERRORS, inject, without_answer
 from lema.models.reference import correct
 from lema.recipe import PROGRAM_ERRORS
-from lema.stages._inject import ERRORS, inject, without_answer
 from lema.steps import split
 from lema.tasks import Task
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems
 
-DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 GSM8K = DATA / "gsm8k" / "train.jsonl"
 QUESTION = "A crate holds 12 rows of 8 eggs. 20 eggs break. The rest is shared by 4 shops. How many eggs has each?"
 PATH = ["12 * 8 = 96 eggs.", "She has 76 left because 96 - 20 = 76.", "76 / 4 = 19 eggs each.", "The answer is 19."]
