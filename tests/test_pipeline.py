@@ -86,6 +86,17 @@ def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.Captu
     assert [row.findings[2].value for row in rows] == [1.0] * 5
 
 
+def test_the_log_counts_the_requests_of_all_judges(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "recipes/good.yaml"
+    other = '    - judge: {model: strong, prompt: {user: "True? {{ explanation }}"}}\n'
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("    - majority", f"{other}    - majority"), encoding="utf-8"
+    )
+    make("plan", "good")
+    make("verdicts", "good")
+    assert "10 requests, 0 hits, 8 bought, 2 failed" in capsys.readouterr().err
+
+
 def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

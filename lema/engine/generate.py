@@ -35,7 +35,8 @@ class Reply:
 class Generate:
     """Called with requests, yields their completions in the same order; identical requests are asked once.
 
-    `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model.
+    `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model, over all calls, and
+    so does `run.max_failures`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Generate:
         self._store, self._executor, self._run, self._name, self._offline = store, executor, run, name, offline
         self._unserved: dict[str, Completion] = {}
         self._reasons: Counter[tuple[str, str]] = Counter()
+        self._asked = 0
         self.hits: Counter[str] = Counter()
         self.bought: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -73,6 +75,7 @@ class Generate:
                 raise RunError(f"offline, and the store has no reply of model {request.model.label!r} with key {name}")
             else:
                 misses[name] = request
+        self._asked += len(seen)
         if misses:
             self._buy(list(misses.values()), hits)
         for name in keys:
@@ -98,16 +101,16 @@ class Generate:
                     bar.advance(len(block), self._note(hits))
                     if reply.fatal and fatal is None:
                         fatal = f"{block[0].model.label}: {reply.fatal}"
-                    if fatal or self._too_many(total):
+                    if fatal or self._too_many():
                         # What is under way is still awaited and kept: it is paid for.
                         stop.set()
         finally:
             stop.set()
         if fatal:
             raise RunError(f"{fatal}; what was bought is kept")
-        if self._too_many(total):
+        if self._too_many():
             raise RunError(
-                f"{self.failed.total()} of {total} requests failed, run.max_failures is {self._run.max_failures}"
+                f"{self.failed.total()} of {self._asked} requests failed, run.max_failures is {self._run.max_failures}"
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
 
@@ -165,10 +168,10 @@ class Generate:
             (self.refused if completion.finish == "refused" else self.failed)[label] += 1
             self._reasons[label, completion.error or completion.finish] += 1
 
-    def _too_many(self, total: int) -> bool:
+    def _too_many(self) -> bool:
         most = self._run.max_failures
         hopeless = any(count >= HOPELESS and not self.bought[label] for label, count in self.failed.items())
-        return self.failed.total() > most * total or (most < 1 and hopeless)
+        return self.failed.total() > most * self._asked or (most < 1 and hopeless)
 
     def _note(self, hits: int) -> str:
         unserved = {"refused": self.refused.total(), "failed": self.failed.total()}

@@ -5,14 +5,15 @@ its files there.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from lema.recipe import ExportSpec
-from lema.rows import Correction, Example, Grade, Question, Sample, Verdict
+from lema.rows import Correction, Example, Grade, Location, Question, Sample, Verdict
+from lema.stages._asked import asked, counted
 from lema.stages._filters import judging, unchecked
 from lema.stages._markdown import escaped, table
 
@@ -37,6 +38,7 @@ class Dataset(NamedTuple):
     questions: Sequence[Question]
     samples: Sequence[Sample]
     grades: Sequence[Grade]
+    locations: Sequence[Location]
     corrections: Sequence[Correction]
     verdicts: Sequence[Verdict]
     mix: Mapping[str, Sequence[Example]]
@@ -123,17 +125,14 @@ def _origins(spec: ExportSpec) -> Iterator[str]:
 
 
 def _models(rows: Dataset) -> Iterator[str]:
-    """Who was asked with which prompt, from the rows."""
-    asked: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    found: list[tuple[str, Sample | Correction]] = [(f"sampler {row.sampler}", row) for row in rows.samples]
-    for role, row in [*found, *(("corrector", row) for row in rows.corrections)]:
-        sums = asked[role, row.model, row.prompt]
-        sums[0] += 1
-        sums[1] += row.completion_tokens
+    found = asked(rows.samples, rows.locations, rows.corrections, rows.verdicts, rows.plan)
     yield "## Models\n"
     yield from table(
         ("role", "model", "SHA-256 of its prompt", "replies", "tokens written"),
-        [(role, model, prompt or "–", *sums) for (role, model, prompt), sums in asked.items()],
+        [
+            (one.role, one.model, one.prompt or "–", counted(one.replies), counted(one.completion_tokens))
+            for one in found
+        ],
     )
 
 

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
+from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Question, Sample, Verdict
+from lema.stages._asked import asked, counted
 from lema.stages._filters import judging, unchecked
 from lema.stages._report_examples import contrasts, examples_to_read
 from lema.stages._report_sets import sets, strata, trainings, turned, votes
@@ -23,8 +24,10 @@ class Inputs(NamedTuple):
     questions: Sequence[Question]
     samples: Sequence[Sample]
     grades: Sequence[Grade]
+    locations: Sequence[Location]
     corrections: Sequence[Correction]
     verdicts: Sequence[Verdict]
+    evolved: Sequence[Evolved]
     mix: Mapping[str, Sequence[Example]]
     adapters: Mapping[str, Mapping[str, Any]]
     answers: Sequence[Answer]
@@ -241,12 +244,9 @@ def _training(rows: Inputs) -> list[dict[str, Any]]:
     ]
 
 
-def _models(rows: Inputs) -> list[tuple[str, str, str, int, int]]:
+def _models(rows: Inputs) -> list[tuple[str, str, str, int | str, int | str]]:
     """(role, model, prompt, prompt tokens, completion tokens) of everything that was asked."""
-    spent: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    asked: list[tuple[str, Sample | Correction]] = [(f"sampler {row.sampler}", row) for row in rows.samples]
-    for role, row in [*asked, *(("corrector", row) for row in rows.corrections)]:
-        tokens = spent[role, row.model, row.prompt]
-        tokens[0] += row.prompt_tokens
-        tokens[1] += row.completion_tokens
-    return [(role, model, prompt[:12], read, written) for (role, model, prompt), (read, written) in spent.items()]
+    return [
+        (one.role, one.model, one.prompt[:12], counted(one.prompt_tokens), counted(one.completion_tokens))
+        for one in asked(rows.samples, rows.locations, rows.corrections, rows.verdicts, rows.plan, rows.evolved)
+    ]

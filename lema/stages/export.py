@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from lema.prompt import render
 from lema.recipe import ExportSpec, Prompt
-from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
+from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
 from lema.solutions import accepted, begun, full, solved
 from lema.stages._card import Dataset, card, config
 from lema.steps import split
@@ -41,6 +41,7 @@ def export(
     questions: Sequence[Question],
     samples: Sequence[Sample],
     grades: Sequence[Grade],
+    locations: Sequence[Location],
     corrections: Sequence[Correction],
     verdicts: Sequence[Verdict],
     mix: Mapping[str, Sequence[Example]],
@@ -66,7 +67,7 @@ def export(
         _write(folder / f"{name}.jsonl", rows)
     _write(folder / "dataset_info.json", llama_factory(files))
     sizes = {name: len(rows) for name, rows in files.items()}
-    about = Dataset(plan, questions, samples, grades, corrections, verdicts, mix, sizes)
+    about = Dataset(plan, questions, samples, grades, locations, corrections, verdicts, mix, sizes)
     (folder / "README.md").write_text(card(about, spec), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lema.recipe import ReportSpec
-from lema.rows import Answer, Correction, Example, Grade, Question, Sample, Verdict
+from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Question, Sample, Verdict
 from lema.stages import _report_charts as charts
 from lema.stages import _report_words as words
 from lema.stages._markdown import escaped
@@ -34,8 +34,10 @@ def report(
     questions: Sequence[Question],
     samples: Sequence[Sample],
     grades: Sequence[Grade],
+    locations: Sequence[Location],
     corrections: Sequence[Correction],
     verdicts: Sequence[Verdict],
+    evolved: Sequence[Evolved],
     mix: Mapping[str, Sequence[Example]],
     adapters: Mapping[str, Mapping[str, Any]],
     answers: Sequence[Answer],
@@ -48,9 +50,10 @@ def report(
     `plan` is the content of plan.yaml. `mix` and `adapters` are by arm; an adapter is the content of its
     training.json with `curve`, a list of mappings with `step` and `loss`. `scores` is as made by the stage.
     """
-    found = facts(
-        Inputs(plan, questions, samples, grades, corrections, verdicts, mix, adapters, answers, scores), spec.examples
+    rows = Inputs(
+        plan, questions, samples, grades, locations, corrections, verdicts, evolved, mix, adapters, answers, scores
     )
+    found = facts(rows, spec.examples)
     shown = {
         "title": spec.title or (f"Recipe {found['recipe']}" if found["recipe"] else "LEMA"),
         "facts": found,

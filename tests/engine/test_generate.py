@@ -146,6 +146,16 @@ def test_too_many_failures_stop_the_stage_and_keep_the_rest(make: Callable[..., 
     assert generate.hits["actor"] >= 6
 
 
+def test_failures_are_counted_over_all_calls(make: Callable[..., Generate]) -> None:
+    rules = [{"when": f"question {n}", "fail": "timed out"} for n in (3, 17)]
+    model = Model("actor", "scripted", "x", options={**REPLIES, "rules": rules})
+    generate = make()
+    first, rest = requests(20, model)[:10], requests(20, model)[10:]
+    assert [reply.finish for half in (first, rest) for reply in generate(half)].count("failed") == 2
+    with pytest.raises(RunError, match="3 of 21 requests failed"):
+        list(generate([request("question 3 again", model=model)]))
+
+
 def test_a_model_that_never_answers_is_given_up(make: Callable[..., Generate], server: Any) -> None:
     server.always = "500"
     with pytest.raises(RunError, match=r"of 1000 requests failed.*server error"):

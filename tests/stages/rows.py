@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lema.models import Completion, Model, Request
-from lema.rows import Correction, Grade, Question, Sample, Verdict
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
 from lema.tasks import Reading, Task
 
 BASE = Model("base", "transformers", "transformers sha256:0")
@@ -49,6 +49,13 @@ def correction(row: Sample, solution: str | None, at: int | None = 1, **more: An
     return Correction(
         f"{row.id}/c0", row.id, row.question_id, incorrect_step=at, solution=solution, **{**fields, **more}
     )
+
+
+def located(sample: str, **more: Any) -> Location:
+    """Tokens are 2 and 3."""
+    fields: dict[str, Any] = {"status": "parsed", "reason": None, "reply": "Step 1", "incorrect_step": 1}
+    origin = {"model": "m", "prompt": "12" * 32, "completion": "", "prompt_tokens": 2, "completion_tokens": 3}
+    return Location(sample, *sample.split("/")[:2], **{**fields, **origin, **more})
 
 
 def accepted(row: Correction, yes: bool = True) -> Verdict:

@@ -16,7 +16,7 @@ from lema.rows import Finding
 from lema.solutions import begun
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
-from tests.stages.rows import BASE, correction, graded, question, sample
+from tests.stages.rows import BASE, correction, graded, located, question, sample
 from tests.stages.world import world
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +47,18 @@ def given(**changes: Any) -> dict[str, Any]:
     """What `export` reads: the toy world with the demo's plan and its own mixes."""
     loaded, plan = demo()
     rows = {**WORLD, **changes}
-    rows = {name: rows[name] for name in ("questions", "samples", "grades", "corrections", "verdicts")}
+    read = {name: rows[name] for name in ("questions", "samples", "grades", "corrections", "verdicts")}
     spec = loaded.recipe.mix
-    mixes = {arm: list(mix(*rows.values(), BASE, spec=spec, arm=arm, count_tokens=never)) for arm in spec.arms}
-    return {"plan": plan, **rows, "mix": mixes, "spec": SPEC, "cot": spec.cot, **changes}
+    mixes = {arm: list(mix(*read.values(), BASE, spec=spec, arm=arm, count_tokens=never)) for arm in spec.arms}
+    return {
+        "plan": plan,
+        **read,
+        "locations": rows["locations"],
+        "mix": mixes,
+        "spec": SPEC,
+        "cot": spec.cot,
+        **changes,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +235,18 @@ def test_a_filter_that_is_used_twice_has_two_lines(tmp_path: Path) -> None:
         '| judge | {"model": "small"} | 0 | 0 |',
         f'| judge-2 | {{"model": "large"}} | {count} | {count} |',
     ]
+
+
+def test_the_card_says_who_located_and_who_judged(tmp_path: Path) -> None:
+    wrong = [row.sample_id for row in WORLD["corrections"]][:9]
+    locations = [located(name, model="injected" if at < 2 else "finder 1") for at, name in enumerate(wrong)]
+    used = [{"use": "judge", "options": {"model": "large", "prompt": "ef" * 32}}]
+    plan = {**given()["plan"], "verdicts": {"filters": used}}
+    export(**given(plan=plan, locations=locations, verdicts=[]), folder=tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"| locator | finder 1 | {'12' * 32} | 7 | 21 |" in text
+    assert "injected |" not in text
+    assert f"| filter judge | large | {'ef' * 32} | – | – |" in text
 
 
 def test_the_card_says_that_masks_are_not_in_it(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from lema.recipe import ReportSpec
-from lema.rows import Finding
+from lema.rows import Evolved, Finding
 from lema.stages import _report_charts as charts
 from lema.stages._report_data import settings
 from lema.stages._report_statistics import statistics
 from lema.stages._report_words import points, probability
 from lema.stages.report import Report, report
-from tests.stages.world import FILTERS, world
+from tests.stages.rows import located
+from tests.stages.world import FILTERS, PROMPT, world
 
 WORLD = world()
 SPEC = ReportSpec()
@@ -134,6 +135,30 @@ def test_a_recipe_without_the_check_for_test_questions_says_so() -> None:
     assert "Contamination is off" in read(off.html)
     assert "Contamination is off" in off.markdown
     assert "Contamination is off" not in made().markdown
+
+
+def test_everyone_who_was_asked_is_told() -> None:
+    wrong = [row.sample_id for row in WORLD["corrections"]][:4]
+    new = Evolved(
+        "q/e0", "q", 0, "", ("1",) * 3, 3, True, None, "{}", "writer 1", "34" * 32, "",
+        solver="solver 1", solver_prompt="", completions=("a", "b", "c"), prompt_tokens=40, completion_tokens=50,
+    )  # fmt: skip
+    used = [{"use": "judge", "options": {"model": model, "prompt": PROMPT}} for model in ("a", "b")]
+    page = made(
+        locations=[located(name, model="finder 1") for name in wrong],
+        evolved=[new, replace(new, id="q/e1", index=1), replace(new, id="q/e2", index=2, model="solver 1")],
+        plan={**WORLD["plan"], "verdicts": {"filters": used}},
+        verdicts=[],
+    )
+    for line in (
+        "| locator | finder 1 | 121212121212 | 8 | 12 |",
+        "| evolver | writer 1, solved by solver 1 | 343434343434 | 80 | 100 |",
+        "| evolver | solver 1 | 343434343434 | 40 | 50 |",
+        "| filter judge | a | cdcdcdcdcdcd | – | – |",
+        "| filter judge-2 | b | cdcdcdcdcdcd | – | – |",
+    ):
+        assert line in page.markdown
+        assert line.strip("| ").replace(" |", "") in read(page.html)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grades = [graded(row, "incorrect", str(n + 1)) for n, row in enumerate(wrong)]
     folder = tmp_path_factory.mktemp("export")
     judged = [accepted(row) for row in mended]
-    export(PLAN, questions, wrong, grades, mended, judged, {"a": mix}, spec=ExportSpec(), cot=COT, folder=folder)
+    export(PLAN, questions, wrong, grades, [], mended, judged, {"a": mix}, spec=ExportSpec(), cot=COT, folder=folder)
     return folder
 
 
