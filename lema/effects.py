@@ -17,7 +17,6 @@ from lema.engine import files
 from lema.engine.progress import track
 from lema.errors import RunError
 from lema.models import Model
-from lema.models._local import count_tokens as count_tokens
 from lema.params import Run
 from lema.plan import fingerprint
 from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
@@ -99,9 +98,9 @@ def train_adapter(
     if not finished.exists():
         with _progress("adapter") as log, files.atomic(finished) as made:
             made.mkdir()
-            place, steps = made / "adapter", scratch / str(spec.seed)
-            place.mkdir()
-            train(examples, open_base(base, files.home()), spec, place, steps, made / "curve.csv", log)
+            weights, steps = made / "adapter", scratch / str(spec.seed)
+            weights.mkdir()
+            train(examples, open_base(base, files.home()), spec, weights, steps, made / "curve.csv", log)
     shutil.copytree(finished / "adapter", folder, dirs_exist_ok=True)
     with files.atomic(curve) as lines:
         shutil.copyfile(finished / "curve.csv", lines)

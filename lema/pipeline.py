@@ -25,7 +25,6 @@ from lema.effects import (
     adapted,
     base_model,
     build_base,
-    count_tokens,
     losses,
     named_model,
     train_adapter,
@@ -38,6 +37,7 @@ from lema.engine.store import Store, packs_folder
 from lema.errors import RecipeError, RunError, allowed
 from lema.filters import GIVEN, names
 from lema.models import Model
+from lema.models._local import count_tokens
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import ModelSpec
 from lema.rows import Answer, Example, Probe
@@ -156,7 +156,6 @@ class Kitchen:
             "train": lambda: partial(train_adapter, place("base", self.name), self._scratch()),
             "curve": lambda: self._curve(str(self.arm)),
             "prompt": lambda: self.recipe.answers.prompt,
-            "format": lambda: self.recipe.mix.cot,
             "say": lambda: self._say,
             "losses": lambda: partial(losses, self.run),
         }

@@ -47,6 +47,18 @@ def number(steps: Sequence[str], first: int = 1) -> str:
     return "\n".join(f"Step {first + index}: {step}" for index, step in enumerate(steps))
 
 
+def departure(path: Sequence[str], other: Sequence[str]) -> int | None:
+    """The first step of a path, from 1, that another path does not have in its place, white space apart; None when it
+    has all of them.
+
+    >>> departure(["2 + 3 = 6", "The answer is 6."], ["2 + 3 = 5", "The answer is 5."])
+    1
+    """
+    words = [[step.split() for step in steps] for steps in (path, other)]
+    places = (place for place, step in enumerate(words[0]) if words[1][place : place + 1] != [step])
+    return next((place + 1 for place in places), None)
+
+
 def _sentences(line: str) -> list[str]:
     sentences, start = [], 0
     for boundary in _BOUNDARY.finditer(line):

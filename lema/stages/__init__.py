@@ -5,7 +5,7 @@ What a stage needs of the world (`generate`, `pmap`, `read_file`, `train`...) is
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from lema.models import Completion, Model, Request, Sampling, key
@@ -68,9 +68,18 @@ def grade(text: str, finish: str, gold: str, task: Task) -> tuple[Outcome, str |
     return "incorrect", answer
 
 
+def trained(base: Model, adapters: Mapping[str, Mapping[int, Model]]) -> list[tuple[str, str, int | None, Model]]:
+    """The base and every training of every arm: name in ids, arm, seed (None for the base), model. Only where an arm
+    was trained several times does its name tell the seed."""
+    found: list[tuple[str, str, int | None, Model]] = [("base", "base", None, base)]
+    for arm, own in adapters.items():
+        found += [(f"{arm}/{seed}" if len(own) > 1 else arm, arm, seed, model) for seed, model in own.items()]
+    return found
+
+
 def chosen(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> list[Item]:
     """Items in an order drawn by seed from their names, so that choices of different sizes are nested."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{name(item)}".encode()).hexdigest())
 
 
-__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "shown", "usage"]
+__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "shown", "trained", "usage"]

@@ -8,7 +8,7 @@ from lema.models import Completion, Model, Request, Sampling, key
 from lema.prompt import render
 from lema.recipe import AnswersSpec
 from lema.rows import Answer, Question, Split
-from lema.stages import Generate, grade, sampling, usage
+from lema.stages import Generate, grade, sampling, trained, usage
 from lema.tasks import Task
 
 # One answer to ask for: arm, seed, question, the name that its id ends with, kind, index.
@@ -31,12 +31,10 @@ def answers(
     """
     unasked = {"train"} if spec.dev else {"train", "dev"}
     asked = [question for question in questions if question.split not in unasked]
-    models = [("base", None, base), *((arm, seed, one) for arm, own in adapters.items() for seed, one in own.items())]
     k, drawn = _votes(spec)
     slots: list[Slot] = []
     requests: list[Request] = []
-    for arm, seed, model in models:
-        name = arm if seed is None or len(adapters[arm]) == 1 else f"{arm}/{seed}"
+    for name, arm, seed, model in trained(base, adapters):
         for question in asked:
             messages = render(spec.prompt, {"question": question.text})
             slots.append((arm, seed, question, name, "single", 0))

@@ -9,7 +9,7 @@ from lema.recipe import CorrectionsSpec
 from lema.reply import ELLIPSIS, Malformed, parse, parse_json
 from lema.rows import Correction, Grade, Location, Question, Sample
 from lema.stages import Generate, provenance, sampling, shown, usage
-from lema.steps import split
+from lema.steps import departure, split
 from lema.tasks import Task
 
 
@@ -87,7 +87,9 @@ def _read(
     parsed = read(reply.text, steps=len(path), without=spec.without)
     if isinstance(parsed, Malformed):
         return {"status": "malformed", "reason": parsed.reason, **nothing}
-    found = _left(path, parsed.solution) if "incorrect_step" in spec.without else None
+    # A whole solution names the step in which it leaves the path.
+    whole = "incorrect_step" in spec.without and parsed.solution[0] != ELLIPSIS
+    found = departure(path, parsed.solution) if whole else None
     return {
         "status": "parsed",
         "reason": None,
@@ -97,12 +99,3 @@ def _read(
         "solution": "\n".join(parsed.solution),
         "answer": task.extract("\n".join(parsed.solution)),
     }
-
-
-def _left(path: Sequence[str], solution: Sequence[str]) -> int | None:
-    """The step, from 1, in which a whole solution leaves the path: what a reply that names none has changed."""
-    if solution[0] == ELLIPSIS:
-        return None
-    places = (place for place, step in enumerate(path) if tuple(solution[place : place + 1]) != (step,))
-    found = next(places, None)
-    return None if found is None else found + 1

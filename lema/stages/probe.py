@@ -11,7 +11,7 @@ from lema.prompt import render
 from lema.recipe import ProbeSpec, Prompt
 from lema.rows import Answer, Message, Probe, Question
 from lema.solutions import solved
-from lema.stages import chosen
+from lema.stages import chosen, trained
 from lema.steps import split
 
 # (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.
@@ -26,12 +26,12 @@ def probe(
     *,
     spec: ProbeSpec,
     prompt: Prompt,
-    format: Prompt,
+    cot: Prompt,
     losses: Losses,
 ) -> Iterator[Probe]:
     """One row a question and model: test questions with a gold rationale that the base answers wrongly.
 
-    The right path is the rationale in `format`, the one of the CoT rows; the wrong one is the base's answer, the same
+    The right path is the rationale in `cot`, the format of the CoT rows; the wrong one is the base's answer, the same
     for all models, so that models can be compared with one another. A base finds its own words likely, so its own
     figures say less than the differences between the arms. `prompt` is that of the answers.
     """
@@ -48,11 +48,9 @@ def probe(
     texts = [
         (render(prompt, {"question": question.text}), text)
         for question in picked
-        for text in (solved(format, question, split(question.rationale or ""), question.gold), wrong[question.id])
+        for text in (solved(cot, question, split(question.rationale or ""), question.gold), wrong[question.id])
     ]
-    models = [("base", None, base), *((arm, seed, one) for arm, own in adapters.items() for seed, one in own.items())]
-    for arm, seed, model in models if texts else ():
-        name = arm if seed is None or len(adapters[arm]) == 1 else f"{arm}/{seed}"
+    for name, arm, seed, model in trained(base, adapters) if texts else ():
         found = losses(model, texts)
         for question, right, other in zip(picked, found[::2], found[1::2], strict=True):
             if right is not None and other is not None:

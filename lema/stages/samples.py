@@ -22,7 +22,7 @@ from lema.recipe import (
 )
 from lema.rows import Question, Sample
 from lema.stages import Generate, grade, provenance, sampling, usage
-from lema.steps import number, split
+from lema.steps import departure, number, split
 from lema.tasks import Task
 
 # Reads the rows of a file that an import sampler names.
@@ -110,7 +110,7 @@ def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample
         if slot.kept and steps[: len(slot.kept)] != slot.kept:
             steps = (*slot.kept, *steps)
         text = number(steps)
-        incorrect = _first_difference(slot.path.steps, steps) if slot.error_type else None
+        incorrect = departure(steps, slot.path.steps) if slot.error_type else None
     return Sample(
         id=f"{slot.question.id}/{slot.sampler}/{slot.index}",
         question_id=slot.question.id,
@@ -125,14 +125,6 @@ def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample
         error_type=slot.error_type,
         incorrect_step=incorrect,
     )
-
-
-def _first_difference(right: Sequence[str], spoilt: Sequence[str]) -> int | None:
-    """The first step, from 1, in which a spoilt path leaves the right one; None when it is the same, or ends before."""
-    words = [[" ".join(step.split()) for step in steps] for steps in (right, spoilt)]
-    places = (place for place, step in enumerate(words[1]) if words[0][place : place + 1] != [step])
-    found = next(places, None)
-    return None if found is None else found + 1
 
 
 def _right(question: Question, sampler: str | None, made: Sequence[Sample], task: Task, outcome: str) -> list[_Path]:

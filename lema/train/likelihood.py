@@ -11,6 +11,8 @@ from lema.rows import Message
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad
 
+_BATCH = 16
+
 
 def losses(
     model: Model, run: Run, texts: Sequence[tuple[Sequence[Message], str]], log: Progress = silent
@@ -41,9 +43,6 @@ def losses(
                 found[at] = figures
     log(len(order), len(order), "")
     return found
-
-
-_BATCH = 16
 
 
 def _row(messages: Sequence[Message], completion: str, tokenizer: Any, chat: bool) -> dict[str, list[int]]:

@@ -33,7 +33,7 @@ def run(count: int = 9, long: str = "none") -> tuple[list[Probe], list[Any]]:
         return [None if text == long else (len(text) / 10, len(text)) for _, text in texts]
 
     spec = ProbeSpec(questions=count)
-    rows = probe(QUESTIONS, BASE, ARMS, ANSWERS, spec=spec, prompt=ASK, format=COT, losses=losses)
+    rows = probe(QUESTIONS, BASE, ARMS, ANSWERS, spec=spec, prompt=ASK, cot=COT, losses=losses)
     return list(rows), asked
 
 
@@ -64,13 +64,13 @@ def test_the_right_path_is_written_as_cot_rows_are() -> None:
         return [(1.0, 1)] * len(texts)
 
     one = question(1, "test", rationale="1 + 0 = 1.\nSo the answer is 1.")
-    list(probe([one], BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, format=COT, losses=losses))
+    list(probe([one], BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, cot=COT, losses=losses))
     assert asked == ["1 + 0 = 1. The answer is 1.", "Wrong 1."]
 
 
 def test_without_rationales_there_is_no_right_path() -> None:
     unknown = [question(1, "test", rationale=None)]
-    rows = probe(unknown, BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, format=COT, losses=lambda *_: [])
+    rows = probe(unknown, BASE, {}, WRONG, spec=ProbeSpec(questions=1), prompt=ASK, cot=COT, losses=lambda *_: [])
     with pytest.raises(RunError, match="no test question has a gold rationale"):
         list(rows)
 
