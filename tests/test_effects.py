@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lema.effects import train_adapter, training
-from lema.recipe import AdapterSpec
+from lema.effects import named_model, train_adapter, training
+from lema.recipe import AdapterSpec, ModelSpec
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
@@ -47,6 +47,22 @@ def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
     assert trained == [(0, []), (1, []), (1, ["checkpoint"])]
     assert [(made / seed / "weights").read_text() for seed in "01"] == ["0", "1"]
     assert (made / "1" / "curve.csv").read_text() == "step,loss\n1,1\n"
+
+
+def test_a_local_model_is_known_by_its_weights_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, weights in (("here", b"1"), ("there", b"1"), ("other", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    here, there, other = (
+        named_model("m", ModelSpec(backend="transformers", name=name)) for name in ("here", "there", "other")
+    )
+    assert here.identity == there.identity != other.identity
+    assert "here" not in here.identity
+    assert here.folder == "here"
+    assert named_model("m", ModelSpec(backend="transformers", name="org/hub")).identity == "transformers org/hub"
 
 
 def test_the_report_sees_the_first_training_and_mean_losses(tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def _named_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
     if verdicts and verdicts.contamination:
         for at, name in enumerate(verdicts.contamination.files):
             yield ("verdicts", "contamination", "files", at), name, False
+    for label, model in (draft.sections["models"] or {}).items():
+        # Anything else may be a name of the hub.
+        if model.backend == "transformers" and PurePosixPath(model.name or "").is_absolute():
+            yield ("models", label, "name"), str(model.name), True
     if base and base.folder:
         yield ("base", "folder"), base.folder, True
 

@@ -297,6 +297,10 @@ BROKEN = {
         "samples: {samplers: {slips: {inject: {errors: [typo]}}}}",
         ["2:48: samples.samplers.slips.inject.errors.0: needs one of"],
     ),
+    "local model by an absolute path": (
+        "models: {strong: {backend: transformers, endpoint: null, name: /models/big}}",
+        ["2:64: models.strong.name: /models/big is an absolute path; write it relative to the project's folder"],
+    ),
     "unknown sampler to begin with": (
         "samples: {samplers: {hot: {branch: {of: studnt}, model: strong, prompt: solve}}}",
         ["2:41: samples.samplers.hot.branch.of: 'studnt' is no sampler; did you mean 'student'? allowed: student"],
