@@ -138,6 +138,7 @@ def main() -> None:
     lines.append(
         f"answer in {solved}; the field `answer` of this copy, which has lost backslashes, equals it in {same}."
     )
+    lines += ["", "Rules were changed after looking at these very texts: the errors are no estimate for others."]
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text("# Grading MATH\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
