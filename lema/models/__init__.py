@@ -79,13 +79,15 @@ def key(request: Request) -> str:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One reply, or the record of a failure: `finish` is "failed" or "refused" and `error` says why in one line
-    that holds no key, address or prompt text."""
+    that holds no key, address or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and
+    cost less."""
 
     text: str
     finish: Finish
     error: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Worker(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lema.engine.generate import portions
+from lema.engine.work import portions
 from lema.plan import load_params
 from tests.e2e.project import SECRET, Project, params
 from tests.fake_server import FakeServer

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from lema.engine.executor import Executor, LocalExecutor
-from lema.engine.generate import Generate, encodable, portions
+from lema.engine.generate import Generate
 from lema.engine.store import Store
+from lema.engine.work import encodable, portions
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, Worker, key, openai
 from lema.params import Endpoint, Run
