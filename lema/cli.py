@@ -151,5 +151,5 @@ def seal() -> None:
     """Turn journals into packs, ready for `dvc add completions` and `dvc push`."""
     from lema.pipeline import store
 
-    pack = store().seal()
-    typer.echo(f"sealed {pack.name}" if pack else "nothing to seal")
+    made = store().seal()
+    typer.echo("\n".join(f"sealed {pack.name}" for pack in made) or "nothing to seal")

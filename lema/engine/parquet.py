@@ -165,7 +165,7 @@ def load(path: Path, row_type: type) -> Any:
     except (pa.ArrowInvalid, OSError) as error:
         raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     if not content.schema.equals(expected, check_metadata=False):
-        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {_difference(content.schema, expected)}")
+        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(content.schema, expected)}")
     return content
 
 
@@ -173,7 +173,7 @@ def _kind(field: Any) -> str:
     return f"{field.type}{' or null' if field.nullable else ''}"
 
 
-def _difference(found: Any, expected: Any) -> str:
+def difference(found: Any, expected: Any) -> str:
     """The first thing in which two schemas differ."""
     for field in expected:
         at = found.get_field_index(field.name)
