@@ -84,12 +84,13 @@ class Index:
     def __len__(self) -> int:
         return len(self._keys) + len(self._recent)
 
-    def add(self, key: str, number: int) -> None:
-        """Give a key a number, unless it has one. Raises ValueError for a name that is no SHA-256."""
-        if self.find([key])[0] < 0:
-            self._recent[raw(key)] = number
-            if len(self._recent) >= RECENT:
-                self._settle()
+    def add(self, keys: Sequence[str], number: int) -> None:
+        """Give keys a number, unless they have one. Raises ValueError for a name that is no SHA-256."""
+        for key, known in zip(keys, self.find(keys), strict=True):
+            if known < 0:
+                self._recent.setdefault(raw(key), number)
+        if len(self._recent) >= RECENT:
+            self._settle()
 
     def extend(self, parts: Sequence[tuple[bytes, Any]]) -> None:
         """Many at once: keys one after the other, and their numbers (int64); earlier parts come first."""

@@ -60,24 +60,27 @@ class Journal:
 class Lines:
     """The batches of a journal, read one at a time. The file stays open: who seals it deletes it.
 
-    `torn` counts lines that are incomplete.
+    Of the last reading, `count` is the number of lines, and `torn` are those (from 1) that are incomplete.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.torn = path, 0
+        self.path, self.count = path, 0
+        self.torn: list[int] = []
         self._file = path.open("rb")
 
-    def batches(self) -> Iterator[tuple[int, list[Entry]]]:
-        """Where a line begins, and what is in it."""
+    def batches(self, *, quiet: bool = False) -> Iterator[tuple[int, list[Entry]]]:
+        """Where a line begins, and what is in it; incomplete ones are skipped and, unless `quiet`, reported."""
         self._file.seek(0)
-        start = self.torn = 0
-        for number, line in enumerate(self._file, start=1):
+        start, self.count, self.torn = 0, 0, []
+        for line in self._file:
+            self.count += 1
             try:
                 yield start, _parse(line)
             except ValueError:
                 # A process was killed, or is right now, while it wrote this line: the replies were not acknowledged.
-                self.torn += 1
-                log.warning("%s, line %d is incomplete and was skipped", self.path, number)
+                self.torn.append(self.count)
+                if not quiet:
+                    log.warning("%s, line %d is incomplete and was skipped", self.path, self.count)
             start += len(line)
 
     def read(self, start: int) -> list[Entry]:

@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from lema.engine import files, parquet
 from lema.engine.index import KEY
 from lema.errors import RunError
-from lema.models import Completion
 from lema.rows import Finish
 
 SERVED = ("stop", "length")
@@ -47,11 +46,6 @@ class Entry:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-
-    def completion(self) -> Completion:
-        return Completion(
-            self.text, self.finish, self.error, self.prompt_tokens, self.completion_tokens, self.cached_tokens
-        )
 
 
 def write(folder: Path, entries: Iterable[Entry]) -> list[Path]:
@@ -150,6 +144,12 @@ class Pack:
         served = pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
         return keys, groups, served
 
+    def labels(self) -> Iterator[tuple[str, str, bool]]:
+        """Of all rows the key, the label of the model, and whether the reply can be served."""
+        for batch in self._file.iter_batches(columns=["id", "model", "finish"], use_threads=False):
+            for key, label, finish in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield key, label, finish in SERVED
+
     def group(self, number: int) -> list[tuple[Any, ...]]:
         """The rows of a row group: key, then the fields of its `Completion`."""
         table = self._file.read_row_group(number, columns=self._columns, use_threads=False)
@@ -175,16 +175,23 @@ def _bytes(ids: Any) -> bytes:
     return bytes(text.buffers()[2].to_pybytes()[: 2 * KEY * len(ids)]) if len(ids) else b""
 
 
+def damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path} is damaged: its bytes do not match its name. Fetch it again (`lema completions pull`) or, when there "
+        "is no other copy, delete it: its completions are then asked for again"
+    )
+
+
 class Verified:
     """Packs that were held against their names before, by size, time and inode, so that it is done once a file: reading
     a gigabyte to begin a stage would take seconds, and minutes on a network disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trusting: bool = True) -> None:
         self._path = path
-        try:
-            self._known: dict[str, list[int]] = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            self._known = {}
+        self._known: dict[str, list[int]] = {}
+        if trusting:
+            with suppress(OSError, ValueError):
+                self._known = json.loads(path.read_bytes())
         self._seen: dict[str, list[int]] = {}
 
     def check(self, path: Path) -> None:
@@ -192,10 +199,7 @@ class Verified:
         state = path.stat()
         stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
         if self._known.get(path.name) != stamp and digest(path) != path.stem:
-            raise RunError(
-                f"{path} is damaged: its bytes do not match its name. Fetch it again (`lema completions pull`) or, "
-                "when there is no other copy, delete it: its completions are then asked for again"
-            )
+            raise damaged(path)
         self._seen[path.name] = stamp
 
     def save(self) -> None:

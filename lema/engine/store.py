@@ -11,7 +11,6 @@ In memory is an index, 40 bytes a completion; texts are read back when they are 
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ class Store:
     Of two replies for one key the same one is always served: packs in the order of their names, then journals.
     """
 
-    def __init__(self, journal: Path, packs: Path) -> None:
-        self._journal, self._packs = journal, packs
+    def __init__(self, journals: Path, packs: Path) -> None:
+        self.journals, self.packs = journals, packs
         self._own: Journal | None = None
         self._index: Index | None = None
         self._sources: list[Path | Lines] = []
@@ -54,6 +53,7 @@ class Store:
         self._held = 0
         self._own_source = 0
         self._failures = 0
+        self._doubtful = False
 
     def get(self, key: str) -> Completion | None:
         """The reply to the request with this key, None when it was never answered.
@@ -68,8 +68,9 @@ class Store:
         try:
             return self._get_many(keys)
         except (OSError, ValueError):
-            # Sealed, pruned or replaced by another process since we looked.
+            # Sealed or pruned by another process since we looked, or else damaged.
             self._close()
+            self._doubtful = True
         try:
             return self._get_many(keys)
         except (OSError, ValueError) as error:
@@ -86,30 +87,14 @@ class Store:
             RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
         index, journal = self._opened(), self.writable()
-        entries = [
-            Entry(
-                key,
-                model,
-                reply.text,
-                reply.finish,
-                reply.error,
-                reply.prompt_tokens,
-                reply.completion_tokens,
-                reply.cached_tokens,
-            )
-            for key, reply in pairs
-        ]
-        for key, _ in pairs:
-            raw(key)
+        entries = [Entry(key, model, *(getattr(reply, name) for name in Completion.__slots__)) for key, reply in pairs]
+        for entry in entries:
+            raw(entry.id)
         try:
             number = self._own_source * PART + journal.append(entries)
         except OSError as error:
             raise unwritable(error) from None
-        for entry in entries:
-            if entry.finish in SERVED:
-                index.add(entry.id, number)
-            else:
-                self._failures += 1
+        self._count(index, entries, number)
         self._keep(number, map(_row, entries))
 
     def writable(self) -> Journal:
@@ -121,7 +106,7 @@ class Store:
         self._opened()
         if self._own is None:
             try:
-                self._own = Journal(self._journal)
+                self._own = Journal(self.journals)
                 self._own_source = len(self._sources)
                 self._sources.append(Lines(self._own.path))
             except OSError as error:
@@ -142,10 +127,10 @@ class Store:
             return []
         self._close()
         try:
-            with files.lock(self._packs):
+            with files.lock(self.packs):
                 journals = [(path, handle) for path in self._journals() if (handle := claim(path)) is not None]
                 try:
-                    made = packs.write(self._packs, self._fresh([path for path, _ in journals])) if journals else []
+                    made = packs.write(self.packs, self._fresh([path for path, _ in journals])) if journals else []
                     for path, _ in journals:
                         path.unlink()
                 finally:
@@ -168,7 +153,7 @@ class Store:
         }
 
     def _journals(self) -> list[Path]:
-        return sorted(self._journal.glob("*.jsonl"))
+        return sorted(self.journals.glob("*.jsonl"))
 
     def _opened(self) -> Index:
         if self._index is None:
@@ -198,9 +183,9 @@ class Store:
         """An index of all packs and of some journals."""
         # Journals first: one that is sealed and deleted meanwhile is then found in a pack.
         lines = [found for path in journals if (found := _lines(path)) is not None]
-        index, verified = Index(), Verified(files.home() / "packs.json")
+        index, verified = Index(), Verified(files.home() / "packs.json", trusting=not self._doubtful)
         parts = []
-        for number, path in enumerate(packs.paths(self._packs)):
+        for number, path in enumerate(packs.paths(self.packs)):
             verified.check(path)
             keys, groups, served = self._pack(path).keys()
             self._failures += int((~served).sum())
@@ -213,12 +198,13 @@ class Store:
             first = len(self._sources) * PART
             self._sources.append(journal)
             for start, entries in journal.batches():
-                for entry in entries:
-                    if entry.finish in SERVED:
-                        index.add(entry.id, first + start)
-                    else:
-                        self._failures += 1
+                self._count(index, entries, first + start)
         return index
+
+    def _count(self, index: Index, entries: Sequence[Entry], number: int) -> None:
+        served = [entry.id for entry in entries if entry.finish in SERVED]
+        index.add(served, number)
+        self._failures += len(entries) - len(served)
 
     def _fresh(self, journals: Sequence[Path]) -> Iterator[Entry]:
         """What of these journals no pack holds: for each key the reply that is served, or one of its failures."""
@@ -227,7 +213,7 @@ class Store:
         for number, source in enumerate(self._sources):
             if not isinstance(source, Lines):
                 continue
-            for start, entries in source.batches():
+            for start, entries in source.batches(quiet=True):
                 places = index.find([entry.id for entry in entries])
                 served: set[str] = set()
                 for entry, place in zip(entries, places, strict=True):
@@ -275,7 +261,7 @@ class Store:
 
 
 def _row(entry: Entry) -> Fields:
-    return entry.id, *astuple(entry)[2:]
+    return entry.id, *(getattr(entry, name) for name in Completion.__slots__)
 
 
 def _lines(path: Path) -> Lines | None:
