@@ -114,7 +114,7 @@ MENDED = (
     "Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\nStep 1: 2 + 3 = 5.\nStep 2: The answer is {is_}."
 )
 FEW = """\
-corrections: {model: corrector, prompt: correct, want: 5, max_candidates: 18}
+corrections: {model: corrector, prompt: correct, want: 4, max_candidates: 18}
 verdicts:
   filters:
     - answer_matches
@@ -146,7 +146,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     before = place("corrections", "good").read_bytes()
     make("verdicts", "good")
     judged = parquet.read(place("verdicts", "good"), Verdict)
-    assert sum(row.accepted for row in judged) == 5
+    assert sum(row.accepted for row in judged) == 4
     lost = sum("Lost" in (row.explanation or "") for row in rows)
     assert 0 < lost < len(rows) < 18
     # A judge that fails is asked once by this stage, and again by the next: its failure is in no store.
@@ -156,7 +156,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     assert f"{2 * len(rows) - lost} hits, 0 bought" in capsys.readouterr().err
     assert place("corrections", "good").read_bytes() == before
 
-    path.write_text(path.read_text(encoding="utf-8").replace("want: 5", "want: 18"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
     make("plan", "good")
     make("corrections", "good")
     assert "corrections good: wanted 18 accepted corrections, got" in capsys.readouterr().err

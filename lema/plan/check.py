@@ -54,6 +54,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     for draft in drafts:
         problems += [*draft.problems, *rules.problems(draft, root), *sets.problems(draft), *targets.problems(draft)]
         problems += variables.problems(draft)
+        notes += targets.notes(draft)
         urgent = recipes is not None or draft.name in settings.recipes
         problems += _endpoints(draft, settings)
         if env is not None:

@@ -15,6 +15,18 @@ def problems(draft: Draft) -> list[Problem]:
     return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
 
+def notes(draft: Draft) -> Iterator[Problem]:
+    """Arms that learn from right paths of samplers that stop: there are fewer of them."""
+    samples, mix = draft.sections["samples"], draft.sections["mix"]
+    want = samples.want if samples else None
+    for arm, one in mix.arms.items() if mix and want else ():
+        for at, name in enumerate(one.cot.samplers if one.cot else ()):
+            if samples and want and isinstance(samples.samplers.get(name), ModelSampler) and want.counts(name):
+                message = f"{name} stops where there are enough wrong paths, so it makes fewer right ones, too; "
+                message += "`samples.want.samplers` names those that stop"
+                yield say(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
+
+
 def wrong_paths(draft: Draft) -> Iterator[Found]:
     """Samplers that stop ask a model, and could make more wrong paths than are wanted."""
     samples, questions = draft.sections["samples"], draft.sections["questions"]

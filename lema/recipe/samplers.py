@@ -105,7 +105,7 @@ class WantSpec(Spec):
         default=None, description="Wrong paths of a question, of all these samplers; their `paths` are then the most."
     )
     in_all: Positive | None = Field(
-        default=None, description="Wrong paths in all; questions are begun one after the other, drawn by seed."
+        default=None, description="Wrong paths in all; first paths of all questions come before second ones."
     )
     samplers: tuple[Label, ...] | None = Field(
         default=None, description="Whose wrong paths count, and who stops; all when absent. Others make all of theirs."

@@ -1,13 +1,13 @@
 """Enough wrong paths: which paths are asked for, and in which rounds.
 
-The paths of a question have an order that the recipe alone decides: by index, and for one index the samplers in an
-order drawn by seed, so that none is favoured and all endpoints are busy. A question gets the shortest run of them that
-holds as many wrong paths as are wanted; and with a number for all questions together, as few questions are begun, in
-an order drawn by seed, as can reach it. Rounds only find that out: one asks for as many paths of a question as it still
-lacks, and each of them brings one wrong path at most. So neither rounds nor the order of replies decide what is asked.
+All paths stand in an order that the recipe alone decides: one of each question, the questions drawn by seed, then a
+second one of each, and so on; within a question by index, and for one index the samplers in an order drawn by seed, so
+that none is favoured and all endpoints are busy. A path is asked for unless those before it brought its question, or
+all questions, as many wrong ones as are wanted. Rounds only find that out: one asks for what must be asked for whatever
+comes of the rest of it. So neither rounds nor the order of replies decide what is asked.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -38,28 +38,43 @@ def rounds(paths: Sequence[Path], want: WantSpec | None, wrong: Counter[str]) ->
             yield paths
         return
     first = [path for path in paths if not want.counts(path.sampler)]
-    left: dict[str, deque[Path]] = {}
-    drawn = chosen(
-        [path for path in paths if want.counts(path.sampler)],
-        want.seed,
-        lambda path: f"{path.question.id}/{path.sampler}/{path.index}",
-    )
-    for path in sorted(drawn, key=lambda path: path.index):
-        left.setdefault(path.question.id, deque()).append(path)
-    waiting, begun = deque(chosen(left, want.seed, str)), list[str]()
-
-    def lacking(question: str) -> int:
-        there = len(left[question])
-        return there if want.per_question is None else min(there, max(0, want.per_question - wrong[question]))
-
+    most = want.per_question or len(paths)
+    todo = _ordered([path for path in paths if want.counts(path.sampler)], want.seed)
     while True:
-        possible = wrong.total() + sum(map(lacking, begun))
-        while waiting and (want.in_all is None or possible < want.in_all):
-            begun.append(waiting.popleft())
-            possible += lacking(begun[-1])
-        due = [left[question].popleft() for question in begun for _ in range(lacking(question))]
+        room = len(todo) if want.in_all is None else want.in_all - wrong.total()
+        due, todo = _due(todo, most, room, wrong, total=want.in_all is not None)
         if not first and not due:
             return
         yield [*first, *due]
         first = []
-        begun = [question for question in begun if lacking(question)]
+
+
+def _ordered(paths: Sequence[Path], seed: int) -> list[Path]:
+    drawn = chosen(paths, seed, lambda path: f"{path.question.id}/{path.sampler}/{path.index}")
+    place = {name: at for at, name in enumerate(chosen({path.question.id for path in paths}, seed, str))}
+    before = Counter[str]()
+    ranked = []
+    for path in sorted(drawn, key=lambda path: path.index):
+        name = path.question.id
+        ranked.append((before[name], place[name], path))
+        before[name] += 1
+    return [path for *_, path in sorted(ranked, key=lambda one: one[:2])]
+
+
+def _due(
+    todo: Sequence[Path], most: int, room: int, wrong: Counter[str], *, total: bool
+) -> tuple[list[Path], list[Path]]:
+    """The paths that must be asked for, `room` at most, and those that may have to be asked for after them. A `total`
+    may be reached by a path that is not decided yet, so that none after it is."""
+    due, rest = list[Path](), list[Path]()
+    asked = Counter[str]()
+    for at, path in enumerate(todo):
+        name = path.question.id
+        if wrong[name] >= most:
+            continue
+        undecided = wrong[name] + asked[name] >= most
+        if len(due) >= room or (undecided and total):
+            return due, [*rest, *todo[at:]]
+        (rest if undecided else due).append(path)
+        asked[name] += not undecided
+    return due, rest

@@ -784,3 +784,26 @@ def test_a_round_on_the_base_of_another_recipe_and_one_of_its_seeds(project):
     project.write("recipes/two.yaml", f"extends: good.yaml\n{base}{models}")
     project.edit("params.yaml", "two: data/one/base", "two: data/one")
     assert check(None, project.root, {}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("samplers", "told"), [("", True), (", samplers: [student]", True), (", samplers: [old]", False)]
+)
+def test_a_sampler_that_stops_and_is_learnt_from_is_noted(project, samplers, told):
+    project.write(
+        "recipes/two.yaml",
+        f"""\
+extends: good.yaml
+samples:
+  want: {{per_question: 1{samplers}}}
+  samplers:
+    old: {{model: strong, prompt: solve}}
+mix: {{arms: {{cot: {{cot: {{samplers: [student]}}}}}}}}
+""",
+    )
+    report = check(["two"], project.root, {})
+    assert report.problems == ()
+    notes = [str(note) for note in report.notes if "stops" in str(note)]
+    assert [note.partition(" so it")[0] for note in notes] == [
+        "recipes/two.yaml:6:37: mix.arms.cot.cot.samplers.0: student stops where there are enough wrong paths,"
+    ] * told
