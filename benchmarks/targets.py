@@ -30,15 +30,17 @@ WRONG = {"careful": 0.3, "hasty": 0.55}
 RIGHT = 0.7
 MODELS = {name: Model(name, "world", name) for name in (*WRONG, "corrector")}
 FILTERS = {"has_fields": has_fields, "answer_matches": answer_matches, "duplicate": duplicate, "near": near_duplicate}
-SAMPLERS = {name: {"model": name, "prompt": {"user": "{{ question }}"}, "paths": 4} for name in WRONG}
+SAMPLERS = {name: {"model": name, "prompt": {"user": "{{ question }}"}} for name in WRONG}
 CORRECTOR = {"model": "corrector", "prompt": {"user": "{{ question }}\n{{ path }}"}}
-PLANS: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
-    "all paths, all corrected": (None, {}),
-    "one wrong path a question": ({"per_question": 1}, {}),
-    "500 accepted": (None, {"want": NEEDED}),
-    "both": ({"per_question": 1}, {"want": NEEDED}),
-    "both, 1,000 wrong paths in all": ({"per_question": 1, "in_all": 1000}, {"want": NEEDED}),
-    "both, 720 wrong paths in all": ({"per_question": 1, "in_all": 720}, {"want": NEEDED}),
+# Paths of each sampler, `samples.want` and the target of corrections.
+PLANS: dict[str, tuple[int, dict[str, Any] | None, dict[str, Any]]] = {
+    "all paths, all corrected": (4, None, {}),
+    "one path of each sampler, all corrected": (1, None, {}),
+    "one wrong path a question": (4, {"per_question": 1}, {}),
+    "500 accepted": (4, None, {"want": NEEDED}),
+    "both": (4, {"per_question": 1}, {"want": NEEDED}),
+    "both, 1,000 wrong paths in all": (4, {"per_question": 1, "in_all": 1000}, {"want": NEEDED}),
+    "both, 720 wrong paths in all": (4, {"per_question": 1, "in_all": 720}, {"want": NEEDED}),
 }
 
 
@@ -91,13 +93,14 @@ def asked() -> tuple[Question, ...]:
     return tuple(questions())
 
 
-def run(want: dict[str, Any] | None, target: dict[str, Any]) -> tuple[list[int], float]:
+def run(count: int, want: dict[str, Any] | None, target: dict[str, Any]) -> tuple[list[int], float]:
     """Paths, corrections, requests, accepted, calls; and processor seconds."""
     began, world, base = time.process_time(), World(asked()), Model("base", "world", "base")
     decide = judge(word_problems, lambda: FILTERS)
+    samplers = {name: {**one, "paths": count} for name, one in SAMPLERS.items()}
     paths: list[Sample] = list(
         samples(
-            asked(), base, spec=SamplesSpec.model_validate({"samplers": SAMPLERS, "want": want}), task=word_problems,
+            asked(), base, spec=SamplesSpec.model_validate({"samplers": samplers, "want": want}), task=word_problems,
             models=MODELS, generate=world, read_file=lambda _: (), say=print,
         )
     )  # fmt: skip
