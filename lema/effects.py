@@ -4,9 +4,10 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,12 +17,24 @@ from lema.artifacts import place
 from lema.engine import files
 from lema.engine.progress import track
 from lema.errors import RunError
+from lema.filters import Filter
 from lema.models import Model
 from lema.params import Run
 from lema.plan import fingerprint
 from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
-from lema.rows import Example, Message
+from lema.rows import Correction, Example, Message, Question, Sample, Verdict
+from lema.stages.verdicts import verdicts
+from lema.tasks import Task
 from lema.train import Progress
+
+
+def judge(
+    task: Task, filters: Callable[[], Mapping[str, Filter]]
+) -> Callable[[Sequence[Question], Sequence[Sample], Sequence[Correction]], Iterator[Verdict]]:
+    """The stage `verdicts` as a function of rows, for a stage that asks it again and again: filters are made with the
+    first call, if there is one, and no two answers are compared twice."""
+    made, same = cache(filters), replace(task, equal=cache(task.equal))
+    return lambda questions, samples, corrections: verdicts(questions, samples, corrections, task=same, filters=made())
 
 
 def named_model(name: str, spec: ModelSpec) -> Model:

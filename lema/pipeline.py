@@ -25,6 +25,7 @@ from lema.effects import (
     adapted,
     base_model,
     build_base,
+    judge,
     losses,
     named_model,
     train_adapter,
@@ -41,6 +42,7 @@ from lema.models._local import count_tokens
 from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import ModelSpec
 from lema.rows import Answer, Example, Probe
+from lema.stages import once
 
 
 def store() -> Store:
@@ -146,6 +148,7 @@ class Kitchen:
             "hint": lambda: self.recipe.corrections.hint,
             "models": lambda: {name: self._model(name, spec) for name, spec in self.recipe.models.items()},
             "filters": self._filters,
+            "judge": lambda: judge(component.load("tasks", self.recipe.questions.task), self._filters),
             "generate": self._new_generate,
             "pmap": lambda: partial(pmap, self._workers()),
             "read_file": lambda: records.read_file,
@@ -229,9 +232,12 @@ class Kitchen:
         filters: dict[str, Any] = {}
         parts = self.recipe.verdicts.parts
         for name, part in zip(names([part.use for part in parts]), parts, strict=True):
-            judge = component.load("filters", part.use)
-            asked = [one for one in inspect.signature(judge).parameters if one in GIVEN]
-            filters[name] = partial(judge, **part.options, **self.given(asked))
+            own = component.load("filters", part.use)
+            asked = [one for one in inspect.signature(own).parameters if one in GIVEN]
+            given = self.given(asked)
+            # A judge that failed is not asked again by a stage that goes through its corrections several times.
+            given |= {"generate": once(given["generate"])} if "generate" in given else {}
+            filters[name] = partial(own, **part.options, **given)
         return filters
 
     def _trained(self, arm: str) -> dict[int, Path]:

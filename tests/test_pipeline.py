@@ -1,5 +1,6 @@
 """`make` gives filters what they ask for: a judge its model, the check for test questions the recipe's questions."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from lema.engine import parquet
 from lema.errors import RunError
 from lema.models import Model
 from lema.pipeline import Kitchen, make, place
-from lema.rows import Correction, Question, Sample, Verdict
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
 from tests.plan.conftest import GOOD, PROMPTS
-from tests.stages.rows import correction, sample
+from tests.stages.rows import correction, graded, sample
 
 ROOT = Path(__file__).resolve().parents[1]
 FILTERS = """\
@@ -107,6 +108,61 @@ def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
     assert place("verdicts", "good").read_bytes() == before
     prompts = [row.findings[1].reason for row in parquet.read(place("verdicts", "good"), Verdict)]
     assert not any("Fair?" in (reason or "") for reason in prompts)
+
+
+MENDED = (
+    "Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\nStep 1: 2 + 3 = 5.\nStep 2: The answer is {is_}."
+)
+FEW = """\
+corrections: {model: corrector, prompt: correct, want: 4, max_candidates: 18}
+verdicts:
+  filters:
+    - answer_matches
+    - judge: {model: strong, prompt: {user: "{{ explanation }} {{ path }}"}}
+"""
+
+
+def test_corrections_stop_where_the_verdicts_will_accept_enough(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [{"why": "Because.", "is_": 5}, {"why": "Because.", "is_": 7}, {"why": "Lost.", "is_": 5}]
+    replies = [MENDED.format(**one) for one in said]
+    corrector = f"  corrector: {{backend: scripted, options: {{replies: {json.dumps(replies)}}}}}\n"
+    path = project / "recipes/good.yaml"
+    text = path.read_text(encoding="utf-8").replace(FILTERS, "").replace("models:\n", f"models:\n{corrector}")
+    path.write_text(text.replace("corrections: {model: strong, prompt: correct}\n", FEW), encoding="utf-8")
+    paths = [sample("q1", f"{at} + 1 = 6.\nThe answer is 6.", index=at) for at in range(20)]
+    parquet.write(place("samples", "good"), Sample, paths)
+    parquet.write(place("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
+    parquet.write(place("locations", "good"), Location, [])
+    monkeypatch.setattr("lema.pipeline.base_model", lambda folder: Model("base", "transformers", "base"))
+    place("base", "good").mkdir(parents=True)
+    (place("base", "good") / "base.json").write_text("{}", encoding="utf-8")
+
+    make("plan", "good")
+    make("corrections", "good")
+    log = capsys.readouterr().err
+    rows = parquet.read(place("corrections", "good"), Correction)
+    before = place("corrections", "good").read_bytes()
+    make("verdicts", "good")
+    judged = parquet.read(place("verdicts", "good"), Verdict)
+    assert sum(row.accepted for row in judged) == 4
+    lost = sum("Lost" in (row.explanation or "") for row in rows)
+    assert 0 < lost < len(rows) < 18
+    # A judge that fails is asked once by this stage, and again by the next: its failure is in no store.
+    assert f"corrections good: {2 * len(rows)} requests, 0 hits, {2 * len(rows) - lost} bought, {lost} failed" in log
+    assert f"{len(rows)} requests, {len(rows) - lost} hits, 0 bought, {lost} failed" in capsys.readouterr().err
+    make("corrections", "good")
+    assert f"{2 * len(rows) - lost} hits, 0 bought" in capsys.readouterr().err
+    assert place("corrections", "good").read_bytes() == before
+
+    path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
+    make("plan", "good")
+    make("corrections", "good")
+    assert "corrections good: wanted 18 accepted corrections, got" in capsys.readouterr().err
+    more = parquet.read(place("corrections", "good"), Correction)
+    assert {row.id for row in rows} < {row.id for row in more}
+    assert len(more) == 18
 
 
 def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

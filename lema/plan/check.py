@@ -7,7 +7,7 @@ from typing import Any
 
 from lema.errors import Problem, allowed
 from lema.params import Params, Run, RunName
-from lema.plan import outside, rules, sets, variables
+from lema.plan import outside, rules, sets, targets, variables
 from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Mark, Tree
@@ -52,7 +52,9 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
             message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
             problems.append(Problem(show(path, root), 0, 0, message))
     for draft in drafts:
-        problems += [*draft.problems, *rules.problems(draft, root), *sets.problems(draft), *variables.problems(draft)]
+        problems += [*draft.problems, *rules.problems(draft, root), *sets.problems(draft), *targets.problems(draft)]
+        problems += variables.problems(draft)
+        notes += targets.notes(draft)
         urgent = recipes is not None or draft.name in settings.recipes
         problems += _endpoints(draft, settings)
         if env is not None:

@@ -7,6 +7,7 @@ dvc.lock repeats it.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lema.plan.fingerprint import OWN, fingerprint
 from lema.plan.load import Loaded
 from lema.plan.yaml import reads_as_text
 from lema.prompt import digest
-from lema.recipe import Arm, ImportSampler, MixSpec, ModelSampler, Prompt, Recipe, Sampler
+from lema.recipe import Arm, MixSpec, ModelSampler, Prompt, Recipe
 
 LOCAL = "lema.models.transformers"
 TOKENS = "lema.models._local"  # how messages become tokens
@@ -53,8 +54,19 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
     graded = {"task": recipe.questions.task}
     probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
-    # Which paths are right matters only to samplers that begin with those of others.
-    derived = any(map(_derived, recipe.samples.samplers.values()))
+    # Which paths are right matters only to samplers that begin with those of others, and to those that stop.
+    judged = recipe.samples.derived or recipe.samples.want is not None
+    verdicts = key(
+        "verdicts",
+        task,
+        *(_module("filters", part.use) for part in recipe.verdicts.parts),
+        *_backends(recipe, judges),
+        models=_models(recipe, judges),
+        hint=recipe.corrections.hint,
+        **graded,
+    )
+    # Verdicts decide how many corrections are asked for only where enough are enough.
+    target = {"verdicts": _digest(verdicts)} if recipe.corrections.want else {}
     mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
     arms = list(recipe.mix.arms)  # the folder of an arm that has left the recipe stays where it is
     return {
@@ -66,24 +78,16 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "samples": key(
             "samples",
             *_backends(recipe, sampled),
-            *([task] if derived else []),
+            *([task] if judged else []),
             models=_models(recipe, sampled),
-            **(graded if derived else {}),
+            **(graded if judged else {}),
         ),
         "grades": key("grades", task, **graded),
         "locations": key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
         "corrections": key(
-            "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded
+            "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded, **target
         ),
-        "verdicts": key(
-            "verdicts",
-            task,
-            *(_module("filters", part.use) for part in recipe.verdicts.parts),
-            *_backends(recipe, judges),
-            models=_models(recipe, judges),
-            hint=recipe.corrections.hint,
-            **graded,
-        ),
+        "verdicts": verdicts,
         "evolved": key("evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded),
         "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
         "export": key("export", cot=digest(recipe.mix.cot)),
@@ -93,10 +97,6 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
         "scores": key("scores", arms=arms),
         "report": key("report", templates=_templates()),
     }
-
-
-def _derived(sampler: Sampler) -> bool:
-    return not (isinstance(sampler, ImportSampler) or type(sampler) is ModelSampler)
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -150,6 +150,10 @@ def _matched(mix: MixSpec, arm: Arm) -> list[str]:
                 found.append(other)
                 todo.append(mix.arms[other])
     return sorted(found)
+
+
+def _digest(part: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _module(kind: Kind, name: str) -> str:

@@ -144,7 +144,7 @@ def references(draft: Draft) -> Iterator[Found]:
         if name not in others:
             said = "is no sampler whose paths others can be made of" if name in samplers else "is no sampler"
             yield Found(path, f"{name!r} {said}; {allowed(name, others)}")
-    lists = [("corrections", "samplers"), ("locations", "samplers")] + [
+    lists = [("corrections", "samplers"), ("locations", "samplers"), ("samples", "want", "samplers")] + [
         ("mix", "arms", arm, "cot", "samplers") for arm in draft.tree.keys("mix", "arms")
     ]
     for path, item in (found for where in lists for found in _items(draft, where)):

@@ -56,6 +56,7 @@ from lema.recipe.samplers import (
     Sampler,
     SamplesSpec,
     TypedSampler,
+    WantSpec,
 )
 from lema.recipe.training import (
     AdapterSpec,
@@ -127,6 +128,7 @@ __all__ = [
     "TypedSampler",
     "VerdictsSpec",
     "VotesSpec",
+    "WantSpec",
 ]
 
 

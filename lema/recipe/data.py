@@ -126,6 +126,14 @@ class CorrectionsSpec(SamplingSpec):
     without: tuple[Literal["incorrect_step", "explanation"], ...] = Field(
         default=(), description="Fields that the replies do without."
     )
+    want: Positive | None = Field(
+        default=None,
+        description="Accepted corrections that are enough; wrong paths are taken in an order drawn by seed. All when "
+        "absent.",
+    )
+    max_candidates: Positive | None = Field(
+        default=None, description="With want: corrections asked for, at most; as many as there are when absent."
+    )
 
 
 class ContaminationSpec(Spec):

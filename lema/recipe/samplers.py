@@ -98,7 +98,38 @@ Sampler = Annotated[
 ]
 
 
+class WantSpec(Spec):
+    """How many wrong paths are enough: what comes after them is not asked for."""
+
+    per_question: Positive | None = Field(
+        default=None, description="Wrong paths of a question, of all these samplers; their `paths` are then the most."
+    )
+    in_all: Positive | None = Field(
+        default=None, description="Wrong paths in all; first paths of all questions come before second ones."
+    )
+    samplers: tuple[Label, ...] | None = Field(
+        default=None, description="Whose wrong paths count, and who stops; all when absent. Others make all of theirs."
+    )
+    seed: int = Field(default=0, description="Which questions first, and for each which sampler.")
+
+    @model_validator(mode="after")
+    def _a_number(self) -> "WantSpec":
+        if self.per_question is None and self.in_all is None:
+            raise ValueError("needs per_question, in_all or both")
+        return self
+
+    def counts(self, sampler: str) -> bool:
+        """Whether a sampler's wrong paths count, and it stops when there are enough."""
+        return self.samplers is None or sampler in self.samplers
+
+
 class SamplesSpec(Spec):
     """Paths for the training questions, from all samplers at once."""
 
     samplers: dict[Label, Sampler] = Field(min_length=1, description="By name, which is part of every path's id.")
+    want: WantSpec | None = Field(default=None, description="When there are enough wrong paths; never when absent.")
+
+    @property
+    def derived(self) -> bool:
+        """Whether some paths are made of others, or of gold rationales."""
+        return any(not (isinstance(one, ImportSampler) or type(one) is ModelSampler) for one in self.samplers.values())

@@ -5,7 +5,8 @@ What a stage needs of the world (`generate`, `pmap`, `read_file`, `train`...) is
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lema.models import Completion, Model, Request, Sampling, key
@@ -31,9 +32,39 @@ def sampling(spec: SamplingSpec) -> Sampling:
     )
 
 
-def provenance(request: Request, prompt: Prompt) -> dict[str, Any]:
+def ask(
+    items: Sequence[Item], request: Callable[[Item], Request], generate: Generate
+) -> Iterator[tuple[Item, str, Completion]]:
+    """Items, each with the key of its request and the reply. A request holds a prompt: it is made when `generate` takes
+    it, and not kept."""
+    keys: deque[str] = deque()
+
+    def requests() -> Iterator[Request]:
+        for item in items:
+            made = request(item)
+            keys.append(key(made))
+            yield made
+
+    for item, reply in zip(items, generate(requests()), strict=True):
+        yield item, keys.popleft(), reply
+
+
+def once(generate: Generate) -> Generate:
+    """The same, but what it has answered before is not asked again, not even a request that failed."""
+    said: dict[str, Completion] = {}
+
+    def remembering(requests: Iterable[Request]) -> Iterator[Completion]:
+        named = [(key(request), request) for request in requests]
+        new = {name: request for name, request in named if name not in said}
+        said.update(zip(new, generate(new.values()), strict=True))
+        yield from (said[name] for name, _ in named)
+
+    return remembering
+
+
+def provenance(model: Model, prompt: Prompt, completion: str) -> dict[str, Any]:
     """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
-    return {"model": request.model.identity, "prompt": digest(prompt), "completion": key(request)}
+    return {"model": model.identity, "prompt": digest(prompt), "completion": completion}
 
 
 def shown(question: Question, sample: Sample, hint: str) -> dict[str, Any]:
@@ -82,4 +113,6 @@ def chosen(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> lis
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{name(item)}".encode()).hexdigest())
 
 
-__all__ = ["Generate", "Model", "chosen", "grade", "provenance", "sampling", "shown", "trained", "usage"]
+__all__ = [
+    *("Generate", "Model", "ask", "chosen", "grade", "once", "provenance", "sampling", "shown", "trained", "usage"),
+]

@@ -12,6 +12,7 @@ from lema.stages._filters import judging, unchecked
 from lema.stages._report_examples import contrasts, examples_to_read
 from lema.stages._report_sets import sets, strata, trainings, turned, votes
 from lema.stages._report_statistics import statistics
+from lema.stages._targets import targets
 
 _VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
 _KINDS: tuple[tuple[Literal["cot", "correction"], str], ...] = (("cot", "CoT"), ("correction", "corrections"))
@@ -54,6 +55,7 @@ def facts(rows: Inputs, examples: int) -> dict[str, Any]:
         "confidence": rows.scores["confidence"],
         "power": rows.scores["power"],
         "waterfall": _waterfall(rows),
+        "targets": targets(rows.plan, rows.grades, rows.corrections, rows.verdicts),
         "samplers": _samplers(rows),
         "filters": _filters(rows),
         "statistics": statistics(rows.verdicts),

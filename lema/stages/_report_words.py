@@ -27,7 +27,7 @@ def sentences(facts: Mapping[str, Any]) -> list[str]:
         said.append(f"{_effect(facts, lead)} {_reach(facts, lead)}".strip())
         if rows := _rows(lead):
             said.append(rows)
-    said += [text for text in (_fine_tuning(facts), _cautions(facts)) if text]
+    said += [text for text in (_fine_tuning(facts), *facts["targets"], _cautions(facts)) if text]
     return said
 
 

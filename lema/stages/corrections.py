@@ -1,16 +1,21 @@
 """`corrections`: the corrector finds, explains and mends the mistake of each wrong path (LEMA, section 2.1)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lema.models import Completion, Model, Request
 from lema.prompt import digest, render, variables
 from lema.recipe import CorrectionsSpec
 from lema.reply import ELLIPSIS, Malformed, parse, parse_json
-from lema.rows import Correction, Grade, Location, Question, Sample
-from lema.stages import Generate, provenance, sampling, shown, usage
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
+from lema.solutions import accepted
+from lema.stages import Generate, ask, chosen, provenance, sampling, shown, usage
 from lema.steps import departure, split
 from lema.tasks import Task
+
+# What the stage `verdicts` will say of corrections, in the order of their ids.
+Judge = Callable[[Sequence[Question], Sequence[Sample], Sequence[Correction]], Iterable[Verdict]]
 
 
 def corrections(
@@ -24,46 +29,81 @@ def corrections(
     task: Task,
     models: Mapping[str, Model],
     generate: Generate,
+    judge: Judge,
+    say: Callable[[str], None],
 ) -> Iterator[Correction]:
     """`tries` rows for every path graded incorrect. Parsing costs nothing: replies come from the store.
 
     A prompt that uses `incorrect_step` is told where the path goes wrong; a path without a location is then not
     asked about, and its row says why.
+
+    With `want`, paths are taken in an order drawn by seed, until so many corrections are accepted. The rest are no
+    rows. Where there are too few, all are taken, and `say` tells how many were accepted.
     """
     asked = {question.id: question for question in questions}
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     found = {row.id: row for row in locations}
     located = "incorrect_step" in variables(spec.prompt)
     corrector = {**models, "base": base}[spec.model]
-    slots = [
-        (sample, index, found.get(sample.id))
+    candidates = [
+        sample
         for sample in samples
         if sample.id in wrong and (spec.samplers is None or sample.sampler in spec.samplers)
+    ]
+
+    def step(sample: Sample) -> int | None:
+        where = found.get(sample.id)
+        return where.incorrect_step if where else None
+
+    def request(slot: tuple[Sample, int]) -> Request:
+        sample, index = slot
+        told = step(sample)
+        seen = shown(asked[sample.question_id], sample, spec.hint) | ({"incorrect_step": told} if told else {})
+        return Request(corrector, render(spec.prompt, seen), sampling(spec), index)
+
+    def correct(some: Iterable[Sample]) -> Iterator[Correction]:
+        slots = [(sample, index) for sample in some for index in range(spec.tries)]
+        for (sample, index), name, reply in ask(slots, request, generate):
+            yield Correction(
+                id=f"{sample.id}/c{index}",
+                sample_id=sample.id,
+                question_id=sample.question_id,
+                index=index,
+                reply=reply.text,
+                **_read(reply, split(sample.text), step(sample) if located else None, spec, task),
+                **provenance(corrector, spec.prompt, name),
+                **usage(reply),
+            )
+
+    paths = [sample for sample in candidates if not located or step(sample) is not None]
+    rows = [
+        _unlocated(sample, index, found.get(sample.id), corrector, spec)
+        for sample in candidates
+        if located and step(sample) is None
         for index in range(spec.tries)
     ]
-    if located:
-        for sample, index, where in slots:
-            if where is None or where.incorrect_step is None:
-                yield _unlocated(sample, index, where, corrector, spec)
-        slots = [slot for slot in slots if slot[2] is not None and slot[2].incorrect_step is not None]
-    requests = []
-    for sample, index, where in slots:
-        seen = shown(asked[sample.question_id], sample, spec.hint)
-        if where is not None and where.incorrect_step is not None:
-            seen["incorrect_step"] = where.incorrect_step
-        requests.append(Request(corrector, render(spec.prompt, seen), sampling(spec), index))
-    for (sample, index, where), request, reply in zip(slots, requests, generate(requests), strict=True):
-        told = where.incorrect_step if located and where is not None else None
-        yield Correction(
-            id=f"{sample.id}/c{index}",
-            sample_id=sample.id,
-            question_id=sample.question_id,
-            index=index,
-            reply=reply.text,
-            **_read(reply, split(sample.text), told, spec, task),
-            **provenance(request, spec.prompt),
-            **usage(reply),
-        )
+    if spec.want is None:
+        yield from rows
+        yield from correct(paths)
+        return
+
+    def lacking(want: int) -> int:
+        there = sorted(rows, key=lambda row: row.id)
+        return want - len(accepted(there, judge(list(asked.values()), candidates, there)))
+
+    order = chosen(paths, spec.seed, lambda sample: sample.id)
+    most = min(len(order), (spec.max_candidates or len(order) * spec.tries) // spec.tries)
+    taken = 0
+    # Of one path at most `tries` corrections are accepted: so no round takes a path that is not needed.
+    while (still := lacking(spec.want)) > 0 and taken < most:
+        due = order[taken : min(most, taken + math.ceil(still / spec.tries))]
+        rows += correct(due)
+        taken += len(due)
+    yield from rows
+    if still > 0:
+        why = "there are no more wrong paths" if taken == len(order) else "`max_candidates` allows no more"
+        used = f"{taken * spec.tries:,} candidates"
+        say(f"wanted {spec.want:,} accepted corrections, got {spec.want - still:,} of {used}: {why}")
 
 
 def _unlocated(sample: Sample, index: int, where: Location | None, model: Model, spec: CorrectionsSpec) -> Correction:

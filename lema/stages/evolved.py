@@ -142,7 +142,7 @@ def _row(new: _New, own: Sequence[tuple[Request, Completion]], spec: EvolvedSpec
         accepted=reason is None,
         reason=reason,
         record=record,
-        **provenance(new.request, spec.write.prompt),
+        **provenance(new.request.model, spec.write.prompt, key(new.request)),
         solver=solver.identity,
         solver_prompt=digest(spec.solve.prompt),
         completions=tuple(key(request) for request, _ in own),

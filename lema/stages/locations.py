@@ -9,7 +9,7 @@ from lema.models import Completion, Model, Request
 from lema.prompt import render
 from lema.recipe import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
-from lema.stages import Generate, provenance, sampling, shown, usage
+from lema.stages import Generate, ask, provenance, sampling, shown, usage
 from lema.steps import split
 
 _LABELLED = re.compile(r"\bincorrect step\**\s*:\s*\**\s*(?:step\s*)?(\d{1,4})\b", re.IGNORECASE)
@@ -43,13 +43,14 @@ def locations(
             yield _location(sample, known | origin)
         else:
             slots.append(sample)
-    requests = [
-        Request(locator, render(spec.prompt, shown(asked[one.question_id], one, spec.hint)), sampling(spec))
-        for one in slots
-    ]
-    for sample, request, reply in zip(slots, requests, generate(requests), strict=True):
+
+    def request(sample: Sample) -> Request:
+        messages = render(spec.prompt, shown(asked[sample.question_id], sample, spec.hint))
+        return Request(locator, messages, sampling(spec))
+
+    for sample, name, reply in ask(slots, request, generate):
         found = _read(reply, len(split(sample.text)))
-        yield _location(sample, found | provenance(request, spec.prompt) | usage(reply))
+        yield _location(sample, found | provenance(locator, spec.prompt, name) | usage(reply))
 
 
 def _location(sample: Sample, fields: Mapping[str, Any]) -> Location:

@@ -1,6 +1,7 @@
 """`samples`: paths, right and wrong, of all samplers for the training questions (LEMA, section 2.1)."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,8 @@ from lema.recipe import (
     TypedSampler,
 )
 from lema.rows import Question, Sample
-from lema.stages import Generate, grade, provenance, sampling, usage
+from lema.stages import Generate, ask, grade, provenance, sampling, usage
+from lema.stages._enough import rounds
 from lema.steps import departure, number, split
 from lema.tasks import Task
 
@@ -60,36 +62,54 @@ def samples(
     models: Mapping[str, Model],
     generate: Generate,
     read_file: ReadFile,
+    say: Callable[[str], None],
 ) -> Iterator[Sample]:
     """One row a path. All samplers that ask a model are asked in one call, each at its own endpoint's pace; those
-    that begin with the path of another sampler in a second one."""
+    that begin with the path of another sampler in a second one. With `want`, a call becomes rounds, until there are
+    enough wrong paths (`_enough`); where there are not, `say` tells how many there are."""
     train = [question for question in questions if question.split == "train"]
+    gold = {question.id: question.gold for question in train}
     known = {**models, "base": base}
+    wrong: Counter[str] = Counter()
+
+    def counted(rows: Iterable[Sample]) -> Iterator[Sample]:
+        for row in rows:
+            if spec.want and spec.want.counts(row.sampler):
+                wrong[row.question_id] += grade(row.text, row.finish, gold[row.question_id], task)[0] == "incorrect"
+            yield row
+
+    def asked(slots: Sequence[_Slot]) -> Iterator[Sample]:
+        for due in rounds(slots, spec.want, wrong):
+            yield from counted(_asked(due, known, generate))
+
     made: list[Sample] = []
     slots: list[_Slot] = []
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, ImportSampler):
-            made += _imported(train, name, sampler.import_, read_file)
-        elif isinstance(sampler, ModelSampler) and not isinstance(sampler, TypedSampler | BranchSampler):
+            made += counted(_imported(train, name, sampler.import_, read_file))
+        elif type(sampler) is ModelSampler:
             slots += [_Slot(question, name, sampler, index) for question in train for index in range(sampler.paths)]
-    made += _asked(slots, known, generate)
     yield from made
+    for row in asked(slots):
+        if spec.derived:
+            made.append(row)
+        yield row
     slots = []
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, InjectSampler):
-            yield from _injected(train, name, sampler, made, task)
+            yield from counted(_injected(train, name, sampler, made, task))
         elif isinstance(sampler, TypedSampler):
             slots += _typed(train, name, sampler, made, task)
         elif isinstance(sampler, BranchSampler):
             slots += _branches(train, name, sampler, made, task)
-    if slots:
-        yield from _asked(slots, known, generate)
+    yield from asked(slots)
+    if spec.want and spec.want.in_all and wrong.total() < spec.want.in_all:
+        say(f"wanted {spec.want.in_all:,} wrong paths, got {wrong.total():,}: there are no more paths to ask for")
 
 
 def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Generate) -> Iterator[Sample]:
-    requests = [_request(slot, models) for slot in slots]
-    for slot, request, reply in zip(slots, requests, generate(requests), strict=True):
-        yield _sample(slot, reply, provenance(request, slot.spec.prompt))
+    for slot, name, reply in ask(slots, lambda slot: _request(slot, models), generate):
+        yield _sample(slot, reply, provenance(models[slot.spec.model], slot.spec.prompt, name))
 
 
 def _request(slot: _Slot, models: Mapping[str, Model]) -> Request:

@@ -40,6 +40,39 @@ BROKEN = {
         "corrections: {share: 0.5, format: correction, errors: [misread question]}}}",
         ["2:113: base.pretrain.corrections.errors.0: needs one of arithmetic slip"],
     ),
+    "unknown sampler that stops": (
+        "samples: {want: {per_question: 1, samplers: [student, studnet]}}",
+        ["2:55: samples.want.samplers.1: unknown sampler 'studnet'; did you mean 'student'? allowed: student"],
+    ),
+    "nothing to stop for": ("samples: {want: {seed: 1}}", ["2:11: samples.want: needs per_question, in_all or both"]),
+    "nobody to stop": (
+        "samples: {want: {per_question: 1, samplers: []}}",
+        ["2:11: samples.want: stops nobody: none of its samplers asks a model"],
+    ),
+    "more wrong paths than paths": (
+        "samples: {want: {per_question: 3, in_all: 61}}",
+        [
+            "2:32: samples.want.per_question: 3 wrong paths, but there are at most 2 paths",
+            "2:43: samples.want.in_all: 61 wrong paths, but there are at most 60 paths (30 questions, 2 each)",
+        ],
+    ),
+    "more corrections than paths": (
+        "corrections: {want: 61}",
+        ["2:21: corrections.want: 61 accepted corrections, but there are at most 60 paths (30 questions, 2 each) to"],
+    ),
+    "a limit without a target": (
+        "corrections: {max_candidates: 9}",
+        ["2:15: corrections.max_candidates: limits the search for a target: say how many accepted corrections you"],
+    ),
+    "a limit below the target": (
+        "corrections: {want: 9, max_candidates: 8}",
+        ["2:40: corrections.max_candidates: 8 candidates cannot give the 9 accepted corrections that are wanted"],
+    ),
+    "a limit between two paths": (
+        "corrections: {want: 9, max_candidates: 11, tries: 4}",
+        ["2:40: corrections.max_candidates: 11 candidates with 4 tries a path cannot give the 9 accepted"],
+    ),
+    "a target of none": ("corrections: {want: 0}", ["2:21: corrections.want: needs at least 1, got 0"]),
     "unknown choice": (
         "corrections: {hint: gold}",
         ["2:21: corrections.hint: needs one of none, answer, rationale, got 'gold'"],
@@ -751,3 +784,26 @@ def test_a_round_on_the_base_of_another_recipe_and_one_of_its_seeds(project):
     project.write("recipes/two.yaml", f"extends: good.yaml\n{base}{models}")
     project.edit("params.yaml", "two: data/one/base", "two: data/one")
     assert check(None, project.root, {}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("samplers", "told"), [("", True), (", samplers: [student]", True), (", samplers: [old]", False)]
+)
+def test_a_sampler_that_stops_and_is_learnt_from_is_noted(project, samplers, told):
+    project.write(
+        "recipes/two.yaml",
+        f"""\
+extends: good.yaml
+samples:
+  want: {{per_question: 1{samplers}}}
+  samplers:
+    old: {{model: strong, prompt: solve}}
+mix: {{arms: {{cot: {{cot: {{samplers: [student]}}}}}}}}
+""",
+    )
+    report = check(["two"], project.root, {})
+    assert report.problems == ()
+    notes = [str(note) for note in report.notes if "stops" in str(note)]
+    assert [note.partition(" so it")[0] for note in notes] == [
+        "recipes/two.yaml:6:37: mix.arms.cot.cot.samplers.0: student stops where there are enough wrong paths,"
+    ] * told

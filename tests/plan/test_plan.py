@@ -56,6 +56,8 @@ RECIPE_EDITS = [
     ("student: {", "slips: {inject: {}}\n    student: {", {"samples"}),
     ("train: 40", "train: 41", {"source"}),
     ("paths: 2", "paths: 3", {"samples"}),
+    ("samplers:\n", "want: {per_question: 1}\n  samplers:\n", {"samples"}),
+    ("prompt: correct}", "prompt: correct, want: 9, max_candidates: 40}", {"corrections"}),
     ("student: {", "other: {model: base, prompt: cot}\n    student: {", {"samples"}),
     ("prompt: correct", "prompt: solve", {"corrections"}),
     ("name: strong-1", "name: strong-2", {"corrections"}),
@@ -266,8 +268,29 @@ def test_an_artifact_that_a_recipe_does_without_changes_with_nothing(project):
     assert made["locations"] == made["evolved"] == {}
 
 
-def test_the_task_matters_to_samplers_that_begin_with_right_paths_only(project, copy):
+def test_filters_concern_corrections_where_enough_are_enough(project, copy):
+    file = copy / "filters/max_tokens.py"
+    edits = (
+        lambda at: project.edit("recipes/good.yaml", f"limit: 5{at}", f"limit: 5{at + 1}"),
+        lambda at: file.write_text(file.read_text(encoding="utf-8") + f"\nanother{at} = 1\n"),
+        lambda at: (copy / "stages/verdicts.py").open("a").write(f"\nanother{at} = 1\n"),
+    )
+    for at, concerned in enumerate(({"verdicts"}, {"verdicts", "corrections"})):
+        for edit in edits:
+            before = plan(project)
+            edit(at)
+            assert changed(before, plan(project)) == concerned
+        if not at:
+            project.edit("recipes/good.yaml", "prompt: correct}", "prompt: correct, want: 9}")
+
+
+def test_the_task_matters_to_samplers_that_begin_with_right_paths_or_stop(project, copy):
     file = copy / "tasks/word_problems.py"
+    project.edit("recipes/good.yaml", "samplers:\n", "want: {per_question: 1}\n  samplers:\n")
+    before = plan(project)
+    file.write_text(file.read_text(encoding="utf-8") + "\nanother = 1\n")
+    assert "samples" in changed(before, plan(project))
+    project.edit("recipes/good.yaml", "want: {per_question: 1}\n  samplers:\n", "samplers:\n")
     for sampler, concerned in (("other: {model: base, prompt: cot}", False), ("slips: {inject: {of: student}}", True)):
         project.edit("recipes/good.yaml", "    student: {", f"    {sampler}\n    student: {{")
         before = plan(project)

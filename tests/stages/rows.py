@@ -71,8 +71,9 @@ class Script:
         self.asked: list[Request] = []
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        self.asked += list(requests)
-        for request in self.asked:
+        new = list(requests)
+        self.asked += new
+        for request in new:
             if isinstance(self.reply, str):
                 yield Completion(self.reply, "stop")
             else:

@@ -1,11 +1,20 @@
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from lema.models import Completion, Model
+from lema.filters.answer_matches import answer_matches
+from lema.filters.duplicate import duplicate
+from lema.filters.majority import majority
+from lema.models import Completion, Model, Request
 from lema.recipe import CorrectionsSpec
-from lema.rows import Correction, Location
+from lema.rows import Correction, Location, Verdict
+from lema.stages import chosen
 from lema.stages.corrections import corrections
+from lema.stages.verdicts import verdicts
 from tests.stages.rows import BASE, Script, graded, question, sample, task
 
 GOOD = """\
@@ -31,12 +40,16 @@ GRADES = [
 ]
 
 
+def nobody(*rows: Any) -> list[Verdict]:
+    raise AssertionError("judged without a target")
+
+
 def corrected(generate: Script, found: list[Location] | None = None, **spec: Any) -> list[Correction]:
     made = CorrectionsSpec.model_validate({"model": "base", "prompt": PROMPT, **spec})
     return list(
         corrections(
             QUESTIONS, BASE, SAMPLES, GRADES, found or [], spec=made, task=task(), models={"m": Model("m", "b", "m")},
-            generate=generate,
+            generate=generate, judge=nobody, say=print,
         )
     )  # fmt: skip
 
@@ -173,3 +186,101 @@ def test_a_reply_that_is_an_object() -> None:
     assert (row.status, row.incorrect_step, row.explanation) == ("parsed", 2, "It adds.")
     assert (row.solution, row.answer) == ("...\n2 * 3 = 6\nThe answer is 6.", "6")
     assert corrected(Script(GOOD), format="json", samplers=("s",))[0].reason == "the reply is not a JSON object"
+
+
+PATHS = [sample(f"q{at % 20}", f"A {at}.\nThe answer is 99.", index=at // 20) for at in range(60)]
+MANY = [question(number) for number in range(20)]
+
+
+def mended(request: Request) -> Completion:
+    """The right answer for half of the paths, for the others a wrong one or none; every try has its own luck."""
+    text = request.messages[-1].content
+    luck = zlib.crc32(f"{text} {request.index}".encode()) % 4
+    right = text.removeprefix("Question ").partition("?")[0]
+    answer = right if luck < 2 else "77"
+    steps = f"Correct Solution:\nStep 1: B.\nStep 2: The answer is {answer}."
+    return Completion(f"Incorrect Step: Step 1.\nExplanation: No.\n{steps}" if luck < 3 else "No idea.", "stop")
+
+
+def until(
+    generate: Any, filters: dict[str, Any] | None = None, said: list[str] | None = None, found: Any = (), **spec: Any
+) -> tuple[list[Correction], list[Verdict]]:
+    """Corrections until there are enough, and what the stage `verdicts` makes of them as they lie in the file."""
+
+    def judge(*rows: Any) -> Iterator[Verdict]:
+        return verdicts(*rows, task=task(), filters=filters or {"answer_matches": answer_matches})
+
+    made = CorrectionsSpec.model_validate({"model": "base", "prompt": PROMPT, **spec})
+    rows = corrections(
+        MANY, BASE, PATHS, [graded(row, "incorrect") for row in PATHS], found, spec=made, task=task(), models={},
+        generate=generate, judge=judge, say=[].append if said is None else said.append,
+    )  # fmt: skip
+    rows = sorted(rows, key=lambda row: row.id)
+    return rows, list(judge(MANY, PATHS, rows))
+
+
+def accepted(rows: list[Verdict]) -> int:
+    return sum(row.accepted for row in rows)
+
+
+@pytest.mark.parametrize("want", [1, 7, 20])
+def test_as_few_paths_are_corrected_as_it_takes(want: int) -> None:
+    generate = Script(mended)
+    rows, judged = until(generate, want=want)
+    assert accepted(judged) == want
+    drawn = [f"{one.id}/c0" for one in chosen(PATHS, 0, lambda path: path.id)]
+    assert {row.id for row in rows} == set(drawn[: len(rows)])
+    last = next(row for row in judged if row.id == drawn[len(rows) - 1])
+    assert last.accepted
+    assert len(generate.asked) == len(rows) < len(PATHS)
+
+
+def test_more_wanted_keeps_what_there_is() -> None:
+    few, more = ({row.id for row in until(Script(mended), want=want)[0]} for want in (5, 15))
+    assert few < more
+    other = {row.id for row in until(Script(mended), want=5, seed=1)[0]}
+    assert few != other
+
+
+@pytest.mark.parametrize("limit", [None, 24, 25, 26])
+def test_a_target_out_of_reach_takes_all_candidates_and_is_no_failure(limit: int | None) -> None:
+    said: list[str] = []
+    rows, judged = until(Script(mended), said=said, want=40, max_candidates=limit)
+    assert len(rows) == (limit or 60)
+    why = "there are no more wrong paths" if limit is None else "`max_candidates` allows no more"
+    assert said == [f"wanted 40 accepted corrections, got {accepted(judged)} of {limit or 60} candidates: {why}"]
+
+
+def test_all_tries_of_a_path_are_made() -> None:
+    rows, judged = until(Script(mended), want=9, tries=3)
+    assert accepted(judged) >= 9
+    assert set(Counter(row.sample_id for row in rows).values()) == {3}
+    assert len(until(Script(mended), want=40, tries=3, max_candidates=50)[0]) == 48
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"answer_matches": answer_matches, "duplicate": duplicate},
+        {"majority": partial(majority, of="question", task=task())},
+    ],
+)
+def test_filters_that_compare_candidates_judge_as_they_will_in_the_end(filters: dict[str, Any]) -> None:
+    rows, judged = until(Script(mended), filters, want=12)
+    assert 12 <= accepted(judged) < 12 + 3
+    assert len(rows) < len(PATHS)
+
+
+def test_a_path_without_location_stands_beside_those_that_are_taken() -> None:
+    found = [location(path.id, 1) for path in PATHS[10:]]
+    rows, judged = until(Script(mended), found=found, want=6, prompt={"user": "{{ question }} {{ incorrect_step }}"})
+    assert sum(row.reason == "no location was asked for" for row in rows) == 10
+    assert accepted(judged) == 6
+
+
+def test_the_order_of_replies_decides_nothing() -> None:
+    def backwards(requests: Iterable[Request]) -> Iterator[Completion]:
+        asked = list(requests)
+        return iter([mended(one) for one in reversed(asked)][::-1])
+
+    assert until(backwards, want=13) == until(Script(mended), want=13)

@@ -137,6 +137,27 @@ def test_a_recipe_without_the_check_for_test_questions_says_so() -> None:
     assert "Contamination is off" not in made().markdown
 
 
+def test_a_target_that_was_set_is_told_of() -> None:
+    accepted, corrected = sum(row.accepted for row in WORLD["verdicts"]), len(WORLD["corrections"])
+    wrong = [row for row in WORLD["grades"] if row.outcome == "incorrect"]
+    left = len({row.id for row in wrong} - {row.sample_id for row in WORLD["corrections"]})
+    assert "wanted" not in made().markdown
+
+    def said(corrections: dict[str, Any], samples: dict[str, Any] | None = None, **rows: Any) -> str:
+        plan = {**WORLD["plan"], "corrections": corrections, "samples": {"want": samples or {}}}
+        return made(plan=plan, **rows).markdown
+
+    assert f"Of {corrected} corrections, {accepted} were accepted; {accepted} were wanted" in said({"want": accepted})
+    missed = f"{accepted + 1} accepted corrections were wanted, and of {corrected} candidates {accepted} were accepted"
+    assert f"{missed}: {'all wrong paths were used' if not left else '`max'}" in said({"want": accepted + 1})
+    more = [*WORLD["grades"], *(replace(row, id=f"{row.id}0") for row in wrong[:2])]
+    text = said({"want": accepted + 1}, {"in_all": len(wrong) + 5}, grades=more).replace("\\", "")
+    assert f"`max_candidates` allowed no more, and {left + 2} wrong paths were left as they are." in text
+    assert f"{len(wrong) + 5} wrong paths were wanted, and there were {len(wrong) + 2}" in text
+    assert "there were 0: all" in said({}, {"in_all": 1, "samplers": ["nobody"]})
+    assert "wanted" not in said({}, {"in_all": len(wrong)})
+
+
 def test_everyone_who_was_asked_is_told() -> None:
     wrong = [row.sample_id for row in WORLD["corrections"]][:4]
     new = Evolved(

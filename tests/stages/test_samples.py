@@ -21,7 +21,7 @@ def sampled(generate: Script, rows: list[dict[str, Any]] | None = None, **sample
     return list(
         samples(
             QUESTIONS, BASE, spec=spec, task=task(), models=models, generate=generate,
-            read_file=lambda _: iter(rows or []),
+            read_file=lambda _: iter(rows or []), say=print,
         )
     )  # fmt: skip
 
@@ -148,14 +148,14 @@ def made(reply: Callable[[Request], str], **samplers: Any) -> tuple[list[Sample]
     spec = SamplesSpec.model_validate({"samplers": samplers})
     found = samples(
         [PEN, BOX, question(3, "test")], BASE, spec=spec, task=task(), models={"strong": STRONG}, generate=generate,
-        read_file=lambda _: [],
+        read_file=lambda _: [], say=print,
     )  # fmt: skip
     return list(found), calls
 
 
 def test_a_program_spoils_gold_rationales_and_says_how() -> None:
     rows, calls = made(str, slips={"inject": {"errors": ("wrong operation",)}, "paths": 1})
-    assert calls == [[]]
+    assert calls == []
     assert [(row.id, row.text, row.origin, row.error_type, row.incorrect_step) for row in rows] == [
         ("q5/slips/0", "Step 1: 3 * 2 = 6 pens.\nStep 2: The answer is 6.", "q5", "wrong operation", 1),
         ("q7/slips/0", "Step 1: There are 9 boxes.\nStep 2: 9 + 2 = 11 boxes.\nStep 3: The answer is 11.", "q7",
