@@ -19,7 +19,8 @@ import json, sys
 import ray
 ray.init(address=sys.argv[1], log_to_driver=False)
 from ray._private.state import state
-print(json.dumps([state.node_table(), state.job_table(), state.actor_table(None), ray.cluster_resources()], default=str))
+known = [state.node_table(), state.job_table(), state.actor_table(None), ray.cluster_resources()]
+print(json.dumps(known, default=str))
 """
 
 
