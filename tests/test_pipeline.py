@@ -159,7 +159,9 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
     make("plan", "good")
     make("corrections", "good")
-    assert "corrections good: wanted 18 accepted corrections, got" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert "corrections good: wanted 18 accepted corrections, got" in log
+    assert f"corrections good: 36 requests, {2 * len(rows) - lost} hits, " in log
     more = parquet.read(place("corrections", "good"), Correction)
     assert {row.id for row in rows} < {row.id for row in more}
     assert len(more) == 18

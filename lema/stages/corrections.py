@@ -102,8 +102,8 @@ def corrections(
     yield from rows
     if still > 0:
         why = "there are no more wrong paths" if taken == len(order) else "`max_candidates` allows no more"
-        used = f"{taken * spec.tries:,} candidates"
-        say(f"wanted {spec.want:,} accepted corrections, got {spec.want - still:,} of {used}: {why}")
+        got = f"got {spec.want - still:,} of {len(rows):,} candidates"
+        say(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
 
 
 def _unlocated(sample: Sample, index: int, where: Location | None, model: Model, spec: CorrectionsSpec) -> Correction:
