@@ -15,6 +15,9 @@ class Endpoint(Spec):
     concurrency: Positive = Field(default=16, description="Requests in flight.")
     timeout: float = Field(default=600, gt=0, description="Seconds a request.")
     retries: Count = 5
+    mode: Literal["online", "batch"] = Field(
+        default="online", description="`batch`: files of requests that are answered within a day, for less money."
+    )
     models: dict[str, str] = Field(
         default={}, description="What it calls a model, where that is not the name in the recipe: a path, an alias."
     )

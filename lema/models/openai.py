@@ -24,13 +24,17 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lema.errors import RunError, allowed
 from lema.models import Completion, Model, Request, Worker, cut
 from lema.models._text import plain
 from lema.params import Endpoint, Run
 from lema.rows import Finish
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 Result = TypeVar("Result")
 
@@ -282,3 +286,27 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError):
         return None
     return max(seconds, 0.0) if seconds < 86_400 else None
+
+
+def client(endpoint: Endpoint) -> "OpenAI":
+    """A client that waits for each answer and tries nothing twice, for what is said to an endpoint now and then.
+
+    Raises:
+        RunError: the endpoint's key is not in the environment.
+    """
+    from openai import OpenAI
+
+    secret = os.environ.get(endpoint.key, "") if endpoint.key else "none"
+    if not secret:
+        raise RunError(f"no API key: set the environment variable {endpoint.key}")
+    return OpenAI(base_url=endpoint.url, api_key=secret, max_retries=0, timeout=endpoint.timeout)
+
+
+def rejection(status: int, answer: object) -> Exception:
+    """The exception that the client raises for an answer with this status, as `diagnose` reads it: batches carry such
+    answers in their files."""
+    from openai import APIStatusError
+
+    said = answer.get("error", answer) if isinstance(answer, Mapping) else answer
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return APIStatusError(f"{status} {said}", response=response, body=said)
