@@ -12,13 +12,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lema.engine import files
 from lema.errors import RunError
+from lema.models import Request, key
 
 # How long a record stays after its replies were handed out, in seconds: who waited for them, or was killed before they
 # were in the store, fetches them again. It is as long as OpenAI keeps the files of a batch.
@@ -147,6 +148,27 @@ def on_the_way(endpoint: str, wanted: Container[str]) -> Iterator[Record]:
                 yield record
             else:
                 record.release()
+
+
+def refuse_twice(where: str, url: str, groups: Iterable[Callable[[], Iterable[list[Request]]]]) -> None:
+    """Before the endpoint with this name and address is asked online: none of the requests of these groups may be in a
+    batch. They are read only if there are batches.
+
+    Raises:
+        RunError: one is.
+    """
+    if not any(folder().glob("*.jsonl")):
+        return
+    keys, count = {key(one) for group in groups for block in group() for one in block}, 0
+    with alone():
+        for record in on_the_way(place(url), keys):
+            count += len(record.asked & keys) if record.left is None else 0
+            record.release()
+    if count:
+        raise RunError(
+            f"{count} requests to endpoint {where} are in batches that were submitted before; with `mode: batch` in "
+            f"params.yaml their replies are fetched; delete {folder()} to pay for them twice"
+        )
 
 
 def _read(path: Path, handle: int | None) -> Record | None:

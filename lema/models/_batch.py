@@ -106,6 +106,10 @@ class Batches:
         with self._asked():
             self._client.files.delete(file)
 
+    def close(self) -> None:
+        """Leave the endpoint's connections."""
+        self._client.close()
+
     @contextmanager
     def _asked(self) -> Iterator[None]:
         try:
@@ -170,7 +174,8 @@ def _batch(answer: object) -> Batch:
         # Some servers give empty strings for files that are not there.
         getattr(answer, "output_file_id", None) or None,
         getattr(answer, "error_file_id", None) or None,
-        *(_count(counts, name) for name in ("completed", "total")),
+        _count(counts, "completed"),
+        _count(counts, "total"),
         _code(problems[0]) if problems else None,
         bool(FULL.search(said)),
     )
