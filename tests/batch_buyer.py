@@ -8,7 +8,7 @@ from typing import Any
 # So that it is there in every fork.
 import openai.resources  # noqa: F401
 
-from lema.engine import batch, submitted, waiting
+from lema.engine import batch, pending, submitted
 from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
@@ -21,7 +21,7 @@ def buy(root: Path, url: str, moment: str, output: str) -> None:
     """Sixty replies, at most 25 a batch, one a line of a file. Moments are "before" or "after" a step of a record
     ("file", "batch", "left"), the beginning of one ("write") or what is added to the store ("add")."""
     os.environ["LEMA_HOME"] = str(root)
-    batch.FIRST_POLL, batch.LONGEST_POLL, batch.SETTLE, waiting.MOST_REQUESTS = 0.005, 0.02, 0.3, 25
+    batch.FIRST_POLL, batch.LONGEST_POLL, batch.SETTLE, pending.MOST_REQUESTS = 0.005, 0.02, 0.3, 25
     submitted.Record.note = _dies(submitted.Record.note, moment, None)  # type: ignore[method-assign]
     submitted.Record._write = _dies(submitted.Record._write, moment, "write")  # type: ignore[method-assign]
     Store.add = _dies(Store.add, moment, "add")  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from pathlib import Path
 from lema.engine import submitted
 from lema.engine.fetched import Check, lines
 from lema.engine.submitted import Record
-from lema.engine.waiting import Group, Queue, Waiting
+from lema.engine.pending import Group, Pending, Queue
 from lema.engine.work import Reply
 from lema.errors import RunError
 from lema.models import Completion, Model, Request
@@ -88,21 +88,21 @@ class Driver:
         Raises:
             RunError: the endpoint's key is not in the environment, or the disk is full or not writable.
         """
-        self._waiting = Waiting(self._groups)
+        self._pending = Pending(self._groups)
         self._apis = [Batches(model, self._endpoint) for model in self._models]
         self._queues = [Queue() for _ in self._apis]
         pause, before = FIRST_POLL, ""
         try:
-            while self._waiting and not self._stop.is_set():
+            while self._pending and not self._stop.is_set():
                 yield from self._round()
                 state = self._state()
                 self._say(state)
                 pause = min(pause * 1.5, LONGEST_POLL) if state == before else FIRST_POLL
                 before = state
-                if self._waiting:
+                if self._pending:
                     self._stop.wait(pause)
         except Over as over:
-            yield [self._waiting.first()], Reply([Completion("", "failed", str(over))], str(over))
+            yield [self._pending.first()], Reply([Completion("", "failed", str(over))], str(over))
         finally:
             for job in self._jobs.values():
                 job.record.release()
@@ -118,20 +118,20 @@ class Driver:
                 yield from self._step(job)
             except Trouble as trouble:
                 self._wait(trouble)
-        for number in sorted(set(self._waiting.open.values())):
+        for number in sorted(set(self._pending.open.values())):
             busy = any(job.group == number and job.seen is None for job in self._jobs.values())
             if not busy and time.monotonic() >= self._queues[number].until and not self._stop.is_set():
                 self._send(number)
 
     def _adopt(self) -> None:
         """Take over what was sent before, by processes that are gone."""
-        waiting = self._waiting
+        pending = self._pending
         for record in self._foreign:
-            waiting.uncover(record)
+            pending.uncover(record)
         self._foreign = []
-        for record in submitted.on_the_way(self._place, waiting.open):
-            group = next(waiting.open[name] for name in record.asked if name in waiting.open)
-            waiting.cover(record)
+        for record in submitted.on_the_way(self._place, pending.open):
+            group = next(pending.open[name] for name in record.asked if name in pending.open)
+            pending.cover(record)
             if record.handle is None:
                 self._foreign.append(record)
             else:
@@ -144,12 +144,12 @@ class Driver:
         with tempfile.TemporaryFile(dir=submitted.folder()) as file:
             with submitted.alone():
                 self._adopt()
-                names = self._waiting.fill(file, number, queue.most, self._endpoint)
+                names = self._pending.fill(file, number, queue.most, self._endpoint)
                 if not names:
                     return
                 record = submitted.begin(self._place, names)
             job = self._jobs[record.path] = Job(record, number)
-            self._waiting.cover(record)
+            self._pending.cover(record)
             file.seek(0)
             try:
                 record.note("file", api.upload(f"{record.token}.jsonl", file))
@@ -198,7 +198,7 @@ class Driver:
 
     def _forget(self, job: Job) -> None:
         """Nothing will come of a batch: its requests go into another one."""
-        self._waiting.uncover(job.record)
+        self._pending.uncover(job.record)
         job.record.delete()
         del self._jobs[job.record.path]
 
@@ -249,15 +249,15 @@ class Driver:
 
     def _collect(self, job: Job, check: Check) -> Iterator[tuple[list[Request], Reply]]:
         """Hand out the replies that somebody waits for, and check off every request of the batch."""
-        record, waiting = job.record, self._waiting
-        wanted = {name for name in record.asked if name in waiting.sent}
-        numbers = sorted({waiting.sent[name] for name in wanted})
-        for block, reply in check.off(wanted, [waiting.groups[number] for number in numbers]):
-            waiting.answered(block)
+        record, waiting = job.record, self._pending
+        wanted = {name for name in record.asked if name in pending.sent}
+        numbers = sorted({pending.sent[name] for name in wanted})
+        for block, reply in check.off(wanted, [pending.groups[number] for number in numbers]):
+            pending.answered(block)
             yield block, reply
         record.note("left", check.left(record.keys))
         if record.asked:
-            waiting.uncover(record)
+            pending.uncover(record)
             del self._jobs[record.path]
             record.release()
         else:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from lema.engine.store import SERVED
-from lema.engine.waiting import Group
+from lema.engine.pending import Group
 from lema.engine.work import Reply, encodable
 from lema.models import Completion, Request, key
 from lema.models._batch import Batch, Batches, Trouble, answered, custom_id, result

@@ -15,10 +15,15 @@ from functools import partial
 from lema.engine.batch import Driver
 from lema.engine.executor import Executor, blocks, merge
 from lema.engine.index import Keys
+from lema.engine.packs import SERVED
 from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
+<<<<<<< HEAD
 from lema.engine.store import SERVED, Store
 from lema.engine.submitted import refuse_twice
+=======
+from lema.engine.store import Store
+>>>>>>> store
 from lema.engine.work import Reply, answering, portions
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
@@ -26,8 +31,9 @@ from lema.params import Run
 
 # Failures without a single reply after which a model is held to be out of order.
 HOPELESS = 20
-# Completions that are read from the store at once: each part of it is then read once for all that want it.
-READ = 4096
+# Requests that are looked up at once, and completions that are read at once: each part of the store is then read once
+# for all that want it.
+LOOK, READ = 256, 4096
 
 Stream = Iterator[tuple[list[Request], Reply]]
 
@@ -60,19 +66,18 @@ class Generate:
         """
         keys, hits = Keys(), 0
         with Spool() as misses:
-            for request in requests:
-                name = key(request)
-                if not keys.add(name):
-                    continue
-                if name in self._store:
-                    self.hits[request.model.label] += 1
-                    hits += 1
-                elif self._offline:
-                    raise RunError(
-                        f"offline, and the store has no reply of model {request.model.label!r} with key {name}"
-                    )
-                else:
-                    misses.add(request)
+            for block in blocks(requests, LOOK):
+                new = [(name, request) for request in block if keys.add(name := key(request))]
+                known = self._store.known([name for name, _ in new])
+                for (name, request), there in zip(new, known, strict=True):
+                    if there:
+                        self.hits[request.model.label] += 1
+                        hits += 1
+                    elif self._offline:
+                        label = request.model.label
+                        raise RunError(f"offline, and the store has no reply of model {label!r} with key {name}")
+                    else:
+                        misses.add(request)
             self._asked += keys.unique
             if misses:
                 self._buy(misses, hits)
@@ -91,6 +96,11 @@ class Generate:
         stop = threading.Event()
         fatal: str | None = None
         total = len(misses) + hits
+<<<<<<< HEAD
+=======
+        streams = list(self._streams(misses, stop))
+        self._store.writable()
+>>>>>>> store
         try:
             with track(self._name, total, hits) as bar:
                 for block, reply in merge(list(self._streams(misses, stop, bar.tell))):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lema.engine import batch, submitted, waiting
+from lema.engine import batch, submitted, pending
 from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
@@ -41,8 +41,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BatchSer
     monkeypatch.setattr(batch, "FIRST_POLL", 0.005)
     monkeypatch.setattr(batch, "LONGEST_POLL", 0.02)
     monkeypatch.setattr(batch, "SETTLE", 0.2)
-    monkeypatch.setattr(waiting, "FIRST_FULL", 0.02)
-    monkeypatch.setattr(waiting, "LONGEST_FULL", 0.05)
+    monkeypatch.setattr(pending, "FIRST_FULL", 0.02)
+    monkeypatch.setattr(pending, "LONGEST_FULL", 0.05)
     with BatchServer() as running:
         yield running
 
@@ -91,11 +91,11 @@ def test_replies_are_those_of_an_online_run(make: Callable[..., Generate], serve
 def test_files_keep_to_the_limits(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "MOST_REQUESTS", 10)
+    monkeypatch.setattr(pending, "MOST_REQUESTS", 10)
     server.most = 10
     assert len(list(make()(requests(25)))) == 25
     assert server.sizes == [10, 10, 5]
-    monkeypatch.setattr(waiting, "MOST_BYTES", 1000)
+    monkeypatch.setattr(pending, "MOST_BYTES", 1000)
     list(make()([request("x" * n) for n in (1, 50, 1500, 2, 3)]))
     assert server.sizes[3:] == [2, 1, 2]
     assert once(server, 30)

@@ -40,7 +40,7 @@ class Queue:
         self.until, self.pause, self.most = 0.0, 0.0, min(2 * self.most, MOST_REQUESTS)
 
 
-class Waiting:
+class Pending:
     """Requests without a reply, by their keys: `open` are in no batch, `sent` in one; each with the number of its
     group. The requests themselves are read again when they are needed."""
 
