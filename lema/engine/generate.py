@@ -8,13 +8,14 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
-from lema.engine.executor import Executor, blocks, merge
+from lema.engine.executor import Executor, Work, blocks, merge
 from lema.engine.progress import track
 from lema.engine.store import SERVED, Store
-from lema.engine.work import Reply, answering, portions
+from lema.engine.work import Asking, Reply, answering, portions, together
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
 from lema.params import Run
@@ -133,9 +134,9 @@ class Generate:
         self, work: list[list[Request]], stop: threading.Event, workers: int, inflight: int
     ) -> Iterator[tuple[list[Request], Reply]]:
         open_work = itertools.takewhile(lambda _: not stop.is_set(), work)
-        answers = self._executor.map(partial(answering, self._run), open_work, workers=workers, inflight=inflight)
-        for number, reply in answers:
-            yield work[number], reply
+        factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
+        for done in self._executor.map(factory, open_work, workers=workers, inflight=inflight):
+            yield from together((work[number], reply) for number, reply in done)
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():
