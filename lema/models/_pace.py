@@ -42,7 +42,8 @@ class Bucket:
         """Seconds until `need` may be taken."""
         self._level = min(self._full, self._level + (now - self._at) * self._rate)
         self._at = now
-        return max(0.0, (min(need, self._full) - self._level) / self._rate)
+        wait = (min(need, self._full) - self._level) / self._rate
+        return wait if wait > 1e-6 else 0.0
 
     def take(self, amount: float) -> None:
         """A negative amount gives back."""
@@ -53,42 +54,48 @@ class Window:
     """How many requests may be under way. A number that the user gives is where it starts and its upper end."""
 
     def __init__(self, given: int | None) -> None:
+        self._given = given is not None
         self._most = given or MOST_IN_FLIGHT
         self.limit = float(given or START)
         self.under_way = 0
+        # Of the present round, which is as many replies as may be under way when it begins.
+        self._peak, self._count, self._since, self._round = 0, 0, -math.inf, self.limit
         # At the last cut, and where the rate was best.
-        self._ceiling = math.inf
-        self._cut_at = -math.inf
+        self._ceiling, self._cut_at = math.inf, -math.inf
         self._best = self._best_limit = 0.0
-        self._count = self._seconds = self._stale = 0.0
+        self._stale = 0
 
     @property
     def full(self) -> bool:
         return self.under_way >= int(self.limit)
 
-    def grow(self, seconds: float) -> None:
-        """A reply came after so many seconds; called while it still counts as under way."""
-        if self.limit >= self._most or self.under_way < 0.8 * int(self.limit):
-            return
-        if self.limit < NEAR * self._ceiling:
-            # Doubled every round at first, one more a round after a cut.
-            self.limit += 1.0 if self._ceiling == math.inf else 1 / self.limit
-        else:
-            self.limit += 0.1 / self.limit
-        self.limit = min(self.limit, float(self._most))
-        self._count, self._seconds = self._count + 1, self._seconds + seconds
-        if self._count >= self.limit:
-            self._compare(self.limit * self._count / self._seconds if self._seconds else math.inf)
-            self._count = self._seconds = 0.0
+    def enter(self) -> None:
+        self.under_way += 1
+        self._peak = max(self._peak, self.under_way)
+
+    def grow(self, now: float) -> None:
+        """A reply came. What is not used does not grow."""
+        if self._peak >= self.limit / 2:
+            if self.limit >= NEAR * self._ceiling:
+                self.limit += 0.1 / self.limit
+            else:
+                # Doubled every round at first, one more a round after a cut.
+                self.limit += 1.0 if self._ceiling == math.inf else 1 / self.limit
+            self.limit = min(self.limit, float(self._most))
+        self._count += 1
+        if self._count >= self._round:
+            if self._peak >= self.limit / 2 and not self._given:
+                self._compare(self._count / (now - self._since) if now > self._since else math.inf)
+            self._peak, self._count, self._since, self._round = self.under_way, 0, now, self.limit
 
     def _compare(self, rate: float) -> None:
-        """Go back to where the rate was best when three rounds of more requests at once brought no more of it (Little:
-        rate = under way / seconds each). A server that queues what it cannot do yet never says 429."""
+        """Go back to where the rate was best when two rounds of more requests at once brought no more of it: a server
+        that queues what it cannot do yet never says 429."""
         if rate > BETTER * self._best:
             self._best, self._best_limit, self._stale = rate, self.limit, 0
             return
         self._stale += 1
-        if self._stale >= 3 and self.limit > 1.5 * self._best_limit:
+        if self._stale >= 2 and self.limit > 1.5 * self._best_limit:
             self._ceiling = self.limit = self._best_limit
             self._best, self._stale = rate, 0
 
@@ -129,13 +136,13 @@ class Pace:
             self._thawing -= 1
             self._paused_until = now + self._gap
         ticket = Ticket(now, *self._expected(characters, max_tokens))
-        self.window.under_way += 1
+        self.window.enter()
         self._take(1.0, ticket.input_tokens, ticket.output_tokens)
         return ticket
 
     def replied(self, ticket: Ticket, input_tokens: int, output_tokens: int) -> None:
         """A reply with its usage, which puts the estimates right."""
-        self.window.grow(self._clock() - ticket.at)
+        self.window.grow(self._clock())
         self.window.under_way -= 1
         self._replies, self._written = self._replies + 1, self._written + output_tokens
         self._take(0.0, input_tokens - ticket.input_tokens, output_tokens - ticket.output_tokens)
