@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lema.engine import submitted
 from lema.engine.fetched import Check, lines
-from lema.engine.submitted import Record
 from lema.engine.pending import Group, Pending, Queue
+from lema.engine.submitted import Record
 from lema.engine.work import Reply
 from lema.errors import RunError
 from lema.models import Completion, Model, Request
@@ -249,7 +249,7 @@ class Driver:
 
     def _collect(self, job: Job, check: Check) -> Iterator[tuple[list[Request], Reply]]:
         """Hand out the replies that somebody waits for, and check off every request of the batch."""
-        record, waiting = job.record, self._pending
+        record, pending = job.record, self._pending
         wanted = {name for name in record.asked if name in pending.sent}
         numbers = sorted({pending.sent[name] for name in wanted})
         for block, reply in check.off(wanted, [pending.groups[number] for number in numbers]):

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 
-from lema.engine.store import SERVED
+from lema.engine.packs import SERVED
 from lema.engine.pending import Group
 from lema.engine.work import Reply, encodable
 from lema.models import Completion, Request, key
 from lema.models._batch import Batch, Batches, Trouble, answered, custom_id, result
-from lema.models.openai import Fault
+from lema.models._faults import Fault
 from lema.params import Endpoint
 
 TRIES = 3  # batches that a request is put into before it has failed

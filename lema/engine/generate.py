@@ -11,20 +11,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from lema.engine.batch import Driver
-from lema.engine.executor import Executor, blocks, merge
+from lema.engine.executor import Executor, Work, blocks, merge
 from lema.engine.index import Keys
 from lema.engine.packs import SERVED
 from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
-<<<<<<< HEAD
-from lema.engine.store import SERVED, Store
-from lema.engine.submitted import refuse_twice
-=======
 from lema.engine.store import Store
->>>>>>> store
-from lema.engine.work import Reply, answering, portions
+from lema.engine.submitted import refuse_twice
+from lema.engine.work import Asking, Reply, answering, portions, together
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
 from lema.params import Run
@@ -96,14 +93,11 @@ class Generate:
         stop = threading.Event()
         fatal: str | None = None
         total = len(misses) + hits
-<<<<<<< HEAD
-=======
-        streams = list(self._streams(misses, stop))
-        self._store.writable()
->>>>>>> store
         try:
             with track(self._name, total, hits) as bar:
-                for block, reply in merge(list(self._streams(misses, stop, bar.tell))):
+                streams = list(self._streams(misses, stop, bar.tell))
+                self._store.writable()
+                for block, reply in merge(streams):
                     self._keep(block, reply)
                     bar.advance(len(block), self._note(hits))
                     if reply.fatal and fatal is None:
@@ -157,9 +151,9 @@ class Generate:
                 sent[number] = block
                 yield block
 
-        answers = self._executor.map(partial(answering, self._run), taken(), workers=workers, inflight=inflight)
-        for number, reply in answers:
-            yield sent.pop(number), reply
+        factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
+        for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight):
+            yield from together((sent.pop(number), reply) for number, reply in done)
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from lema.models import Completion, Model, Request
-from lema.models.openai import Fault, body, client, completion, diagnose, rejection
+from lema.models._faults import MALFORMED, Fault, of_exception, of_status
+from lema.models.openai import body, client, completion
 from lema.params import Endpoint
 
 # Of one file: https://platform.openai.com/docs/guides/batch#rate-limits. A file holds requests to one model.
@@ -115,9 +116,19 @@ class Batches:
         try:
             yield
         except Exception as error:
-            status = getattr(error, "status_code", None)
-            said = " ".join(str(getattr(error, name, "")) for name in ("code", "type", "message"))
-            raise Trouble(diagnose(error, self._model, self._endpoint), status, said) from error
+            raise _trouble(error, self._model, self._endpoint) from error
+
+
+def _trouble(error: Exception, model: Model, endpoint: Endpoint) -> Trouble:
+    """What it means that the client raised: its exceptions hold the response, or come from one of the connection."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        fault = of_status(response.status_code, response.headers, response.content, model, endpoint)
+        return Trouble(fault, response.status_code, response.text)
+    if isinstance(error, ValueError):  # an answer without what it should have
+        return Trouble(MALFORMED, None, "")
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return Trouble(of_exception(cause, model, endpoint), None, "")
 
 
 def line(name: str, request: Request, endpoint: Endpoint) -> bytes:
@@ -158,10 +169,10 @@ def result(line: bytes, request: Request, endpoint: Endpoint) -> Completion | Fa
         return Fault("retry", f"no reply in the batch ({_code(said.get('error'))})")
     status, answer = response.get("status_code"), response.get("body")
     if status == 200:
-        return completion(answer, request) or Fault("retry", "malformed reply")
+        return completion(answer, request) or MALFORMED
     if not isinstance(status, int):
-        return Fault("retry", "malformed reply")
-    return diagnose(rejection(status, answer), request.model, endpoint)
+        return MALFORMED
+    return of_status(status, {}, json.dumps(answer).encode(), request.model, endpoint)
 
 
 def _batch(answer: object) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lema.engine import batch, submitted, pending
+from lema.engine import batch, pending, submitted
 from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
