@@ -40,7 +40,7 @@ class Made:
 class BatchServer(FakeServer):
     """Plans: `fail` (an error of validation), `expire` or `cancel` (after so many answers), `lose`, `twice` (so many
     lines), `late` (looks before the output file is there), `lines` (a fault of `ERRORS` by the number of its request),
-    `shuffle`, `torn` (the last line), `unknown` (the batch cannot be looked up for so many looks)."""
+    `shuffle`, `torn` (the last line), `gone` (the output file), `unknown` (looks before the batch is known)."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -224,6 +224,8 @@ class BatchServer(FakeServer):
             if lines:
                 seen[f"{what}_file_id"] = name = f"file-{what}-{seen['id']}"
                 self.files[name] = "".join(_line(one) for one in lines).encode()
+        if plan.get("gone"):
+            del self.files[seen["output_file_id"]]
         if plan.get("torn") and good:
             self.files[seen["output_file_id"]] = self.files[seen["output_file_id"]][:-20]
 

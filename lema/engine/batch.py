@@ -11,17 +11,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lema.engine import submitted
 from lema.engine.fetched import Check, lines
-from lema.engine.pending import Group, Pending, Queue
+from lema.engine.pending import Group, Job, Pending, Queue
 from lema.engine.submitted import Record
 from lema.engine.work import Reply
 from lema.errors import RunError
 from lema.models import Completion, Model, Request
-from lema.models._batch import OVER, Batch, Batches, Trouble, path_of
+from lema.models._batch import OVER, Batches, Trouble, path_of
 from lema.params import Endpoint
 
 # All in seconds.
@@ -36,17 +35,6 @@ UNSURE = 3  # batches in a row whose creation had no answer
 
 class Over(Exception):
     """Why nothing more can be had from the endpoint."""
-
-
-@dataclass(slots=True)
-class Job:
-    """A batch that this process drives, of the group with this number. `seen` is how it was when it was looked at, None
-    before it was accepted; `over` the time at which it was first seen to be over."""
-
-    record: Record
-    group: int
-    seen: Batch | None = None
-    over: float | None = None
 
 
 class Driver:
@@ -79,8 +67,6 @@ class Driver:
         self._tries: Counter[str] = Counter()
         self._jobs: dict[Path, Job] = {}
         self._foreign: list[Record] = []
-        # Since when the endpoint has not answered.
-        self._ill: float | None = None
 
     def stream(self) -> Iterator[tuple[list[Request], Reply]]:
         """Blocks of requests with their replies, as batches end, until every request has one or `stop` is set.
@@ -116,8 +102,9 @@ class Driver:
         for job in list(self._jobs.values()):
             try:
                 yield from self._step(job)
+                job.ill = None
             except Trouble as trouble:
-                self._wait(trouble)
+                self._wait(trouble, job)
         for number in sorted(set(self._pending.open.values())):
             busy = any(job.group == number and job.seen is None for job in self._jobs.values())
             if not busy and time.monotonic() >= self._queues[number].until and not self._stop.is_set():
@@ -174,7 +161,7 @@ class Driver:
                 else:
                     self._turned_away(job, trouble)
                     return
-        self._ill, queue.unsure = None, 0
+        queue.ill, queue.unsure = None, 0
         record.note("batch", batch.id)
         self._tell(
             f"batch {batch.id} of {len(names)} requests is submitted; it runs on when this process ends, and the next "
@@ -187,7 +174,7 @@ class Driver:
         if trouble.full:
             self._hold(job)
         else:
-            self._wait(trouble)
+            self._wait(trouble, self._queues[job.group])
 
     def _hold(self, job: Job) -> None:
         queue, size = self._queues[job.group], len(job.record.keys)
@@ -227,7 +214,6 @@ class Driver:
             elif record.age > SETTLE:
                 raise self._lost(record, f"knows no batch {record.batch}") from trouble
             return
-        self._ill = None
         if batch.status == "validating":
             return
         job.seen = batch
@@ -235,10 +221,14 @@ class Driver:
             self._queues[job.group].full = None
             return
         job.over = job.over or time.monotonic()
-        patient = record.left is None and time.monotonic() - job.over < SETTLE
+        patient = time.monotonic() - job.over < SETTLE
         found_lines = lines(api, batch, record.keys, patient)
         if found_lines is not None:
             yield from self._collect(job, Check(found_lines, batch, self._endpoint, self._tries))
+        elif record.left is not None:
+            self._forget(job)
+        elif not patient:
+            raise self._lost(record, f"does not give the replies of batch {batch.id}")
 
     def _lost(self, record: Record, why: str) -> Over:
         """A batch may have been paid for and cannot be fetched: only a person gives it up."""
@@ -275,8 +265,8 @@ class Driver:
                 f"{check.again} of {len(record.keys)} replies are missing ({check.why}); they are asked for again"
             )
 
-    def _wait(self, trouble: Trouble) -> None:
-        """Wait for what passes.
+    def _wait(self, trouble: Trouble, what: Job | Queue) -> None:
+        """Wait for what passes, as long as it has not been so for too long.
 
         Raises:
             Over: it does not pass.
@@ -288,8 +278,8 @@ class Driver:
             raise Over(f"endpoint {self._where} has no Batch API, or its url is wrong ({trouble.status})")
         if fault.what not in ("retry", "limit"):
             raise Over(fault.reason)
-        self._ill = self._ill or time.monotonic()
-        if time.monotonic() - self._ill > PATIENCE:
+        what.ill = what.ill or time.monotonic()
+        if time.monotonic() - what.ill > PATIENCE:
             raise Over(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
         self._say(f"{self._where}: {fault.reason}")
         self._stop.wait(FIRST_POLL if fault.wait is None else fault.wait)

@@ -16,13 +16,13 @@ WHY = {"expired": "the batch expired", "failed": "the batch failed", "cancelled"
 
 
 def lines(api: Batches, batch: Batch, keys: Set[str], patient: bool) -> dict[str, bytes] | None:
-    """The lines of a batch's replies and failures by their keys, of several the first. What is not there yet is waited
-    for by a `patient` caller, who is given None; for others it is lost.
+    """The lines of a batch's replies and failures by their keys, of several the first. None when its replies are not
+    there, or its failures and the caller is `patient`: they may show later.
 
     Raises:
-        Trouble: the endpoint does not give them.
+        Trouble: the endpoint does not answer.
     """
-    if patient and batch.done and batch.output is None:
+    if batch.done and batch.output is None:
         return None
     found: dict[str, bytes] = {}
     for file in filter(None, (batch.output, batch.errors)):
@@ -31,7 +31,7 @@ def lines(api: Batches, batch: Batch, keys: Set[str], patient: bool) -> dict[str
         except Trouble as trouble:
             if trouble.status != 404:
                 raise
-            if patient:
+            if patient or file == batch.output:
                 return None
             continue
         for one in content:

@@ -1,4 +1,4 @@
-"""The requests that wait for batches: which are in one, and which go into the next."""
+"""What waits for the Batch API: requests, which are in a batch or go into the next one, batches and queues."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from lema.engine.submitted import Record
 from lema.models import Request, key
-from lema.models._batch import MOST_BYTES, MOST_REQUESTS, line
+from lema.models._batch import MOST_BYTES, MOST_REQUESTS, Batch, line
 from lema.params import Endpoint
 
 FIRST_FULL, LONGEST_FULL = 60.0, 600.0  # seconds before a full queue is tried again
@@ -17,16 +17,30 @@ Group = Callable[[], Iterable[list[Request]]]
 
 
 @dataclass(slots=True)
+class Job:
+    """A batch that this process drives, of the group with this number. `seen` is how it was when it was looked at, None
+    before it was accepted; `over` the time at which it was first seen to be over, `ill` that since which it could not
+    be seen."""
+
+    record: Record
+    group: int
+    seen: Batch | None = None
+    over: float | None = None
+    ill: float | None = None
+
+
+@dataclass(slots=True)
 class Queue:
     """A model's queue at the endpoint: batches of at most `most` requests, none before the time `until`. `full` is
     since when there was no place, `pause` how long the last wait for one is, `unsure` how many creations in a row had
-    no answer."""
+    no answer, `ill` since when nothing could be sent."""
 
     most: int = MOST_REQUESTS
     until: float = 0.0
     full: float | None = None
     pause: float = 0.0
     unsure: int = 0
+    ill: float | None = None
 
     def hold(self, size: int) -> None:
         """There was no place for a batch of this size: later, and a smaller one."""

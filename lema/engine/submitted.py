@@ -62,8 +62,9 @@ class Record:
 
     @property
     def age(self) -> float:
-        """Seconds since the last step."""
-        return time.time() - self.path.stat().st_mtime
+        """Seconds since the last step of a record that this process drives."""
+        assert self.handle is not None
+        return time.time() - os.fstat(self.handle).st_mtime
 
     def note(self, step: str, value: str | Iterable[str]) -> None:
         """Write a step down: `file`, `batch` or `left`. It is on the disk when this returns.
@@ -76,7 +77,8 @@ class Record:
 
     def touch(self) -> None:
         """Have its age begin now."""
-        os.utime(self.path)
+        assert self.handle is not None
+        os.utime(self.handle)
 
     def release(self) -> None:
         """Leave the record to others."""
@@ -183,8 +185,9 @@ def _read(path: Path, handle: int | None) -> Record | None:
             record.keys = frozenset(step["keys"]) if "keys" in step else record.keys
             record.file, record.batch = step.get("file", record.file), step.get("batch", record.batch)
             record.left = frozenset(step["left"]) if "left" in step else record.left
-    over = record.left is not None and (record.age > KEPT or not record.asked)
-    if handle is not None and (record.file is None or over):
+    if handle is None:
+        return record
+    if record.file is None or (record.left is not None and (record.age > KEPT or not record.asked)):
         record.delete()
         return None
     return record

@@ -130,12 +130,12 @@ def test_only_what_is_missing_is_sent_again(
 
 
 def test_what_is_missing_every_time_fails(make: Callable[..., Generate], server: BatchServer) -> None:
-    server.plans = [{"expire": 9}, {"lines": {0: "503"}}, {"lose": 1}]
+    server.plans = [{"lose": 1}, {"lines": {0: "503"}}, {"expire": 0}]
     generate = make()
     replies = list(generate(requests(10)))
     assert server.sizes == [10, 1, 1]
-    assert replies[9] == Completion("", "failed", "no reply in the batch")
-    assert list(make()(requests(10)))[9].finish == "stop"
+    assert replies[0] == Completion("", "failed", "no reply in the batch (batch_expired)")
+    assert list(make()(requests(10)))[0].finish == "stop"
     assert server.sizes == [10, 1, 1, 1]
 
 
@@ -252,9 +252,10 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "PATIENCE", 0.2)
-    server.calls = {"look": ["drop"] * 1000}
-    with pytest.raises(RunError, match=r"not reached.*; what was submitted runs on, and the next run fetches it"):
-        list(make()(requests(10)))
+    for kind in ("look", "content"):
+        server.calls = {kind: ["drop"] * 1000}
+        with pytest.raises(RunError, match=r"not reached.*; what was submitted runs on, and the next run fetches it"):
+            list(make()(requests(10)))
     server.calls = {}
     list(make()(requests(10)))
     assert server.sizes == [10]
@@ -272,6 +273,16 @@ def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(
     record.unlink()
     list(make()(requests(10)))
     assert server.sizes == [10, 10]
+
+
+@pytest.mark.parametrize("plan", [{"late": 10_000}, {"gone": True}])
+def test_replies_that_never_show_are_not_bought_again(
+    make: Callable[..., Generate], server: BatchServer, plan: dict[str, Any]
+) -> None:
+    server.plans = [plan]
+    with pytest.raises(RunError, match=r"does not give the replies of batch batch_0; if it is lost, delete .*\.jsonl"):
+        list(make()(requests(10)))
+    assert server.sizes == [10]
 
 
 def test_an_endpoint_that_lists_no_batches(make: Callable[..., Generate], server: BatchServer) -> None:
