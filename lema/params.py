@@ -6,15 +6,30 @@ from pydantic import Field
 
 from lema.recipe import Count, Label, Name, Positive, Share, Spec
 
+# Requests in flight at most, at an endpoint whose concurrency is not given.
+MOST_IN_FLIGHT = 512
+
 
 class Endpoint(Spec):
     """Where a family of models is served. Changes no byte, so it is in no key."""
 
     url: str
     key: str | None = Field(default=None, description="Name of the environment variable that holds the API key.")
-    concurrency: Positive = Field(default=16, description="Requests in flight.")
+    concurrency: Positive | None = Field(
+        default=None, description="Requests in flight at most; without it, as many as prove worth it."
+    )
+    requests_per_minute: Positive | None = None
+    input_tokens_per_minute: Positive | None = Field(
+        default=None, description="Expected from the length of a prompt, put right by the usage of its reply."
+    )
+    output_tokens_per_minute: Positive | None = Field(
+        default=None, description="Expected from the replies so far, put right by the usage of each."
+    )
     timeout: float = Field(default=600, gt=0, description="Seconds a request.")
     retries: Count = 5
+    mode: Literal["online", "batch"] = Field(
+        default="online", description="`batch`: files of requests that are answered within a day, for less money."
+    )
     models: dict[str, str] = Field(
         default={}, description="What it calls a model, where that is not the name in the recipe: a path, an alias."
     )

@@ -286,7 +286,7 @@ def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
 
 def repro(arguments: Sequence[str]) -> int:
     """Run `dvc repro` with one Ray for all of its stages; returns its exit code."""
-    from lema.engine.ray import head
+    from lema.engine.head import head
 
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}

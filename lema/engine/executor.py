@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from lema.engine.waiting import Waiting
 from lema.errors import LemaError, RunError
 from lema.params import Run
 
@@ -33,12 +34,14 @@ class Executor(Protocol):
         *,
         workers: int | None = None,
         inflight: int = 1,
-    ) -> Iterator[tuple[int, Result]]:
-        """(number of the block, its result) as they finish, every block exactly once.
+    ) -> Iterator[list[tuple[int, Result]]]:
+        """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
+        finished at the time.
 
         `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
-        With `inflight` above 1 a worker waits for somebody else rather than computes: it is called from that many
-        threads at once, and reserves no processor. Blocks are taken from their iterable only when there is room.
+        With `inflight` above 1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): one worker holds
+        up to so many blocks at once, and reserves no processor. Blocks are taken from their iterable only when there
+        is room.
 
         Raises:
             RunError: a block failed, with the cause in one line; or the workers cannot be had.
@@ -68,7 +71,7 @@ def failure(error: BaseException) -> RunError:
 
 
 class LocalExecutor:
-    """Everything in this process: one worker, called from `inflight` threads when it waits for others."""
+    """Everything in this process, by one worker."""
 
     def map(
         self,
@@ -77,7 +80,7 @@ class LocalExecutor:
         *,
         workers: int | None = None,  # noqa: ARG002
         inflight: int = 1,
-    ) -> Iterator[tuple[int, Result]]:
+    ) -> Iterator[list[tuple[int, Result]]]:
         numbered = enumerate(blocks)
         first = next(numbered, None)
         if first is None:
@@ -87,7 +90,7 @@ class LocalExecutor:
         except Exception as error:
             raise failure(error) from error
         rest = itertools.chain([first], numbered)
-        yield from _inline(work, rest) if inflight == 1 else _threads(work, rest, inflight)
+        yield from _inline(work, rest) if inflight == 1 else _at_once(Waiting(work, inflight), rest)
 
     def close(self) -> None:
         """Nothing was started that outlives a `map`."""
@@ -101,48 +104,24 @@ class LocalExecutor:
         self.close()
 
 
-def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) -> Iterator[tuple[int, Result]]:
+def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) -> Iterator[list[tuple[int, Result]]]:
     for number, block in blocks:
         try:
             result = work(block)
         except Exception as error:
             raise failure(error) from error
-        yield number, result
+        yield [(number, result)]
 
 
-def _threads(
-    work: Work[Item, Result], blocks: Iterator[tuple[int, list[Item]]], count: int
-) -> Iterator[tuple[int, Result]]:
-    """Daemon threads, unlike those of a pool: an interrupted program does not wait for the last slow reply."""
-    todo: queue.SimpleQueue[tuple[int, list[Item]] | None] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, Result | None, Exception | None]] = queue.SimpleQueue()
-
-    def loop() -> None:
-        while (item := todo.get()) is not None:
-            try:
-                done.put((item[0], work(item[1]), None))
-            except Exception as error:
-                done.put((item[0], None, error))
-
-    pending = started = 0
-    try:
-        while True:
-            while pending < count and (item := next(blocks, None)) is not None:
-                todo.put(item)
-                pending += 1
-                if started < pending:
-                    threading.Thread(target=loop, daemon=True).start()
-                    started += 1
-            if not pending:
-                return
-            number, result, error = done.get()
-            pending -= 1
-            if error is not None:
-                raise failure(error) from error
-            yield number, result  # type: ignore[misc]
-    finally:
-        for _ in range(started):
-            todo.put(None)
+def _at_once(waiting: Waiting, blocks: Iterator[tuple[int, list[Item]]]) -> Iterator[list[tuple[int, Any]]]:
+    while True:
+        waiting.put(list(itertools.islice(blocks, max(0, waiting.room() - waiting.held))))
+        if not waiting.held:
+            return
+        done, error = waiting.take()
+        yield done
+        if error is not None:
+            raise failure(error) from error
 
 
 def merge(streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
@@ -198,8 +177,8 @@ def pmap(
         where = LocalExecutor()
     early: dict[int, list[Result]] = {}
     wanted = 0
-    for number, results in where.map(partial(_each, fn), blocks(itertools.chain(head, rest), block)):
-        early[number] = results
+    for done in where.map(partial(_each, fn), blocks(itertools.chain(head, rest), block)):
+        early.update(done)
         while wanted in early:
             yield from early.pop(wanted)
             wanted += 1

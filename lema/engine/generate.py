@@ -9,16 +9,19 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
-from lema.engine.executor import Executor, blocks, merge
+from lema.engine.batch import Driver
+from lema.engine.executor import Executor, Work, blocks, merge
 from lema.engine.index import Keys
 from lema.engine.packs import SERVED
 from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
 from lema.engine.store import Store
-from lema.engine.work import Reply, answering, portions
+from lema.engine.submitted import refuse_twice
+from lema.engine.work import Asking, Reply, answering, portions, together
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
 from lema.params import Run
@@ -90,10 +93,10 @@ class Generate:
         stop = threading.Event()
         fatal: str | None = None
         total = len(misses) + hits
-        streams = list(self._streams(misses, stop))
-        self._store.writable()
         try:
             with track(self._name, total, hits) as bar:
+                streams = list(self._streams(misses, stop, bar.tell))
+                self._store.writable()
                 for block, reply in merge(streams):
                     self._keep(block, reply)
                     bar.advance(len(block), self._note(hits))
@@ -112,7 +115,7 @@ class Generate:
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
 
-    def _streams(self, misses: Spool, stop: threading.Event) -> Iterator[Stream]:
+    def _streams(self, misses: Spool, stop: threading.Event, tell: Callable[[str, str], None]) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
         endpoints: dict[str, list[Group]] = {}
@@ -124,7 +127,14 @@ class Generate:
                 endpoints.setdefault(group.model.endpoint, []).append(group)
         self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
         for where, groups in endpoints.items():
-            size, inflight = portions(self._run.endpoints[where])
+            endpoint = self._run.endpoints[where]
+            reads = [partial(misses.blocks, group, READ // 8) for group in groups]
+            if endpoint.mode == "batch":
+                models = [group.model for group in groups]
+                yield Driver(models, reads, where, endpoint, stop, partial(tell, where)).stream()
+                continue
+            refuse_twice(where, endpoint.url, reads)
+            size, inflight = portions(endpoint)
             turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
             yield self._stream((block for turn in turns for block in turn if block), stop, 1, inflight)
         if local:
@@ -141,9 +151,9 @@ class Generate:
                 sent[number] = block
                 yield block
 
-        answers = self._executor.map(partial(answering, self._run), taken(), workers=workers, inflight=inflight)
-        for number, reply in answers:
-            yield sent.pop(number), reply
+        factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
+        for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight):
+            yield from together((sent.pop(number), reply) for number, reply in done)
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():

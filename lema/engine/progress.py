@@ -15,6 +15,7 @@ class Bar:
 
     def __init__(self, name: str, total: int | None, done: int) -> None:
         self.name, self.total, self.done, self.note = name, total, done, ""
+        self._told: dict[str, str] = {}
         self._before, self._start = done, time.monotonic()
 
     def advance(self, n: int = 1, note: str | None = None) -> None:
@@ -22,8 +23,12 @@ class Bar:
         self.done += n
         self.note = self.note if note is None else note
 
+    def tell(self, who: str, text: str) -> None:
+        """How things stand with one of those who are waited for, until it is told anew."""
+        self._told[who] = text
+
     def facts(self) -> str:
-        """Rate, time left or taken, and the note.
+        """Rate, time left or taken, the note, and what was told.
 
         Under one row a second the rate is given a minute.
         """
@@ -36,7 +41,7 @@ class Bar:
             when = f"{duration((self.total - self.done) / rate)} left"
         else:
             when = f"in {duration(seconds)}"
-        return ", ".join(part for part in (pace, when, self.note) if part)
+        return ", ".join(part for part in (pace, when, self.note, *self._told.values()) if part)
 
     def line(self) -> str:
         count = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"

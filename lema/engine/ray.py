@@ -1,40 +1,35 @@
-"""The executor on Ray, and the head that `lema repro` lends to a whole run. The only module that imports ray.
+"""The executor on Ray. The only module that imports ray.
 
 Ray starts with the first block: it joins RAY_ADDRESS if set, else it is local, quiet, on loopback and gone with this
 process. Nothing here stops a Ray that it did not start.
 """
 
+import itertools
 import logging
 import math
 import os
-import secrets
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lema.engine.executor import failure
-from lema.engine.files import die_with_parent, home
+from lema.engine.head import LOOPBACK, QUIET, STORE_BYTES
+from lema.engine.waiting import Waiting
 from lema.errors import RunError
-
-log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Read by Ray when it is imported. The first makes it use loopback on every system, not on macOS and Windows only.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-STORE_BYTES = 100 * 2**20  # blocks are small and short-lived
 REACH = 20.0  # seconds to wait for a head that is being started
 DEATHS = 3  # of one worker, before its blocks are held to be the cause
+DIED = f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
+DEPTH = 2  # blocks of a worker that computes: its next one is waiting
 
 
 class RayExecutor:
@@ -52,26 +47,15 @@ class RayExecutor:
         *,
         workers: int | None = None,
         inflight: int = 1,
-    ) -> Iterator[tuple[int, Result]]:
-        """See the contract. A worker that is killed is restarted and its blocks are sent again."""
+    ) -> Iterator[list[tuple[int, Result]]]:
+        """See the contract. A worker that is killed is replaced and its blocks are sent again."""
         numbered = enumerate(blocks)
         item = next(numbered, None)
         if item is None:
             return
         ray = self._start()
-        actors = _Actors(ray, factory, workers, inflight)
-        pending: dict[Any, tuple[int, int]] = {}
-        try:
-            while item is not None or pending:
-                while item is not None and (place := actors.place()) is not None:
-                    pending[actors.send(place, item[1])] = (item[0], place)
-                    item = next(numbered, None)
-                (ready,), _ = ray.wait(list(pending), num_returns=1)
-                number, place = pending.pop(ready)
-                result = actors.receive(place, ready)
-                yield number, result
-        finally:
-            actors.kill()
+        work = itertools.chain([item], numbered)
+        yield from _compute(ray, factory, work, workers) if inflight == 1 else _wait(ray, factory, work, inflight)
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -130,6 +114,69 @@ def _reach(address: str) -> None:
         time.sleep(0.2)
 
 
+def _compute(
+    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], workers: int | None
+) -> Iterator[list[tuple[int, Any]]]:
+    actors = _Actors(ray, factory, workers)
+    pending: dict[Any, tuple[int, int]] = {}
+    item = next(work, None)
+    try:
+        while item is not None or pending:
+            while item is not None and (place := actors.place()) is not None:
+                pending[actors.send(place, item[1])] = (item[0], place)
+                item = next(work, None)
+            (ready,), _ = ray.wait(list(pending), num_returns=1)
+            number, place = pending.pop(ready)
+            yield [(number, actors.receive(place, ready))]
+    finally:
+        actors.kill()
+
+
+def _wait(
+    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int
+) -> Iterator[list[tuple[int, Any]]]:
+    """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
+    from ray import cloudpickle
+
+    kind = ray.remote(_Waiter).options(num_cpus=0)
+    arguments = (*_surroundings(), cloudpickle.dumps(factory), inflight)
+    held: dict[int, list[Any]] = {}
+    fresh: list[tuple[int, list[Any]]] = []
+    actor, room, deaths = kind.remote(*arguments), 1, 0
+    try:
+        while True:
+            fresh += itertools.islice(work, max(0, room - len(held)))
+            held.update(fresh)
+            if not held:
+                return
+            try:
+                done, room, error = ray.get(actor.exchange.remote(fresh))
+            except ray.exceptions.RayActorError:
+                deaths += 1
+                if deaths > DEATHS:
+                    raise RunError(DIED) from None
+                with suppress(Exception):
+                    ray.kill(actor)
+                actor, fresh = kind.remote(*arguments), list(held.items())
+                continue
+            except Exception as failed:
+                raise failure(getattr(failed, "cause", None) or failed) from failed
+            deaths, fresh = 0, []
+            for number, _ in done:
+                del held[number]
+            yield done
+            if error is not None:
+                raise RunError(error)
+    finally:
+        with suppress(Exception):
+            ray.kill(actor)
+
+
+def _surroundings() -> tuple[str, list[str]]:
+    """Folder and module path of this process."""
+    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path]
+
+
 class _Worker:
     """The actor's class. Errors travel as one line of text: an exception may not survive the way."""
 
@@ -155,35 +202,45 @@ class _Worker:
             return None, str(failure(error))
 
 
+class _Waiter:
+    """The actor's class for work that waits."""
+
+    def __init__(self, folder: str, path: list[str], factory: bytes, inflight: int) -> None:
+        worker = _Worker(folder, path, factory)
+        self.error = worker.error
+        if self.error is None:
+            self.waiting = Waiting(worker.work, inflight)
+
+    def exchange(self, blocks: list[tuple[int, list[Any]]]) -> tuple[list[tuple[int, Any]], int, str | None]:
+        """Starts on blocks; returns what has finished, at least one, how many are worth holding, and an error."""
+        if self.error is not None:
+            return [], 0, self.error
+        self.waiting.put(blocks)
+        done, error = self.waiting.take()
+        return done, self.waiting.room(), None if error is None else str(failure(error))
+
+
 class _Actors:
     """The workers of one `map`, started when there is a block for them, and how many blocks each has."""
 
-    def __init__(self, ray: Any, factory: Callable[[], Any], workers: int | None, inflight: int) -> None:
+    def __init__(self, ray: Any, factory: Callable[[], Any], workers: int | None) -> None:
         from ray import cloudpickle
 
         self._ray = ray
-        self._most, demand = _demand(ray.nodes(), workers, inflight)
-        # A computing worker has its next block waiting.
-        self._depth = inflight if inflight > 1 else 2
-        self._class = ray.remote(_Worker).options(
-            max_restarts=DEATHS, max_task_retries=DEATHS, max_concurrency=inflight, **demand
-        )
-        self._arguments = (
-            str(Path.cwd()),
-            [entry or str(Path.cwd()) for entry in sys.path],
-            cloudpickle.dumps(factory),
-        )
+        self._most, demand = _demand(ray.nodes(), workers)
+        self._class = ray.remote(_Worker).options(max_restarts=DEATHS, max_task_retries=DEATHS, **demand)
+        self._arguments = (*_surroundings(), cloudpickle.dumps(factory))
         self._actors: list[Any] = []
         self._loads: list[int] = []
 
     def place(self) -> int | None:
         """The worker that takes the next block, None when all have enough."""
-        least = min(self._loads, default=self._depth)
+        least = min(self._loads, default=DEPTH)
         if least and len(self._actors) < self._most:
             self._actors.append(self._class.remote(*self._arguments))
             self._loads.append(0)
             return len(self._actors) - 1
-        return self._loads.index(least) if least < self._depth else None
+        return self._loads.index(least) if least < DEPTH else None
 
     def send(self, place: int, block: list[Any]) -> Any:
         self._loads[place] += 1
@@ -194,9 +251,7 @@ class _Actors:
         try:
             result, error = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:
-            raise RunError(
-                f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
-            ) from None
+            raise RunError(DIED) from None
         except Exception as failed:
             raise failure(getattr(failed, "cause", None) or failed) from failed
         if error is not None:
@@ -209,13 +264,11 @@ class _Actors:
                 self._ray.kill(actor)
 
 
-def _demand(nodes: list[dict[str, Any]], workers: int | None, inflight: int) -> tuple[int, dict[str, float]]:
+def _demand(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
     """How many workers, and what each reserves. Ray would wait for ever for more than there is, so that is an error.
 
     Workers that compute share the processors, and the accelerators if there are any and the number of workers is given.
     """
-    if inflight > 1:
-        return workers or 1, {"num_cpus": 0}
     here = [node["Resources"] for node in nodes if node["Alive"]]
     cpus = [int(resources.get("CPU", 0)) for resources in here]
     gpus = sum(int(resources.get("GPU", 0)) for resources in here)
@@ -227,48 +280,3 @@ def _demand(nodes: list[dict[str, Any]], workers: int | None, inflight: int) -> 
         return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
     share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
     return workers, {"num_cpus": share}
-
-
-@contextmanager
-def head() -> Iterator[dict[str, str]]:
-    """Own a Ray head for the time of a block, and yield the environment with which child processes join it.
-
-    Returns at once, while the head is still starting; who joins waits for it. It listens on loopback only, asks for a
-    token, writes to `ray.log` under `home()`, and ends with the block, or with this process however that ends.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ours = {**QUIET, **LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    options = {
-        "port": port,
-        "node-ip-address": "127.0.0.1",
-        "include-dashboard": "false",
-        "include-log-monitor": "false",
-        "object-store-memory": STORE_BYTES,
-        "min-worker-port": 0,
-        "max-worker-port": 0,
-    }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / "ray.log").open("wb") as output:
-        child = subprocess.Popen(
-            command + [f"--{name}={value}" for name, value in options.items()],
-            env=inherited | ours,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # SIGTERM, so that it takes its own children along.
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
-        )
-    try:
-        yield {**ours, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    finally:
-        if child.poll() is not None:
-            log.warning("Ray ended early, see %s", home() / "ray.log")
-        # At once rather than with SIGTERM: nothing that matters is left in it, and draining takes seconds.
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()

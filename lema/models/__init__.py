@@ -7,7 +7,7 @@ addresses, keys and rates come from `run` and never are.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -97,10 +97,15 @@ class Completion:
 
 class Worker(Protocol):
     """Answers a block of requests for one model, in order, one completion each; never raises for a single bad
-    request. Called from one thread at a time unless it has `concurrent = True`. It may have `fatal: str | None`:
-    why every further request would fail the same way; the block is kept, then the stage stops."""
+    request. One that waits for an endpoint rather than computes may be a coroutine function (`async def`, or with an
+    `async def __call__`), called for many blocks at once. Any other is called from one thread at a time unless it has
+    `concurrent = True`.
 
-    def __call__(self, requests: Sequence[Request], /) -> list[Completion]: ...
+    It may have `fatal: str | None`: why every further request would fail the same way; the block is kept, then the
+    stage stops. It may have `room: int`: how many requests are worth holding here at once, which may change.
+    """
+
+    def __call__(self, requests: Sequence[Request], /) -> list[Completion] | Awaitable[list[Completion]]: ...
 
 
 class Backend(Protocol):

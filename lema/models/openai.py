@@ -14,31 +14,27 @@ One request is one path: `n` is never sent. Stop strings are cut here too, since
 
 import asyncio
 import atexit
-import email.utils
+import json
 import os
 import random
-import re
-import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from lema.errors import RunError, allowed
 from lema.models import Completion, Model, Request, Worker, cut
+from lema.models._faults import MALFORMED, Fault, of_exception, of_status
+from lema.models._line import Line, Post, line
 from lema.models._text import plain
 from lema.params import Endpoint, Run
 from lema.rows import Finish
 
-Result = TypeVar("Result")
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries, doubled each time
 STOPS_SENT = 4  # OpenAI refuses more
-TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}tokens|too (long|many tokens)", re.IGNORECASE)
-FILTERED = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|flagged", re.IGNORECASE)
-NOT_TAKEN = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
 
 
 def openai(
@@ -59,20 +55,8 @@ def openai(
     return _Asker(model, run, frozenset(omit or ()), extra or {})
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a request has no reply, and what follows: `retry` it, wait for the rate `limit`, let this `row` fail,
-    record that it was `refused`, or `stop`, because every request will fail the same way."""
-
-    what: Literal["retry", "limit", "row", "refused", "stop"]
-    reason: str
-    wait: float | None = None
-
-
 class _Asker:
-    """Thread-safe; the loop and the connections of an endpoint are shared by all models that it serves."""
-
-    concurrent = True
+    """One model; the connections, limits and pauses of its endpoint are shared by all models that it serves."""
 
     def __init__(self, model: Model, run: Run, omit: frozenset[str], extra: Mapping[str, Any]) -> None:
         if model.name is None:
@@ -82,100 +66,137 @@ class _Asker:
                 f"model {model.label!r}: no endpoint {model.endpoint!r}; {allowed(model.endpoint, run.endpoints)}"
             )
         self._endpoint = run.endpoints[model.endpoint]
-        secret = os.environ.get(self._endpoint.key, "") if self._endpoint.key else "none"
-        if not secret:
+        self._secret = os.environ.get(self._endpoint.key, "") if self._endpoint.key else "none"
+        if not self._secret:
             raise RunError(f"no API key: set the environment variable {self._endpoint.key}")
         self._model, self._omit, self._extra = model, omit, extra
         self._served = self._endpoint.models.get(model.name, model.name)
-        self._line = _line(self._endpoint.url, secret, self._endpoint.concurrency, self._endpoint.timeout)
+        self._path = "/chat/completions" if model.chat else "/completions"
+        self._line: Line | None = None
         self.fatal: str | None = None
 
-    def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
-        return self._line.run(self._all(requests))
+    @property
+    def room(self) -> int:
+        """Requests worth holding here; see `lema.models.Worker`."""
+        return self._line.room() if self._line else 1
 
-    async def _all(self, requests: Sequence[Request]) -> list[Completion]:
-        return list(await asyncio.gather(*(self._one(request) for request in requests)))
+    async def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
+        if self._line is None:
+            self._line = line(self._endpoint, self._secret, self._connect)
+        if len(requests) == 1:
+            return [await self._one(requests[0], self._line)]
+        return list(await asyncio.gather(*(self._one(request, self._line) for request in requests)))
 
-    async def _one(self, request: Request) -> Completion:
-        path = "/chat/completions" if self._model.chat else "/completions"
-        content = body(request, self._served, self._omit, self._extra)
-        tries, start = 0, time.monotonic()
+    def _connect(self) -> Post:
+        return connect(self._endpoint, self._secret)
+
+    async def _one(self, request: Request, way: Line) -> Completion:
+        """The first request to a model goes alone: a wrong key, an unknown model or an empty account costs one."""
+        if self._served not in way.proved and self.fatal is None:
+            async with way.canary(self._served):
+                if self._served not in way.proved and self.fatal is None:
+                    return await self._ask(request, way)
+        return await self._ask(request, way)
+
+    async def _ask(self, request: Request, way: Line) -> Completion:
+        content = json.dumps(body(request, self._served, self._omit, self._extra)).encode()
+        tries, limits, limited = 0, 0, 0.0
         while self.fatal is None:
-            try:
-                async with self._line.slot():
-                    if self.fatal is not None:
-                        break
-                    answer = await self._line.client.post(path, cast_to=object, body=content)
-                reply = completion(answer, request)
-                if reply is not None:
-                    return reply
-                fault = Fault("retry", "malformed reply")
-            except Exception as error:
-                fault = diagnose(error, self._model, self._endpoint)
-            if fault.what == "stop":
-                self.fatal = fault.reason
+            outcome = await self._try(request, content, way)
+            if isinstance(outcome, Completion):
+                return outcome
+            if outcome.what == "stop" or way.dead is not None:
+                self.fatal = self.fatal or way.dead or outcome.reason
                 break
-            if fault.what == "refused":
-                return Completion("", "refused", fault.reason)
-            wait = min(FIRST_WAIT * 2 ** min(tries, 10), LONGEST_WAIT) * random.uniform(0.5, 1.5)
-            wait = wait if fault.wait is None else fault.wait
-            if fault.what == "limit" and time.monotonic() - start + wait <= self._endpoint.timeout:
-                # Not the request's fault: it is waited for as long as one request may take.
-                self._line.pause(wait)
-            elif fault.what == "retry" and tries < self._endpoint.retries:
-                await asyncio.sleep(wait)
+            if outcome.what == "refused":
+                return Completion("", "refused", outcome.reason)
+            if outcome.what == "limit":
+                # Not the request's fault: waited for as long as one request may take.
+                limited = limited or time.monotonic()
+                again = time.monotonic() - limited <= self._endpoint.timeout
             else:
-                return Completion("", "failed", fault.reason)
-            tries += 1
+                again = outcome.what == "retry" and tries < self._endpoint.retries
+            if not again:
+                return Completion("", "failed", outcome.reason)
+            tries, limits = tries + (outcome.what == "retry"), limits + (outcome.what == "limit")
+            if outcome.wait is None:
+                wait = min(FIRST_WAIT * 2 ** min(tries + limits - 1, 10), LONGEST_WAIT)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.5))
         return Completion("", "failed", self.fatal)
 
+    async def _try(self, request: Request, content: bytes, way: Line) -> Completion | Fault:
+        characters, most = sum(len(one.content) for one in request.messages), request.sampling.max_tokens
+        async with way.slot(characters, most) as ticket:
+            if self.fatal is not None or way.dead is not None:
+                self.fatal = self.fatal or way.dead
+                way.pace.failed(ticket, overload=False)
+                return Fault("stop", self.fatal or "")
+            outcome = await self._exchange(request, content, way)
+            if isinstance(outcome, Completion):
+                way.pace.replied(ticket, outcome.prompt_tokens, outcome.completion_tokens)
+                way.alive()
+            else:
+                way.pace.failed(ticket, overload=outcome.overload)
+                way.note(outcome, f"endpoint {self._model.endpoint}")
+            if isinstance(outcome, Completion) or outcome.proof:
+                way.proved.add(self._served)
+            return outcome
 
-class _Line:
-    """The way to one endpoint: an event loop in a thread, one client, and a limit to what is under way."""
+    async def _exchange(self, request: Request, content: bytes, way: Line) -> Completion | Fault:
+        try:
+            # In all: a timeout between two bytes never ends a reply that drips.
+            async with asyncio.timeout(self._endpoint.timeout):
+                status, headers, said = await way.post(self._path, content)
+        except Exception as error:
+            return of_exception(error, self._model, self._endpoint)
+        if status >= 300:
+            return of_status(status, headers, said, self._model, self._endpoint)
+        try:
+            return completion(json.loads(said), request) or MALFORMED
+        except ValueError:
+            return MALFORMED
 
-    def __init__(self, url: str, secret: str, concurrency: int, timeout: float) -> None:
-        from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        self._loop = asyncio.new_event_loop()
-        self._free = asyncio.Semaphore(concurrency)
-        self._paused_until = 0.0
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+def connect(endpoint: Endpoint, secret: str) -> Post:
+    """How requests are posted to an endpoint: with the OpenAI client's connections, headers and address. Its typed
+    methods take three times the processor's time, and its retries know nothing of other requests."""
+    from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        async def connect() -> AsyncOpenAI:
-            # Retries are ours: they must know of the other requests of this endpoint.
-            return AsyncOpenAI(
-                base_url=url,
-                api_key=secret,
-                max_retries=0,
-                timeout=timeout,
-                http_client=DefaultAioHttpClient(timeout=timeout),
-            )
+    loop, http = asyncio.get_running_loop(), DefaultAioHttpClient(timeout=endpoint.timeout)
+    client = AsyncOpenAI(base_url=endpoint.url, api_key=secret, max_retries=0, http_client=http)
+    known = {**client.default_headers, **client.auth_headers}
+    # Less what the client says of this machine, of which every line costs time.
+    headers = {
+        name: value
+        for name, value in known.items()
+        if isinstance(value, str) and not name.lower().startswith("x-stainless")
+    }
+    url = str(client.base_url).rstrip("/")
 
-        self.client = self.run(connect())
-        atexit.register(self.close)
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def close(self) -> None:
+    def close() -> None:
         with suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self.client.close(), self._loop).result(timeout=2)
+            asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=2)
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        async with self._free:
-            while (wait := self._paused_until - time.monotonic()) > 0:
-                # Not all at the same instant.
-                await asyncio.sleep(wait * random.uniform(1, 1.1))
-            yield
+    async def post(path: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        reply = await http.post(url + path, content=content, headers=headers)
+        return reply.status_code, reply.headers, reply.content
 
-    def pause(self, seconds: float) -> None:
-        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+    atexit.register(close)
+    return post
 
 
-@cache
-def _line(url: str, secret: str, concurrency: int, timeout: float) -> _Line:
-    return _Line(url, secret, concurrency, timeout)
+def client(endpoint: Endpoint) -> "OpenAI":
+    """A client that waits for each answer and tries nothing twice, for what is said to an endpoint now and then.
+
+    Raises:
+        RunError: the endpoint's key is not in the environment.
+    """
+    from openai import OpenAI
+
+    secret = os.environ.get(endpoint.key, "") if endpoint.key else "none"
+    if not secret:
+        raise RunError(f"no API key: set the environment variable {endpoint.key}")
+    return OpenAI(base_url=endpoint.url, api_key=secret, max_retries=0, timeout=endpoint.timeout)
 
 
 def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,16 +229,18 @@ def completion(answer: object, request: Request) -> Completion | None:
     if isinstance(text, list):
         text = "".join(str(_get(part, "text") or "") for part in text)
     reason = _get(choice, "finish_reason")
-    counts = [_get(_get(answer, "usage"), name) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, written = (count if isinstance(count, int) else 0 for count in counts)
+    usage = _get(answer, "usage")
+    counts = [_get(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+    counts.append(_get(_get(usage, "prompt_tokens_details"), "cached_tokens"))
+    used = [count if isinstance(count, int) else 0 for count in counts]
     if not isinstance(choice, Mapping) or not isinstance(text, str | None) or (text is None and reason is None):
         return None
     if reason == "content_filter" or (text is None and _get(message, "refusal")):
-        return Completion("", "refused", "refused by the model or its content filter", prompt, written)
+        return Completion("", "refused", "refused by the model or its content filter", *used)
     kept, stopped = cut(text or "", request.sampling.stop)
-    full = reason == "length" or (reason is None and written >= request.sampling.max_tokens)
+    full = reason == "length" or (reason is None and used[1] >= request.sampling.max_tokens)
     finish: Finish = "length" if full and not stopped else "stop"
-    return Completion(kept, finish, None, prompt, written)
+    return Completion(kept, finish, None, *used)
 
 
 def _get(value: object, name: str | int) -> Any:
@@ -227,58 +250,3 @@ def _get(value: object, name: str | int) -> Any:
     if isinstance(value, list) and isinstance(name, int) and name < len(value):
         return value[name]
     return None
-
-
-def diagnose(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
-    """What an exception of the client means. What a server says may quote the prompt or the key, so only its codes
-    are passed on."""
-    from openai import APIConnectionError, APIStatusError
-
-    where = f"endpoint {model.endpoint}"
-    if isinstance(error, APIConnectionError):
-        return Fault("retry", f"{where} was not reached, or gave no reply within {endpoint.timeout:g} s")
-    if not isinstance(error, APIStatusError):
-        known = isinstance(error, ValueError)  # JSON that is none
-        return Fault("retry", "malformed reply") if known else Fault("row", type(error).__name__)
-    status = error.status_code
-    said = " ".join(str(part) for part in (error.code, error.type, error.message))
-    code = f"{status} {_plain(error.code or error.type)}".strip()
-    if status == 401:
-        return Fault("stop", f"{where} refuses the key in {endpoint.key}" if endpoint.key else f"{where} wants a key")
-    if FILTERED.search(said) and status in (400, 403, 422):
-        return Fault("refused", f"refused by the content filter ({code})")
-    if status == 402 or (status == 429 and "insufficient_quota" in said):
-        return Fault("stop", f"no credit left at {where} ({code})")
-    if status == 403:
-        return Fault("stop", f"{where} forbids model {model.name} ({code})")
-    if status == 404:
-        return Fault("stop", f"{where} knows no model {model.name}, or its url is wrong ({code})")
-    if status == 429:
-        return Fault("limit", f"rate limit ({code})", retry_after(error.response.headers))
-    if status in (408, 409, 425) or status >= 500:
-        return Fault("retry", f"server error ({code})", retry_after(error.response.headers))
-    if TOO_LONG.search(said):
-        return Fault("row", f"the prompt is too long for the model ({code})")
-    if error.code in NOT_TAKEN:
-        parameter = _plain(error.param)
-        return Fault("stop", f"{where} does not take {parameter} ({code}); the option omit leaves parameters out")
-    return Fault("row", f"bad request ({code})")
-
-
-def _plain(code: object) -> str:
-    """A code as it is if it can only be a code."""
-    return str(code) if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", str(code)) and code is not None else ""
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait, as seconds or a date; None when it does not say."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif (value := headers.get("retry-after", "")).replace(".", "", 1).isdigit():
-            seconds = float(value)
-        else:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return None
-    return max(seconds, 0.0) if seconds < 86_400 else None

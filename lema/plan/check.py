@@ -86,12 +86,16 @@ def _path(given: Path | str, root: Path) -> Path:
 
 
 def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
-    """Endpoints are in params.yaml."""
+    """Endpoints are in params.yaml, and take what the backend sends."""
     known = settings.tree.keys("run", "endpoints")
     for name, model in (draft.sections["models"] or {}).items():
         if model.endpoint is not None and model.endpoint not in known:
             message = f"{settings.file} has no endpoint {model.endpoint!r} in `run.endpoints`"
             yield say(draft.tree, ("models", name, "endpoint"), f"{message}; {allowed(model.endpoint, known)}")
+        endpoint = settings.run.endpoints.get(model.endpoint or "")
+        if endpoint is not None and endpoint.mode == "batch" and model.backend != "openai":
+            message = f"{settings.file} has {model.endpoint} asked in batches, which this backend does not make"
+            yield say(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
 
 
 def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:

@@ -1,9 +1,9 @@
 """The `openai` backend against a server on a real socket."""
 
+import asyncio
 import importlib.util
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from lema import component
+from lema.engine.waiting import wait_for
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, openai
-from lema.models.openai import retry_after
+from lema.models._faults import retry_after
 from lema.params import Endpoint, Run
 from lema.rows import Message
 
@@ -43,8 +44,12 @@ def request(text: str = "PROMPT TEXT", index: int = 0, model: Model = MODEL, **s
     return Request(model, (Message("system", "be brief"), Message("user", text)), Sampling(**sampling), index)
 
 
+def answers(worker: Any, requests: Sequence[Request]) -> list[Completion]:
+    return wait_for(worker(requests))  # type: ignore[no-any-return]
+
+
 def ask(server: Any, asked: Request | None = None, **options: Any) -> Completion:
-    (reply,) = openai.openai(MODEL, run_of(server, **options))([asked or request()])
+    (reply,) = answers(openai.openai(MODEL, run_of(server, **options)), [asked or request()])
     return reply
 
 
@@ -72,7 +77,7 @@ def test_what_is_sent_and_what_comes_back(server: Any) -> None:
 
 def test_options_and_top_k(server: Any) -> None:
     worker = openai.openai(MODEL, run_of(server), omit=["seed", "max_tokens"], extra={"max_completion_tokens": 9})
-    worker([request(top_k=20, stop=tuple("abcdef"))])
+    answers(worker, [request(top_k=20, stop=tuple("abcdef"))])
     (sent,) = server.requests
     assert not {"seed", "max_tokens", "n"} & set(sent)
     assert (sent["top_k"], sent["max_completion_tokens"], sent["stop"]) == (20, 9, list("abcd"))
@@ -80,7 +85,7 @@ def test_options_and_top_k(server: Any) -> None:
 
 def test_plain_text_models(server: Any) -> None:
     model = Model("base", "openai", "openai/b", name="b", endpoint="here", chat=False)
-    (reply,) = openai.openai(model, run_of(server, key=None))([request("go on", model=model)])
+    (reply,) = answers(openai.openai(model, run_of(server, key=None)), [request("go on", model=model)])
     assert server.requests[0]["prompt"] == "be brief\ngo on\n"
     assert reply.text == "reply to be brief\ngo on\n #0"
 
@@ -151,7 +156,7 @@ def test_faults_that_stay_fail_the_request_alone(
     assert len(server.requests) == requests
     worker = openai.openai(MODEL, run_of(server))
     server.faults, server.always = [fault] * requests, None
-    first, second = (worker([request(text)])[0] for text in ("one", "two"))
+    first, second = (answers(worker, [request(text)])[0] for text in ("one", "two"))
     assert (first.finish, second.finish, worker.fatal) == (finish, "stop", None)  # type: ignore[attr-defined]
 
 
@@ -168,7 +173,7 @@ def test_faults_that_stay_fail_the_request_alone(
 def test_faults_that_concern_every_request_stop_the_worker(server: Any, fault: str, reason: str) -> None:
     server.always = fault
     worker = openai.openai(MODEL, run_of(server, concurrency=1))
-    replies = worker([request(str(n)) for n in range(5)])
+    replies = answers(worker, [request(str(n)) for n in range(5)])
     assert worker.fatal.startswith(reason)  # type: ignore[attr-defined]
     assert replies == [Completion("", "failed", worker.fatal)] * 5  # type: ignore[attr-defined]
     assert len(server.requests) == 1
@@ -185,7 +190,7 @@ def test_no_secret_and_no_prompt_in_any_error(server: Any) -> None:
 def test_a_rate_limit_pauses_the_whole_endpoint(server: Any) -> None:
     server.faults = ["429 later"]
     worker = openai.openai(MODEL, run_of(server, concurrency=1))
-    worker([request("first")])
+    answers(worker, [request("first")])
     assert len(server.requests) == 2
     server.faults = ["429 later"] * 5
     assert ask(server, timeout=1.0).error == "rate limit (429 rate_limit_exceeded)"
@@ -195,21 +200,20 @@ def test_models_of_one_endpoint_share_its_concurrency(server: Any) -> None:
     server.latency = 0.02
     run = run_of(server, concurrency=3)
     models = [MODEL, Model("weak", "openai", "openai/w", name="w", endpoint="here")]
-    asks = [
-        threading.Thread(target=openai.openai(model, run), args=([request(str(n), model=model) for n in range(12)],))
-        for model in models
-    ]
-    for thread in asks:
-        thread.start()
-    for thread in asks:
-        thread.join()
+    workers = [openai.openai(model, run) for model in models]
+
+    async def both() -> None:
+        asked = [[request(str(n), model=model) for n in range(12)] for model in models]
+        await asyncio.gather(*(worker(requests) for worker, requests in zip(workers, asked, strict=True)))  # type: ignore[arg-type]
+
+    wait_for(both())
     assert len(server.requests) == 24
     assert server.most == 3
 
 
 def test_replies_keep_the_order_of_the_requests(server: Any) -> None:
     server.faults = ["500", "429", "drop"]
-    replies = openai.openai(MODEL, run_of(server))([request(f"question {n}", n) for n in range(9)])
+    replies = answers(openai.openai(MODEL, run_of(server)), [request(f"question {n}", n) for n in range(9)])
     assert [reply.text for reply in replies] == [f"reply to question {n} #{n}" for n in range(9)]
 
 
@@ -236,7 +240,8 @@ def test_what_is_missing_is_named(server: Any, model: Model, run: Any, message: 
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "1e9"}, None),
-        ({"retry-after": "99999999"}, None),
+        ({"retry-after": "99999999"}, 99999999.0),
+        ({"retry-after-ms": "inf"}, None),
         ({}, None),
     ],
 )

@@ -698,6 +698,15 @@ def test_recipe_that_is_not_built_is_a_note_with_the_lines_to_add(project):
     assert "`other-lema: {recipe: other, arm: lema}`" in lines
 
 
+def test_batches_are_made_by_one_backend(project):
+    assert check(["good"], project.root, None).problems == ()
+    project.edit("params.yaml", "local: {", "local: {mode: batch, ")
+    assert check(["good"], project.root, None).problems == ()
+    project.edit("recipes/good.yaml", "backend: openai", "backend: scripted")
+    (problem,) = (one for one in check(["good"], project.root, None).problems if "batches" in one.message)
+    assert "params.yaml has local asked in batches, which this backend does not make; allowed: openai" in str(problem)
+
+
 def test_keys_are_looked_for_only_in_an_environment(project):
     project.edit("recipes/good.yaml", "endpoint: local", "endpoint: paid")
     assert len(check(["good"], project.root, {}).problems) == 1

@@ -1,0 +1,104 @@
+"""What waits for the Batch API: requests, which are in a batch or go into the next one, batches and queues."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from lema.engine.submitted import Record
+from lema.models import Request, key
+from lema.models._batch import MOST_BYTES, MOST_REQUESTS, Batch, line
+from lema.params import Endpoint
+
+FIRST_FULL, LONGEST_FULL = 60.0, 600.0  # seconds before a full queue is tried again
+
+# The requests to one model, in blocks, in the same order each time.
+Group = Callable[[], Iterable[list[Request]]]
+
+
+@dataclass(slots=True)
+class Job:
+    """A batch that this process drives, of the group with this number. `seen` is how it was when it was looked at, None
+    before it was accepted; `over` the time at which it was first seen to be over, `ill` that since which it could not
+    be seen."""
+
+    record: Record
+    group: int
+    seen: Batch | None = None
+    over: float | None = None
+    ill: float | None = None
+
+
+@dataclass(slots=True)
+class Queue:
+    """A model's queue at the endpoint: batches of at most `most` requests, none before the time `until`. `full` is
+    since when there was no place, `pause` how long the last wait for one is, `unsure` how many creations in a row had
+    no answer, `ill` since when nothing could be sent."""
+
+    most: int = MOST_REQUESTS
+    until: float = 0.0
+    full: float | None = None
+    pause: float = 0.0
+    unsure: int = 0
+    ill: float | None = None
+
+    def hold(self, size: int) -> None:
+        """There was no place for a batch of this size: later, and a smaller one."""
+        now = time.monotonic()
+        self.most = max(1, min(size, self.most) // 2)
+        self.pause = min(2 * self.pause, LONGEST_FULL) or FIRST_FULL
+        self.until, self.full = now + self.pause, self.full or now
+
+    def moved(self) -> None:
+        """A batch has left it."""
+        self.until, self.pause, self.most = 0.0, 0.0, min(2 * self.most, MOST_REQUESTS)
+
+
+class Pending:
+    """Requests without a reply, by their keys: `open` are in no batch, `sent` in one; each with the number of its
+    group. The requests themselves are read again when they are needed."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
+        self.sent: dict[str, int] = {}
+        self.open = {
+            key(request): number for number, group in enumerate(groups) for block in group() for request in block
+        }
+
+    def __len__(self) -> int:
+        return len(self.open) + len(self.sent)
+
+    def cover(self, record: Record) -> None:
+        """The requests of this record are in its batch."""
+        self.sent.update((name, self.open.pop(name)) for name in record.asked if name in self.open)
+
+    def uncover(self, record: Record) -> None:
+        """Those of them that still wait go into another one."""
+        self.open.update((name, self.sent.pop(name)) for name in record.keys if name in self.sent)
+
+    def answered(self, block: Sequence[Request]) -> None:
+        """These requests wait no more."""
+        for request in block:
+            del self.sent[key(request)]
+
+    def first(self) -> Request:
+        """A request that waits."""
+        blocks = (block for group in self.groups for block in group())
+        return next(one for block in blocks for one in block if key(one) in self.open or key(one) in self.sent)
+
+    def fill(self, file: BinaryIO, number: int, most: int, endpoint: Endpoint) -> list[str]:
+        """Write at most so many open requests of a group as lines of a batch, and return their keys."""
+        names: list[str] = []
+        size = 0
+        for block in self.groups[number]():
+            for request in block:
+                name = key(request)
+                if name not in self.open:
+                    continue
+                content = line(name, request, endpoint)
+                size += len(content)
+                if names and (len(names) == min(most, MOST_REQUESTS) or size > MOST_BYTES):
+                    return names
+                names.append(name)
+                file.write(content)
+        return names
