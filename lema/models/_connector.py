@@ -10,7 +10,9 @@ class Connector(TCPConnector):
     it, that delivers a reply twice would have the next request answered with it."""
 
     async def _get(self, *arguments: Any) -> Any:
-        while (connection := await super()._get(*arguments)) is not None and connection.protocol.should_close:
+        while (connection := await super()._get(*arguments)) is not None:
+            if connection.protocol is None or not connection.protocol.should_close:
+                break
             connection.close()
         return connection
 

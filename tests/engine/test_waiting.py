@@ -123,9 +123,13 @@ def test_what_was_finished_beside_a_failure_is_not_lost(backend: dict[str, Any])
 
     stream = LocalExecutor().map(lambda: failing, [[n] for n in range(4)], inflight=4)
     found: list[int] = []
-    with pytest.raises(RunError, match="ValueError: broken"):
+
+    def read() -> None:
         for done in stream:
-            found += [number for number, _ in done]
+            found.extend(number for number, _ in done)
+
+    with pytest.raises(RunError, match="ValueError: broken"):
+        read()
     assert sorted(found) == [0, 1, 3]
 
 
