@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports bench-train bench-completions bench-faults clean
+.PHONY: help setup demo test check exports bench-train bench-completions bench-faults bench-store clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -59,6 +59,9 @@ bench-completions: setup ## Speed of requests against bare clients, Curator and 
 
 bench-faults: setup ## Requests through faults and limits, in benchmarks/results/faults.md
 	$(BIN)/python -m benchmarks.faults
+
+bench-store: setup ## A million completions, and a rerun against Curator's, in benchmarks/results/store.md
+	$(BIN)/python benchmarks/store.py
 
 clean: ## Remove what can be made again; paid completions stay
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache
