@@ -22,6 +22,9 @@ def serve(path: str) -> None:
     for name in (*PRELOADED, *(f"lema.stages.{one}" for one in ("samples", "report", "scores"))):
         import_module(name)
     from lema.cli import main
+    from lema.engine.files import die_with_parent
+
+    die_with_parent()
 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
