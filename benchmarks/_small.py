@@ -53,7 +53,8 @@ def _records(name: str, task: Task) -> Iterator[Mapping[str, Any]]:
     if name == "csqa":
         yield from rows_of(ROOT / "benchmarks/records/csqa.jsonl")
     elif file and file.is_file():
-        yield from (row for row in rows_of(file) if task.read(row).rationale)
+        # On one line, as evolved questions are.
+        yield from (row for row in rows_of(file) if " ".join((text := task.read(row).text).split()) == text)
     else:
         assert word_problems.generate
         assert task.write
@@ -70,11 +71,12 @@ def strong(known: World) -> list[dict[str, str]]:
     rules = []
     for reading in known.readings():
         lines = _solution(known, reading, reading.gold)
+        again = _solution(known, reading, reading.gold, "Once more.")
         why = "What it begins with does not follow from the question."
         if known.task.name == "csqa":
-            mended = f"Mistakes: {why}\nCorrected Answer:\n{lines}"
+            mended = f"Mistakes: {why}\nCorrected Answer:\n{again}"
         else:
-            mended = f"Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\n{lines}"
+            mended = f"Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\n{again}"
         rules += [{"when": f"{reading.text}\nOriginal", "reply": mended}, {"when": reading.text, "reply": lines}]
     return rules
 
@@ -89,9 +91,9 @@ def weak(known: World) -> list[dict[str, str]]:
     return rules
 
 
-def _solution(known: World, reading: Reading, answer: str) -> str:
+def _solution(known: World, reading: Reading, answer: str, opening: str = "Here is how.") -> str:
     """Not quite the rationale, so that it is a row of its own."""
-    steps = ["Here is how.", *without_answer(split(reading.rationale or f"{reading.gold} fits best."))]
+    steps = [opening, *without_answer(split(reading.rationale or f"{reading.gold} fits best."))]
     steps.append(f"The answer is {f'${answer}$' if known.task.name == 'math' else answer}.")
     if known.task.name == "csqa":
         return "\n".join(steps)
@@ -120,7 +122,7 @@ def small(name: str, recipe: Recipe) -> dict[str, Any]:
         patch["evolved"] = {"questions": 6, "write": {"model": WRITER}}
         patch["models"][WRITER] = _model(WRITER, task)
     patch["adapter"] = {"steps": 2, "batch": 4, "accumulate": 1} if recipe.adapter.steps else {"epochs": 1}
-    patch["adapter"] |= {"choose": {"every": 1, "share": 0.2}} if recipe.adapter.choose else {}
+    patch["adapter"] |= {"choose": {"every": 1, "share": 0.5}} if recipe.adapter.choose else {}
     patch["adapter"] |= {"seeds": list(recipe.adapter.seeds[:2])} if recipe.adapter.seeds else {}
     patch["answers"] = {"max_tokens": 40, **({"votes": {"paths": 2}} if recipe.answers.votes else {})}
     patch["probe"] = {"questions": min(recipe.probe.questions, TEST)}
