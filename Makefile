@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports bench-train bench-completions bench-faults bench-store clean
+.PHONY: help setup demo test check exports soak bench-train bench-completions bench-faults bench-store clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -51,6 +51,10 @@ $(TRL)/.installed: $(STAMP)
 
 exports: $(TRL)/.installed ## Train a step on exported files in TRL
 	$(TRL)/bin/python -m pytest -q tests/train/test_exports.py
+
+soak: setup ## Every shipped recipe from end to end at small scale, in benchmarks/results/recipes.md
+	$(BIN)/python benchmarks/recipes.py
+
 bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md
 	$(BIN)/python benchmarks/train.py
 

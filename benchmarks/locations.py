@@ -1,10 +1,12 @@
 """How often a locator finds the first incorrect step: of real wrong paths with a teacher's label, and of right ones
 that were spoilt by program, where the step is known.
 
-    python benchmarks/locations.py [FOLDER] [--student N]
+    python benchmarks/locations.py [FOLDER] [--student N] [--model FOLDER]
 
 FOLDER holds mistakes/gsm8k_train_mistakes.jsonl and gsm8k/train.jsonl (../shared/data). `reference` is tried on all
-of them; with --student, SmolLM2 too, on N of each, blind, with the prompt `locate_gsm8k`.
+of them; with --student, a local model too, on N of each, blind: with the prompt of the locator, `locate_gsm8k`, and
+with that of the corrector, `correct_gsm8k`, of whose reply only the step is waited for. The model is SmolLM2, or the
+one in the folder that --model names. Writes benchmarks/results/locations.md.
 """
 
 import argparse
@@ -12,8 +14,9 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from lema.engine.files import home
 from lema.inject import inject
@@ -24,12 +27,16 @@ from lema.plan.yaml import load
 from lema.recipe import PROGRAM_ERRORS, LocationsSpec, Prompt
 from lema.rows import Grade, Question, Sample
 from lema.stages import Generate
+from lema.stages._statistics import wilson
 from lema.stages.locations import locations
 from lema.steps import number, split
 from lema.tasks.gsm8k import gsm8k
+from lema.train import embedded
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "locations.md"
 INJECTED = 500
+Pairs = Sequence[tuple[Question, Sample]]
 
 
 def labelled(file: Path) -> list[tuple[Question, Sample]]:
@@ -74,36 +81,55 @@ def prompt(name: str) -> Prompt:
     return Prompt.model_validate_json(json.dumps(load(file, file.name).plain()))
 
 
-def table(title: str, pairs: Sequence[tuple[Question, Sample]], spec: LocationsSpec, generate: Generate) -> None:
-    """One line for all paths and one for every kind of error: the very step, it or a neighbour, none named."""
+def found(pairs: Pairs, spec: LocationsSpec, generate: Generate) -> list[int | None]:
+    """The step that the locator names of each path, None where it names none."""
     grades = [Grade(sample.id, sample.question_id, "p", "incorrect", None) for _, sample in pairs]
     questions, samples = [question for question, _ in pairs], [sample for _, sample in pairs]
     model = Model("m", "m", "m")
-    made = {
-        row.id: row.incorrect_step
-        for row in locations(questions, model, samples, grades, spec=spec, models={"m": model}, generate=generate)
-    }
+    rows = locations(questions, model, samples, grades, spec=spec, models={"m": model}, generate=generate)
+    made = {row.id: row.incorrect_step for row in rows}
+    return [made[sample.id] for sample in samples]
+
+
+def table(title: str, pairs: Pairs, made: Sequence[int | None]) -> Iterator[str]:
+    """One line for all paths and one for every kind of error: the very step, it or a neighbour, none named."""
     counts: Counter[tuple[str, str]] = Counter()
-    for sample in samples:
-        found, real = made[sample.id], sample.incorrect_step or 0
+    for (_, sample), step in zip(pairs, made, strict=True):
+        real = sample.incorrect_step or 0
         for kind in ("all", sample.error_type or ""):
             counts[kind, "n"] += 1
-            counts[kind, "exact"] += found == real
-            counts[kind, "near"] += found is not None and abs(found - real) <= 1
-            counts[kind, "none"] += found is None
-    print(f"\n{title}\n| kind of error | paths | the step | it or a neighbour | none named |\n|---|---|---|---|---|")
+            counts[kind, "exact"] += step == real
+            counts[kind, "near"] += step is not None and abs(step - real) <= 1
+            counts[kind, "none"] += step is None
+    yield f"\n## {title}\n"
+    yield "| kind of error | paths | the step | 95 % interval | it or a neighbour | none named |"
+    yield "|---|--:|--:|--:|--:|--:|"
     for kind in sorted({kind for kind, _ in counts}, key=lambda kind: (kind != "all", -counts[kind, "n"])):
         n = counts[kind, "n"]
-        shares = " | ".join(f"{100 * counts[kind, what] / n:.0f} %" for what in ("exact", "near", "none"))
-        print(f"| {kind} | {n} | {shares} |")
+        exact, near, none = (f"{100 * counts[kind, what] / n:.0f} %" for what in ("exact", "near", "none"))
+        low, high = wilson(counts[kind, "exact"], n, 0.95)
+        yield f"| {kind} | {n} | {exact} | {100 * low:.0f} to {100 * high:.0f} | {near} | {none} |"
 
 
-def student() -> Generate:
-    """SmolLM2 as `make setup` fetches it."""
+def chance(pairs: Pairs) -> str:
+    """What naming any step at random, or always the same one, comes to."""
+    lengths = [len(split(sample.text)) for _, sample in pairs]
+    steps = [sample.incorrect_step or 0 for _, sample in pairs]
+    near = [sum(1 for at in (step - 1, step, step + 1) if 1 <= at <= n) for step, n in zip(steps, lengths, strict=True)]
+    exact, beside = (fmean(x / n for x, n in zip(hits, lengths, strict=True)) for hits in ([1] * len(steps), near))
+    same = {step: sum(real == step for real in steps) / len(steps) for step in set(steps)}
+    best = max(same, key=lambda step: (same[step], -step))
+    return (
+        f"\nOn these {len(pairs)}, a step at random is right in {100 * exact:.0f} %, it or a neighbour in "
+        f"{100 * beside:.0f} %; always step {best} in {100 * same[best]:.0f} %."
+    )
+
+
+def student(folder: Path) -> Generate:
+    """A local model, by its folder."""
     from lema.models.transformers import transformers
-    from lema.train import embedded
 
-    worker = transformers(Model("student", "transformers", "student", folder=str(embedded.ensure(home()))), Run())
+    worker = transformers(Model("student", "transformers", "student", folder=str(folder)), Run())
 
     def generate(requests):  # type: ignore[no-untyped-def]
         return iter(worker(list(requests)))
@@ -114,20 +140,28 @@ def student() -> Generate:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--student", type=int, default=0, metavar="N")
+    parser.add_argument("--student", type=int, default=0, metavar="N", help="Paths of each set that a model is asked.")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="Of a model; SmolLM2 when absent.")
     given = parser.parse_args(arguments)
     sets: dict[str, Callable[[], list[tuple[Question, Sample]]]] = {
         "real mistakes": lambda: labelled(given.folder / "mistakes" / "gsm8k_train_mistakes.jsonl"),
         "injected mistakes": lambda: spoilt(given.folder / "gsm8k" / "train.jsonl"),
     }
     hinted = LocationsSpec(model="m", prompt=prompt("correct_reference"), hint="rationale", known=False)
-    blind = LocationsSpec(model="m", prompt=prompt("locate_gsm8k"), known=False, max_tokens=12, stop=("\n",))
     programme = reference(Model("m", "m", "m"), Run())
+    lines = ["# Finding the incorrect step"]
+    folder = given.model or (embedded.ensure(home()) if given.student else Path())
     for name, read in sets.items():
         pairs = read()
-        table(f"reference, {name}", pairs, hinted, lambda requests: iter(programme(list(requests))))
-        if given.student:
-            table(f"SmolLM2-135M, {name}", pairs[: given.student], blind, student())
+        made = found(pairs, hinted, lambda requests: iter(programme(list(requests))))
+        lines += [*table(f"`reference`, shown the gold rationale: {name}", pairs, made), chance(pairs)]
+        few = pairs[: given.student]
+        for asked in ("locate_gsm8k", "correct_gsm8k") if few else ():
+            blind = LocationsSpec(model="m", prompt=prompt(asked), known=False, max_tokens=12, stop=("\n",))
+            made = found(few, blind, student(folder))
+            lines += [*table(f"`{folder.name}` with the prompt `{asked}`, blind: {name}", few, made), chance(few)]
+    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Que
 from lema.stages._asked import asked, counted
 from lema.stages._filters import judging, unchecked
 from lema.stages._report_examples import contrasts, examples_to_read
+from lema.stages._report_kinds import kinds
 from lema.stages._report_sets import sets, strata, trainings, turned, votes
 from lema.stages._report_statistics import statistics
 from lema.stages._targets import targets
@@ -57,6 +58,7 @@ def facts(rows: Inputs, examples: int) -> dict[str, Any]:
         "waterfall": _waterfall(rows),
         "targets": targets(rows.plan, rows.grades, rows.corrections, rows.verdicts),
         "samplers": _samplers(rows),
+        "kinds": kinds(rows.questions, rows.grades, rows.corrections, rows.verdicts),
         "filters": _filters(rows),
         "statistics": statistics(rows.verdicts),
         "reasons": _reasons(rows.verdicts),

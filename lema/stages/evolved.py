@@ -117,8 +117,8 @@ def _new(seed: Question, index: int, request: Request, reply: Completion, taken:
 
 
 def _same(text: str) -> str:
-    """Questions are the same whatever their case, punctuation and white space."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """Questions are the same whatever their case, punctuation and white space; "3 + 4" and "3 - 4" are not."""
+    return " ".join(re.findall(r"\w+|[-+*/^=<>|]", text.casefold()))
 
 
 def _row(new: _New, own: Sequence[tuple[Request, Completion]], spec: EvolvedSpec, solver: Model, task: Task) -> Evolved:

@@ -255,4 +255,10 @@ def _counts(record: Mapping[str, Any]) -> bool:
     return not isinstance(solution, str) or boxed(solution) != "" or bool(record.get("answer"))
 
 
-math = Task("math", _read, extract, equal, counts=_counts)
+def _write(reading: Reading) -> dict[str, Any]:
+    """A rationale may be a model's path with boxes of its own, so the answer stands apart from it."""
+    record = {"problem": reading.text, "solution": _unboxed(reading.rationale or ""), "answer": reading.gold}
+    return {**record, **reading.strata}
+
+
+math = Task("math", _read, extract, equal, counts=_counts, write=_write)

@@ -137,6 +137,13 @@ def test_a_question_is_taken_once() -> None:
     assert {row.reason for row in made if not row.accepted} == {f"the same as {first}"}
 
 
+@pytest.mark.parametrize(("other", "accepted"), [("what is 3+4", 1), ("What is $3 - 4$?", 2), ("What is $3 = 4$?", 2)])
+def test_questions_of_another_operation_are_not_the_same(other: str, accepted: int) -> None:
+    texts = iter(["What is $3 + 4$?", other])
+    made = run(said(lambda _: next(texts), "4", "4", "4"), questions=2)
+    assert sum(row.accepted for row in made) == accepted
+
+
 def test_where_it_comes_from() -> None:
     asked: list[Request] = []
 

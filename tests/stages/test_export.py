@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from lema.plan import Loaded, load_recipe, make_plan
 from lema.recipe import ExportSpec, Prompt
@@ -169,6 +171,42 @@ def test_llama_factory_finds_its_files(folder: Path) -> None:
         assert entry.get("ranking", False) is name.startswith("ranking")
         roles = {entry["tags"][f"{role}_tag"] for role in ("user", "assistant", "system")}
         assert {message["role"] for message in first["messages"]} <= roles
+        # Spelt as in data/README.md of LLaMA-Factory, which reads no other keys.
+        assert set(entry) <= {"file_name", "formatting", "ranking", "columns", "tags"}
+        assert set(entry["columns"]) <= {"messages", "chosen", "rejected"}
+
+
+TURN = {
+    "type": "object", "required": ["role", "content"], "additionalProperties": False,
+    "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string", "minLength": 1}},
+}  # fmt: skip
+SAID = {"allOf": [TURN, {"properties": {"role": {"const": "assistant"}}}]}
+CHAT = {"type": "array", "minItems": 1, "items": TURN}
+# The columns that each trainer's documents ask for. Axolotl: chat_template in docs/dataset-formats/conversation.qmd,
+# chat_template.default in docs/rlhf.qmd. LLaMA-Factory: data/README.md, OpenAI format and preferences of ShareGPT.
+# TRL: docs/source/dataset_formats.md, conversational language modelling, prompt-completion and preference.
+SHAPES: dict[str, dict[str, Any]] = {
+    "chat": {"messages": CHAT},
+    "prompt_completion": {"prompt": CHAT, "completion": CHAT},
+    "pairs": {"prompt": CHAT, "chosen": CHAT, "rejected": CHAT},
+    "ranking": {"messages": CHAT, "chosen": SAID, "rejected": SAID},
+}
+# LLaMA-Factory reads user and assistant in turns, and rejects a conversation in which they do not alternate: whole
+# ones end with the assistant, the prompts of a preference with the user.
+LAST = {"chat": ("messages", "assistant"), "ranking": ("messages", "user"), "pairs": ("prompt", "user")}
+
+
+def test_rows_have_the_shapes_that_the_trainers_document(folder: Path) -> None:
+    for kind, properties in SHAPES.items():
+        shape = Draft202012Validator({"type": "object", "required": list(properties), "properties": properties})
+        files = list((folder / kind).glob("*.jsonl"))
+        assert files
+        for row in (row for file in files for row in rows(file)):
+            assert [error.message for error in shape.iter_errors(row)] == []
+            column, last = LAST.get(kind, ("completion", "assistant"))
+            roles = [turn["role"] for turn in row[column] if turn["role"] != "system"]
+            assert roles[-1] == last
+            assert all(one != other for one, other in pairwise(roles))
 
 
 def test_datasets_loads_every_configuration(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lema.recipe import ReportSpec
 from lema.rows import Evolved, Finding
 from lema.stages import _report_charts as charts
 from lema.stages._report_data import settings
+from lema.stages._report_kinds import kinds
 from lema.stages._report_statistics import statistics
 from lema.stages._report_words import points, probability
 from lema.stages.report import Report, report
@@ -355,3 +356,33 @@ def test_axes_are_round_and_hold_what_they_show(low: float, high: float, ticks: 
 def test_figures_in_words() -> None:
     assert [points(value, True) for value in (0.051, -0.051, 0.0, -0.0001)] == ["+5.1", "−5.1", "0.0", "0.0"]
     assert [probability(p) for p in (0.0001, 0.0123, 0.5)] == ["< 0.001", "0.012", "0.50"]
+
+
+def test_mistakes_are_counted_by_sampler_and_kind_of_question() -> None:
+    made_of = WORLD["corrections"], WORLD["verdicts"]
+    wrong = {row.id: row.sampler for row in WORLD["grades"] if row.outcome == "incorrect"}
+    tables = {one["name"]: one["rows"] for one in kinds(WORLD["questions"], WORLD["grades"], *made_of)}
+    assert next(iter(tables)) == "sampler"
+    for name, *counts in tables["sampler"]:
+        own = {id_ for id_, sampler in wrong.items() if sampler == name}
+        corrected = [row for row in WORLD["corrections"] if row.sample_id in own]
+        accepted = [row for row in WORLD["verdicts"] if row.accepted and row.sample_id in own]
+        assert counts == [len(own), len(corrected), len(accepted)]
+    assert [value for value, *_ in tables["steps"]] == sorted({value for value, *_ in tables["steps"]})
+    for rows in tables.values():
+        assert [sum(column) for column in list(zip(*rows, strict=True))[1:]] == [
+            len(wrong),
+            len(made_of[0]),
+            sum(row.accepted for row in made_of[1]),
+        ]
+
+
+def test_the_page_shows_mistakes_by_kind() -> None:
+    page, text = made().html, made().markdown
+    name, wrong, corrections, accepted = kinds(
+        *(WORLD[part] for part in ("questions", "grades", "corrections", "verdicts"))
+    )[0]["rows"][0]
+    assert f"| {name} | {wrong} | {corrections} | {accepted} | {100 * accepted / corrections:.1f}% |" in text
+    assert f"Mistakes and their corrections by kind Sampler Wrong paths Corrections Accepted {name} {wrong}" in read(
+        page
+    )

@@ -234,6 +234,20 @@ def test_an_instruction_in_the_problem_is_no_part_of_it() -> None:
     assert math.read({"problem": problem, "answer": "5"}).text == "How many?"
 
 
+@pytest.mark.parametrize("gold", ["12", "\\frac{3}{4}", "(1, 2]", "x^2 + 1"])
+@pytest.mark.parametrize("rationale", ["First, $x = 2$.\nThen $2x = 4$.", None])
+def test_what_it_writes_it_reads(rationale: str | None, gold: str) -> None:
+    assert math.write is not None
+    reading = Reading("What is $x$?", gold, rationale, {"level": "Level 3"})
+    assert math.read(math.write(reading)) == reading
+
+
+def test_a_box_in_a_path_is_not_taken_for_the_gold_answer() -> None:
+    assert math.write is not None
+    reading = math.read(math.write(Reading("What is $x$?", "5", "So $x = \\boxed{4}$.\nNo: $\\boxed{5}$, or $\\boxed{")))
+    assert (reading.gold, reading.rationale) == ("5", "So $x = 4$.\nNo: $5$, or $\\boxed{")
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -270,3 +284,5 @@ def test_real_solutions_reach_their_gold_answer() -> None:
         assert stated is not None
         assert equal(stated, reading.gold) is True
         assert "\\boxed" not in (reading.rationale or "")
+        assert math.write is not None
+        assert math.read(math.write(reading)) == reading
