@@ -306,7 +306,7 @@ def plot(results: Results) -> str:
             bars.append(
                 f'<rect x="{left:.0f}" y="{260 - 200 * share:.1f}" width="26" height="{200 * share:.1f}" '
                 f'fill="{colour}"><title>{NAMES[name]}: {share:.2f}</title></rect>'
-                f'<text x="{left + 13:.0f}" y="{254 - 200 * share:.1f}" text-anchor="middle">{share:.2f}</text>'
+                f'<text x="{left + 13:.0f}" y="{254 - 200 * share:.1f}" text-anchor="middle">{f"{share:.2f}" if rates else "failed"}</text>'
             )
             left += 30
         labels.append(
