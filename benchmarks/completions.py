@@ -302,11 +302,11 @@ def plot(results: Results) -> str:
         for name, found in row.items():
             rates = [one.rate for one in found if isinstance(one, Measured)]
             share = statistics.median(rates) * mean / inflight if rates else 0.0
-            colour = COLOURS[list(NAMES).index(name)]
+            colour, label = COLOURS[list(NAMES).index(name)], f"{share:.2f}" if rates else "failed"
             bars.append(
                 f'<rect x="{left:.0f}" y="{260 - 200 * share:.1f}" width="26" height="{200 * share:.1f}" '
                 f'fill="{colour}"><title>{NAMES[name]}: {share:.2f}</title></rect>'
-                f'<text x="{left + 13:.0f}" y="{254 - 200 * share:.1f}" text-anchor="middle">{share:.2f}</text>'
+                f'<text x="{left + 13:.0f}" y="{254 - 200 * share:.1f}" text-anchor="middle">{label}</text>'
             )
             left += 30
         labels.append(

@@ -76,10 +76,19 @@ class Waiting:
 _running: set[asyncio.Task[None]] = set()
 
 
-@cache
+_starting = threading.Lock()
+
+
 def loop() -> asyncio.AbstractEventLoop:
     """The event loop of this process, in a daemon thread: connections and what is known of an endpoint outlive one
     piece of work, and an interrupted program waits for no slow reply."""
+    # Streams of several endpoints ask for it at the same time.
+    with _starting:
+        return _started()
+
+
+@cache
+def _started() -> asyncio.AbstractEventLoop:
     running = asyncio.new_event_loop()
     threading.Thread(target=running.run_forever, daemon=True).start()
     return running

@@ -48,7 +48,7 @@ def openai(
     """A worker that asks an endpoint, as many requests at once as params.yaml allows it.
 
     `omit` names parameters that are not sent, `extra` holds others that are. Faults that pass (rate limits, server
-    errors, timeouts, lost connections) are tried again; a rate limit pauses the whole endpoint.
+    errors, timeouts, lost connections) are tried again; a pause that the endpoint asks for holds for all its models.
 
     Raises:
         RunError: the model has no name, its endpoint is not in params.yaml, or its key not in the environment.
