@@ -80,6 +80,8 @@ class Generate:
                 self._buy(misses, hits)
         for names in blocks(keys, READ):
             for name, reply in zip(names, self._store.get_many(names), strict=True):
+                if reply is None and name not in self._unserved:
+                    raise RunError(f"the completion {name} was dropped from the store meanwhile; run again")
                 yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
