@@ -244,7 +244,9 @@ def test_what_it_writes_it_reads(rationale: str | None, gold: str) -> None:
 
 def test_a_box_in_a_path_is_not_taken_for_the_gold_answer() -> None:
     assert math.write is not None
-    reading = math.read(math.write(Reading("What is $x$?", "5", "So $x = \\boxed{4}$.\nNo: $\\boxed{5}$, or $\\boxed{")))
+    reading = math.read(
+        math.write(Reading("What is $x$?", "5", "So $x = \\boxed{4}$.\nNo: $\\boxed{5}$, or $\\boxed{"))
+    )
     assert (reading.gold, reading.rationale) == ("5", "So $x = 4$.\nNo: $5$, or $\\boxed{")
 
 
