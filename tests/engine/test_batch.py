@@ -135,7 +135,7 @@ def test_what_is_missing_every_time_fails(make: Callable[..., Generate], server:
     replies = list(generate(requests(10)))
     assert server.sizes == [10, 1, 1]
     assert replies[0] == Completion("", "failed", "no reply in the batch (batch_expired)")
-    assert list(make()(requests(10)))[0].finish == "stop"
+    assert next(make()(requests(10))).finish == "stop"
     assert server.sizes == [10, 1, 1, 1]
 
 
