@@ -41,7 +41,25 @@ NAMES = {
     "distilabel": "distilabel 1.5.3",
 }
 COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#d97706", "#b45309")
-WORDS = "the train leaves at noon and every box holds twelve apples so the farmer counts them twice".split()
+WORDS = [
+    "the",
+    "train",
+    "leaves",
+    "at",
+    "noon",
+    "and",
+    "every",
+    "box",
+    "holds",
+    "twelve",
+    "apples",
+    "so",
+    "the",
+    "farmer",
+    "counts",
+    "them",
+    "twice",
+]
 PROBE = "sum and name the parts"  # stands in every request of ours, and in none that a framework sends on its own
 
 
@@ -177,8 +195,8 @@ def curator(url: str, count: int, inflight: int) -> list[str]:
         from bespokelabs.curator.request_processor.online import openai_online_request_processor as online
 
         # It would fetch a tokenizer from the network; counting characters is less work.
-        count_only = type("Encoding", (), {"encode": lambda self, text, **_: range(len(text) // 4)})()
-        online.OpenAIOnlineRequestProcessor.get_token_encoding = lambda self: count_only
+        encoding = argparse.Namespace(encode=lambda text, **_: range(len(text) // 4))
+        online.OpenAIOnlineRequestProcessor.get_token_encoding = lambda _: encoding
         limits = {"max_requests_per_minute": 10**7, "max_tokens_per_minute": 10**11}
         model = theirs.LLM(
             model_name="m",

@@ -28,6 +28,8 @@ ERRORS: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
     "quota": (429, {"code": "insufficient_quota", "message": "you exceeded your quota"}, {}),
     "500": (500, {"message": "oops"}, {}),
     "503": (503, {"message": "loading"}, {}),
+    "503 later": (503, {"message": "loading"}, {"Retry-After": "0.4"}),
+    "429 tomorrow": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {"Retry-After": "86400"}),
     "401": (401, {"code": "invalid_api_key", "message": "Incorrect API key provided: sk-SECRET"}, {}),
     "403": (403, {"message": "not for you"}, {}),
     "404": (404, {"code": "model_not_found", "message": "no such model"}, {}),
@@ -53,6 +55,7 @@ class FakeServer:
         self.faults: list[str] = []
         self.always: str | None = None
         self.most = self._now = 0
+        self.concurrent: list[int] = []  # requests under way when each came, itself among them
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -89,6 +92,7 @@ class FakeServer:
         fault = self.faults.pop(0) if self.faults else self.always
         self._now += 1
         self.most = max(self.most, self._now)
+        self.concurrent.append(self._now)
         try:
             await asyncio.sleep(self.latency)
             return await self._reply(request, body, fault)

@@ -82,9 +82,10 @@ _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Line]
 
 
 def line(endpoint: Endpoint, secret: str, connect: Callable[[], Post]) -> Line:
-    """The line to an endpoint with this key, which all workers of this event loop share; connected at first use."""
+    """The line to an endpoint with this key, which all workers of this event loop share; connected at first use, and
+    anew when it was given up."""
     here = _lines.setdefault(asyncio.get_running_loop(), {})
     name = (endpoint.model_dump_json(exclude={"models"}), secret)
-    if name not in here:
+    if name not in here or here[name].dead is not None:
         here[name] = Line(endpoint, connect())
     return here[name]

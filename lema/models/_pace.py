@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lema.params import MOST_IN_FLIGHT, Endpoint
 
-BURST = 0.1  # seconds of a rate that may go at once: what a late wake-up missed is made good, and no more
+BURST = 0.05  # seconds of a rate that may go at once: what a late wake-up missed is made good, and no more
 HEADROOM = 0.995  # of a limit is used, since the endpoint's clock and the network's delays are not ours
 START = 8  # requests under way at first, when params.yaml does not say how many
 DECREASE = 0.75
@@ -51,11 +51,10 @@ class Bucket:
 
 
 class Window:
-    """How many requests may be under way. A number that the user gives is where it starts and its upper end."""
+    """How many requests may be under way: the number that the user gives, else what proves worth it."""
 
     def __init__(self, given: int | None) -> None:
         self._given = given is not None
-        self._most = given or MOST_IN_FLIGHT
         self.limit = float(given or START)
         self.under_way = 0
         # Of the present round, which is as many replies as may be under way when it begins.
@@ -75,16 +74,18 @@ class Window:
 
     def grow(self, now: float) -> None:
         """A reply came. What is not used does not grow."""
+        if self._given:
+            return
         if self._peak >= self.limit / 2:
             if self.limit >= NEAR * self._ceiling:
                 self.limit += 0.1 / self.limit
             else:
                 # Doubled every round at first, one more a round after a cut.
                 self.limit += 1.0 if self._ceiling == math.inf else 1 / self.limit
-            self.limit = min(self.limit, float(self._most))
+            self.limit = min(self.limit, float(MOST_IN_FLIGHT))
         self._count += 1
         if self._count >= self._round:
-            if self._peak >= self.limit / 2 and not self._given:
+            if self._peak >= self.limit / 2:
                 self._compare(self._count / (now - self._since) if now > self._since else math.inf)
             self._peak, self._count, self._since, self._round = self.under_way, 0, now, self.limit
 
@@ -101,7 +102,7 @@ class Window:
 
     def shrink(self, sent: float, now: float) -> None:
         """The request sent then was too much. Others that had gone before the last cut tell nothing new."""
-        if sent >= self._cut_at:
+        if not self._given and sent >= self._cut_at:
             self._ceiling, self._cut_at = self.limit, now
             self.limit = max(1.0, self.limit * DECREASE)
 

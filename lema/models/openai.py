@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lema.errors import RunError, allowed
@@ -162,7 +163,11 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
     methods take three times the processor's time, and its retries know nothing of other requests."""
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
+    from lema.models._connector import session
+
     loop, http = asyncio.get_running_loop(), DefaultAioHttpClient(timeout=endpoint.timeout)
+    transport: Any = http._transport
+    transport.client = partial(session, transport.ssl_context)
     client = AsyncOpenAI(base_url=endpoint.url, api_key=secret, max_retries=0, http_client=http)
     known = {**client.default_headers, **client.auth_headers}
     # Less what the client says of this machine, of which every line costs time.

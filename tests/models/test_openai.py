@@ -1,11 +1,10 @@
 """The `openai` backend against a server on a real socket."""
 
 import asyncio
-import importlib.util
+import json
 import time
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +12,12 @@ import pytest
 from lema import component
 from lema.engine.waiting import wait_for
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling, openai
-from lema.models._faults import retry_after
+from lema.models import Completion, Model, Request, Sampling, _line, openai
+from lema.models._faults import of_status, retry_after
 from lema.params import Endpoint, Run
 from lema.rows import Message
-
-spec = importlib.util.spec_from_file_location("fake_server", Path(__file__).parents[1] / "fake_server.py")
-assert spec is not None
-assert spec.loader is not None
-fake_server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake_server)
+from tests import fake_server
+from tests.faults import FaultServer
 
 MODEL = Model("strong", "openai", "openai/m", name="m", endpoint="here")
 
@@ -229,6 +224,121 @@ def test_replies_keep_the_order_of_the_requests(server: Any) -> None:
 def test_what_is_missing_is_named(server: Any, model: Model, run: Any, message: str) -> None:
     with pytest.raises(RunError, match=message):
         openai.openai(model, run_of(server, **run))
+
+
+def test_the_first_request_of_a_model_goes_alone(server: Any) -> None:
+    server.latency = 0.05
+    server.faults = ["500"]
+    run = run_of(server, concurrency=8)
+    worker = openai.openai(MODEL, run)
+    assert worker.room == 1  # type: ignore[attr-defined]
+    replies = answers(worker, [request(str(n)) for n in range(9)])
+    assert [reply.finish for reply in replies] == ["stop"] * 9
+    assert server.concurrent[:3] == [1, 1, 1]
+    assert 1 < server.most <= 8
+    assert worker.room == 12  # type: ignore[attr-defined]
+    server.concurrent.clear()
+    answers(openai.openai(MODEL, run), [request(f"again {n}") for n in range(8)])
+    assert max(server.concurrent) > 1
+
+
+def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any) -> None:
+    server.latency = 0.05
+    server.faults = ["filter"]
+    replies = answers(openai.openai(MODEL, run_of(server, concurrency=8)), [request(str(n)) for n in range(9)])
+    assert [reply.finish for reply in replies] == ["refused"] + ["stop"] * 8
+    assert server.concurrent[1] == 1
+    assert server.most > 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("503", "server error (503)"), ("drop", "endpoint here was not reached, or gave no reply")]
+)
+def test_an_endpoint_that_fails_everything_is_given_up(
+    server: Any, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+) -> None:
+    monkeypatch.setattr(_line, "DEAD_AFTER", (5, 0.05))
+    server.always = fault
+    worker = openai.openai(MODEL, run_of(server, retries=1))
+    replies = answers(worker, [request(str(n)) for n in range(200)])
+    fatal = worker.fatal  # type: ignore[attr-defined]
+    assert fatal.startswith("endpoint here failed ")
+    assert reason in fatal
+    assert replies[-1] == Completion("", "failed", fatal)
+    assert 5 <= len(server.requests) < 50
+    # A stage that is run again in the same process tries again.
+    server.always = None
+    assert ask(server, retries=1).finish == "stop"
+
+
+def test_one_reply_in_between_is_a_sign_of_life(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_line, "DEAD_AFTER", (3, 0.0))
+    server.faults = ["503", "503", None, "503", "503"]
+    assert [ask(server, request(str(n))).finish for n in range(2)] == ["stop", "stop"]
+
+
+def test_a_pause_that_the_endpoint_asks_for_holds_for_all(server: Any) -> None:
+    worker = openai.openai(MODEL, run_of(server, concurrency=4))
+    answers(worker, [request("first")])
+    server.faults = ["503 later"]
+    start = time.monotonic()
+    answers(worker, [request("paused")])
+    assert time.monotonic() - start >= 0.3
+    server.faults = ["429 tomorrow"]
+    assert "asks to wait for 24.0 hours: rate limit (429" in str(ask(server, concurrency=4).error)
+
+
+def test_a_reply_that_drips_for_ever_is_not_waited_for() -> None:
+    with FaultServer(mix={"drip": 1.0}, patience=5) as server:
+        start = time.monotonic()
+        reply = ask(server, retries=0, timeout=0.3, key=None)
+        assert time.monotonic() - start < 3
+    assert reply.error == "endpoint here was not reached, or gave no reply within 0.3 s"
+
+
+def test_a_reply_that_is_delivered_twice_answers_one_request() -> None:
+    with FaultServer(mix={"twice": 1.0}) as server:
+        worker = openai.openai(MODEL, run_of(server, key=None, timeout=5.0))
+        for n in range(20):
+            (reply,) = answers(worker, [request(f"question {n}")])
+            assert reply.text == f"reply to question {n} #0"
+            # The second copy is there before the connection is used again.
+            time.sleep(0.02)
+
+
+def test_cached_tokens_are_counted() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
+    answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+    assert openai.completion(answer, request()) == Completion("x", "stop", None, 100, 5, 64)
+    usage["prompt_tokens_details"] = {"cached_tokens": None}
+    assert openai.completion(answer, request()) == Completion("x", "stop", None, 100, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "what", "reason"),
+    [
+        (400, {"error": {"code": "API_KEY_INVALID", "message": "API key not valid"}}, "stop", "wants a key"),
+        (
+            403,
+            {"error": {"message": "Your credit balance is too low"}},
+            "stop",
+            "no credit left at endpoint here (403)",
+        ),
+        (400, {"error": {"message": "The model `x` does not exist"}}, "stop", "knows no model m"),
+        (404, {"object": "error", "message": "no route", "code": 404}, "stop", "(404 404)"),
+        (400, {"object": "error", "message": "maximum context length is 8 tokens"}, "row", "the prompt is too long"),
+        (413, {}, "row", "the prompt is too long for the model (413)"),
+        (422, {"error": "flagged by moderation"}, "refused", "refused by the content filter (422)"),
+        (400, [{"error": {"status": "INVALID_ARGUMENT", "code": 400}}], "row", "bad request (400 400)"),
+        (529, {"type": "error", "error": {"type": "overloaded_error"}}, "retry", "server error (529 overloaded_error)"),
+        (302, "<html>", "row", "bad request (302)"),
+    ],
+)
+def test_what_other_servers_say(status: int, body: Any, what: str, reason: str) -> None:
+    here = Endpoint(url="http://here")
+    fault = of_status(status, {}, json.dumps(body).encode(), MODEL, here)
+    assert fault.what == what
+    assert reason in fault.reason
 
 
 @pytest.mark.parametrize(

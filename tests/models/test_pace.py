@@ -112,11 +112,14 @@ def test_without_limits_a_ramp_and_then_all_that_pays() -> None:
     assert world.sent[-1] < 2
 
 
-def test_a_given_concurrency_is_the_most_and_where_it_starts() -> None:
+def test_a_given_concurrency_is_kept() -> None:
     world = World(lambda now: (0.1, False))
     world.run(endpoint(concurrency=64), 640)
     assert world.most == 64
     assert world.now == pytest.approx(1.0)
+    refusing = World(limited(300, 30))
+    assert refusing.run(endpoint(concurrency=64), 640).window.limit == 64
+    assert refusing.limited > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -135,8 +138,14 @@ def test_a_server_that_queues_is_not_flooded() -> None:
     assert pace.window.limit < 100
 
 
+def ramped(limit: int) -> Window:
+    window = Window(None)
+    window.limit = limit
+    return window
+
+
 def test_a_burst_of_refusals_is_one_cut() -> None:
-    window = Window(100)
+    window = ramped(100)
     for _ in range(50):
         window.shrink(sent=1.0, now=1.1)
     assert window.limit == 75
@@ -153,7 +162,7 @@ def test_growth_needs_a_full_window() -> None:
 
 
 def test_after_a_cut_it_grows_by_one_a_round_and_slowly_near_the_ceiling() -> None:
-    window = Window(100)
+    window = ramped(100)
     window.shrink(sent=0.0, now=0.0)
     gains = []
     for _ in range(20):
