@@ -7,11 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-<<<<<<< HEAD
-.PHONY: help setup demo test check exports bench-train bench-completions bench-faults clean
-=======
-.PHONY: help setup demo test check exports bench-train bench-store clean
->>>>>>> store
+.PHONY: help setup demo test check exports bench-train bench-completions bench-faults bench-store clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -58,19 +54,14 @@ exports: $(TRL)/.installed ## Train a step on exported files in TRL
 bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md
 	$(BIN)/python benchmarks/train.py
 
-<<<<<<< HEAD
 bench-completions: setup ## Speed of requests against bare clients, Curator and distilabel
 	$(BIN)/python benchmarks/completions.py
 
 bench-faults: setup ## Requests through faults and limits, in benchmarks/results/faults.md
 	$(BIN)/python -m benchmarks.faults
 
-clean: ## Remove what can be made again; paid completions stay
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache
-=======
 bench-store: setup ## A million completions, and a rerun against Curator's, in benchmarks/results/store.md
 	$(BIN)/python benchmarks/store.py
 
 clean: ## Remove what can be made again; paid completions stay
-	rm -rf $(VENV) $(TRL) .venv-curator .mypy_cache .ruff_cache .pytest_cache
->>>>>>> store
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache
