@@ -53,6 +53,7 @@ class BatchServer(FakeServer):
         self.most = 50_000  # requests a batch
         self.room: int | None = None  # requests in all batches that are not over
         self.listed = True
+        self.life = LIFE
         # Called with the name of everything that happens, when it has happened and nobody was told.
         self.on: Callable[[str], None] = lambda what: None
 
@@ -128,7 +129,7 @@ class BatchServer(FakeServer):
         fault = plan.get("fail") or self._fault([json.loads(line) for line in lines], asked["endpoint"])
         if self.room is not None and queued + len(lines) > self.room:
             fault = FULL
-        life = list(LIFE)
+        life = list(self.life)
         if fault is not None:
             plan, life = {"problem": fault}, ["validating", "validating", "failed"]
         for what, end in (("expire", "expired"), ("cancel", "cancelled")):

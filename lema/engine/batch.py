@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lema.engine import submitted
 from lema.engine.fetched import Check, lines
-from lema.engine.pending import Group, Job, Pending, Queue
+from lema.engine.pending import Budget, Group, Job, Pending, Queue, standing
 from lema.engine.submitted import Record
 from lema.engine.work import Reply
 from lema.errors import RunError
@@ -55,6 +55,7 @@ class Driver:
         endpoint: Endpoint,
         stop: threading.Event,
         say: Callable[[str], None],
+        budget: Budget | None = None,
     ) -> None:
         if theirs := next((model for model in models if model.backend != "openai"), None):
             raise RunError(
@@ -62,27 +63,30 @@ class Driver:
                 "does not make"
             )
         self._models, self._groups, self._where, self._endpoint = models, groups, where, endpoint
-        self._stop, self._say = stop, say
+        self._stop, self._say, self._budget = stop, say, budget
         self._place = submitted.place(endpoint.url)
         self._tries: Counter[str] = Counter()
         self._jobs: dict[Path, Job] = {}
         self._foreign: list[Record] = []
 
     def stream(self) -> Iterator[tuple[list[Request], Reply]]:
-        """Blocks of requests with their replies, as batches end, until every request has one or `stop` is set.
+        """Blocks of requests with their replies, as batches end, until every request has one, `stop` is set, or the
+        budget allows none of the rest.
 
         Raises:
             RunError: the endpoint's key is not in the environment, or the disk is full or not writable.
         """
-        self._pending = Pending(self._groups)
+        self._pending = Pending(self._groups, self._budget)
         self._apis = [Batches(model, self._endpoint) for model in self._models]
         self._queues = [Queue() for _ in self._apis]
         pause, before = FIRST_POLL, ""
         try:
             while self._pending and not self._stop.is_set():
                 yield from self._round()
-                state = self._state()
-                self._say(state)
+                if not (self._jobs or self._foreign) and self._pending.refused.issuperset(self._pending.open.values()):
+                    return
+                state = standing(self._jobs.values(), len(self._foreign), self._queues)
+                self._say(f"{self._where}: {state}")
                 pause = min(pause * 1.5, LONGEST_POLL) if state == before else FIRST_POLL
                 before = state
                 if self._pending:
@@ -114,7 +118,7 @@ class Driver:
         """Take over what was sent before, by processes that are gone."""
         pending = self._pending
         for record in self._foreign:
-            pending.uncover(record)
+            pending.uncover(record.asked)
         self._foreign = []
         for record in submitted.on_the_way(self._place, pending.open):
             group = next(pending.open[name] for name in record.asked if name in pending.open)
@@ -185,7 +189,7 @@ class Driver:
 
     def _forget(self, job: Job) -> None:
         """Nothing will come of a batch: its requests go into another one."""
-        self._pending.uncover(job.record)
+        self._pending.uncover(job.record.asked)
         job.record.delete()
         del self._jobs[job.record.path]
 
@@ -246,8 +250,9 @@ class Driver:
             pending.answered(block)
             yield block, reply
         record.note("left", check.left(record.keys))
+        # Not by the record: others may be in later batches by now.
+        pending.uncover(wanted)
         if record.asked:
-            pending.uncover(record)
             del self._jobs[record.path]
             record.release()
         else:
@@ -283,17 +288,6 @@ class Driver:
             raise Over(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
         self._say(f"{self._where}: {fault.reason}")
         self._stop.wait(FIRST_POLL if fault.wait is None else fault.wait)
-
-    def _state(self) -> str:
-        """Where the batches are, in one line."""
-        seen = [job.seen for job in self._jobs.values()]
-        counts = Counter("validating" if one is None else one.status for one in seen)
-        parts = [f"{count} {status}" for status, count in sorted(counts.items())]
-        done = sum(one.done for one in seen if one is not None)
-        parts += [f"{done} requests done"] * bool(done)
-        parts += [f"{len(self._foreign)} of another process"] * bool(self._foreign)
-        parts += ["its queue is full"] * any(queue.until > time.monotonic() for queue in self._queues)
-        return f"{self._where}: batches: {', '.join(parts) or 'none'}"
 
     def _tell(self, text: str) -> None:
         print(f"endpoint {self._where}: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,9 +1,11 @@
 """What waits for the Batch API: requests, which are in a batch or go into the next one, batches and queues."""
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from lema.engine.submitted import Record
 from lema.models import Request, key
@@ -54,12 +56,26 @@ class Queue:
         self.until, self.pause, self.most = 0.0, 0.0, min(2 * self.most, MOST_REQUESTS)
 
 
+class Budget(Protocol):
+    """What may be spent."""
+
+    def admit(self, block: Sequence[Request], /) -> bool:
+        """Set aside what these requests can cost; False when that is too much."""
+        ...
+
+    def release(self, keys: Iterable[str], /) -> None:
+        """Give back what was set aside for requests that were not sent, or not answered."""
+        ...
+
+
 class Pending:
     """Requests without a reply, by their keys: `open` are in no batch, `sent` in one; each with the number of its
-    group. The requests themselves are read again when they are needed."""
+    group. The requests themselves are read again when they are needed. Of the groups in `refused` the budget allowed
+    nothing when a file was last to be filled."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self.groups = groups
+    def __init__(self, groups: Sequence[Group], budget: Budget | None) -> None:
+        self.groups, self._budget = groups, budget
+        self.refused: set[int] = set()
         self.sent: dict[str, int] = {}
         self.open = {
             key(request): number for number, group in enumerate(groups) for block in group() for request in block
@@ -72,9 +88,12 @@ class Pending:
         """The requests of this record are in its batch."""
         self.sent.update((name, self.open.pop(name)) for name in record.asked if name in self.open)
 
-    def uncover(self, record: Record) -> None:
-        """Those of them that still wait go into another one."""
-        self.open.update((name, self.sent.pop(name)) for name in record.keys if name in self.sent)
+    def uncover(self, names: Iterable[str]) -> None:
+        """Those of these requests that still wait go into another batch."""
+        again = {name: self.sent.pop(name) for name in names if name in self.sent}
+        self.open.update(again)
+        if self._budget is not None:
+            self._budget.release(again)
 
     def answered(self, block: Sequence[Request]) -> None:
         """These requests wait no more."""
@@ -89,16 +108,40 @@ class Pending:
     def fill(self, file: BinaryIO, number: int, most: int, endpoint: Endpoint) -> list[str]:
         """Write at most so many open requests of a group as lines of a batch, and return their keys."""
         names: list[str] = []
-        size = 0
+        size, full = 0, False
         for block in self.groups[number]():
-            for request in block:
-                name = key(request)
-                if name not in self.open:
+            fitting: list[tuple[Request, bytes]] = []
+            for one in block:
+                if (name := key(one)) not in self.open:
                     continue
-                content = line(name, request, endpoint)
-                size += len(content)
-                if names and (len(names) == min(most, MOST_REQUESTS) or size > MOST_BYTES):
-                    return names
-                names.append(name)
-                file.write(content)
+                content = line(name, one, endpoint)
+                count, size = len(names) + len(fitting), size + len(content)
+                full = count == min(most, MOST_REQUESTS) or (count > 0 and size > MOST_BYTES)
+                if full:
+                    break
+                fitting.append((one, content))
+            admitted = self._admitted([one for one, _ in fitting])
+            names += map(key, admitted)
+            file.writelines(content for _, content in fitting[: len(admitted)])
+            if full or len(admitted) < len(fitting):
+                break
+        (self.refused.add if self.open and not names else self.refused.discard)(number)
         return names
+
+    def _admitted(self, block: list[Request]) -> list[Request]:
+        """The first of these requests, as many as the budget allows."""
+        budget = self._budget
+        if not block or budget is None or budget.admit(block):
+            return block
+        return list(itertools.takewhile(lambda one: budget.admit([one]), block))
+
+
+def standing(jobs: Collection[Job], foreign: int, queues: Iterable[Queue]) -> str:
+    """Where batches are, those of other processes too, in a few words."""
+    counts = Counter("validating" if job.seen is None else job.seen.status for job in jobs)
+    parts = [f"{count} {status}" for status, count in sorted(counts.items())]
+    done = sum(job.seen.done for job in jobs if job.seen is not None)
+    parts += [f"{done} requests done"] * bool(done)
+    parts += [f"{foreign} of another process"] * bool(foreign)
+    parts += ["the queue is full"] * any(queue.until > time.monotonic() for queue in queues)
+    return f"batches: {', '.join(parts) or 'none'}"

@@ -10,6 +10,7 @@ import pytest
 
 from lema.engine.work import portions
 from lema.plan import load_params
+from tests.batch_server import BatchServer
 from tests.e2e.project import SECRET, Project, params
 from tests.fake_server import FakeServer
 
@@ -76,3 +77,24 @@ def test_offline_with_all_completions_there_makes_the_same_bytes(project: Projec
     (project.root / "data" / "tiny" / "samples.parquet").unlink()
     assert project.make("samples", "tiny", "--offline").bought == {"samples": (60, 60, 0)}
     assert project.read("samples.parquet") == before
+
+
+def test_a_killed_batch_goes_on_and_its_bytes_are_those_of_an_online_run(served: Project, tmp_path: Path) -> None:
+    online = served.copy(tmp_path / "online")
+    with BatchServer(answer=answer) as server:
+        online.write("params.yaml", params(url=server.url))
+        assert online.make("samples").bought == {"samples": (60, 0, 60)}
+        settings = params(url=server.url)
+        settings["run"]["endpoints"]["served"]["mode"] = "batch"
+        served.write("params.yaml", settings)
+        server.life = ("validating", "completed")
+        killed = served.start("lema", "make", "samples", "tiny")
+        server.on = lambda what: killed.kill() if what == "create" else None
+        killed.communicate()
+        assert killed.returncode == -9
+        rerun = served.make("samples")
+    assert rerun.bought == {"samples": (60, 0, 60)}
+    assert "endpoint served: a batch that was submitted before, 60 requests, is fetched" in rerun.text
+    assert (len(server.bought), server.bought.total()) == (60, 60)
+    assert served.read("samples.parquet") == online.read("samples.parquet")
+    assert [path.name for path, text in served.versioned().items() if SECRET in text] == []

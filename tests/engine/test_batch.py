@@ -3,7 +3,7 @@
 import multiprocessing
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def test_what_is_missing_every_time_fails(make: Callable[..., Generate], server:
     replies = list(generate(requests(10)))
     assert server.sizes == [10, 1, 1]
     assert replies[0] == Completion("", "failed", "no reply in the batch (batch_expired)")
-    assert list(make()(requests(10)))[0].finish == "stop"
+    assert next(make()(requests(10))).finish == "stop"
     assert server.sizes == [10, 1, 1, 1]
 
 
@@ -324,6 +324,46 @@ def test_a_stage_that_stops_leaves_its_batches(make: Callable[..., Generate], se
     assert len(list(make()(requests(12)))) == 12
     assert server.sizes == [10, 2]
     assert once(server, 12)
+
+
+class Purse:
+    """A budget in requests."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.aside: set[str] = set()
+
+    def admit(self, block: Sequence[Request], /) -> bool:
+        new = {key(one) for one in block} - self.aside
+        if len(self.aside) + len(new) > self.count:
+            return False
+        self.aside |= new
+        return True
+
+    def release(self, keys: Iterable[str], /) -> None:
+        self.aside -= set(keys)
+
+
+def test_a_budget_bounds_what_is_sent(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pending, "MOST_REQUESTS", 20)
+    endpoint, asked = Endpoint(url=server.url), [requests(20), requests(60)[20:]]
+    purse, said = Purse(25), list[str]()
+
+    def stream() -> list[Request]:
+        driver = batch.Driver([MODEL], [lambda: asked], "here", endpoint, threading.Event(), said.append, purse)
+        return [one for block, _ in driver.stream() for one in block]
+
+    server.plans = [{"lose": 3}, {}, {"fail": FULL}]
+    assert {key(one) for one in stream()} == {key(one) for one in requests(25)}
+    assert server.sizes[:2] == [20, 5]
+    assert (len(purse.aside), server.bought.total()) == (25, 28)
+    purse.count = 0
+    # What was paid for is fetched without any.
+    assert {key(one) for one in stream()} == {key(one) for one in requests(25)}
+    assert server.bought.total() == 28
+    assert capsys.readouterr().err.count("a batch that was submitted before") == 5
 
 
 def test_nothing_secret_is_kept(make: Callable[..., Generate], server: BatchServer, tmp_path: Path) -> None:
