@@ -80,6 +80,14 @@ def schema(
 
 
 @app.command()
+def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in params.yaml.")]) -> None:
+    """What a recipe would make again and why, what it would buy, and what that costs. Sends nothing."""
+    from lema.estimate import estimate, text
+
+    typer.echo(text(estimate(recipe)))
+
+
+@app.command()
 def make(
     artifact: Annotated[str, typer.Argument(help="Which artifact.")],
     target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of what; mix and adapter are an arm's.")],

@@ -51,7 +51,7 @@ def corrections(
         seen = shown(asked[sample.question_id], sample, spec.hint)
         if where is not None and where.incorrect_step is not None:
             seen["incorrect_step"] = where.incorrect_step
-        requests.append(Request(corrector, render(spec.prompt, seen), sampling(spec), index))
+        requests.append(Request(corrector, render(spec.prompt, seen), sampling(spec), index, digest(spec.prompt)))
     for (sample, index, where), request, reply in zip(slots, requests, generate(requests), strict=True):
         told = where.incorrect_step if located and where is not None else None
         yield Correction(

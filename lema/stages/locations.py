@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lema.models import Completion, Model, Request
-from lema.prompt import render
+from lema.prompt import digest, render
 from lema.recipe import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
 from lema.stages import Generate, provenance, sampling, shown, usage
@@ -43,8 +43,9 @@ def locations(
             yield _location(sample, known | origin)
         else:
             slots.append(sample)
+    how, origin = sampling(spec), digest(spec.prompt)
     requests = [
-        Request(locator, render(spec.prompt, shown(asked[one.question_id], one, spec.hint)), sampling(spec))
+        Request(locator, render(spec.prompt, shown(asked[one.question_id], one, spec.hint)), how, prompt=origin)
         for one in slots
     ]
     for sample, request, reply in zip(slots, requests, generate(requests), strict=True):
