@@ -1,7 +1,8 @@
 """Requests to completions: from the store what is there, from the models what is missing, everything kept.
 
 Every reply is in the journal of the store before anything sees it, so a stage that is killed, or fails later on, pays
-for nothing twice.
+for nothing twice. Memory does not grow with the number of requests: of all there is only the key, those that are not
+in the store wait on the disk, and replies are read back from there.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from lema.engine.executor import Executor, blocks, merge
+from lema.engine.index import Keys
 from lema.engine.progress import track
+from lema.engine.spool import Group, Spool
 from lema.engine.store import SERVED, Store
 from lema.engine.work import Reply, answering, portions
 from lema.errors import RunError, allowed
@@ -21,6 +24,10 @@ from lema.params import Run
 
 # Failures without a single reply after which a model is held to be out of order.
 HOPELESS = 20
+# Completions that are read from the store at once: each part of it is then read once for all that want it.
+READ = 4096
+
+Stream = Iterator[tuple[list[Request], Reply]]
 
 
 class Generate:
@@ -49,29 +56,27 @@ class Generate:
             RunError: an API key is not in the environment, before anything is sent; a model cannot be used at all;
                 more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
         """
-        keys: list[str] = []
-        misses: dict[str, Request] = {}
-        seen: set[str] = set()
-        hits = 0
-        for request in requests:
-            name = key(request)
-            keys.append(name)
-            if name in seen:
-                continue
-            seen.add(name)
-            if self._store.get(name) is not None:
-                self.hits[request.model.label] += 1
-                hits += 1
-            elif self._offline:
-                raise RunError(f"offline, and the store has no reply of model {request.model.label!r} with key {name}")
-            else:
-                misses[name] = request
-        self._asked += len(seen)
-        if misses:
-            self._buy(list(misses.values()), hits)
-        for name in keys:
-            reply = self._store.get(name)
-            yield self._unserved[name] if reply is None else reply
+        keys, hits = Keys(), 0
+        with Spool() as misses:
+            for request in requests:
+                name = key(request)
+                if not keys.add(name):
+                    continue
+                if name in self._store:
+                    self.hits[request.model.label] += 1
+                    hits += 1
+                elif self._offline:
+                    raise RunError(
+                        f"offline, and the store has no reply of model {request.model.label!r} with key {name}"
+                    )
+                else:
+                    misses.add(request)
+            self._asked += keys.unique
+            if misses:
+                self._buy(misses, hits)
+        for names in blocks(keys, READ):
+            for name, reply in zip(names, self._store.get_many(names), strict=True):
+                yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
         """One line for the log: how many requests there were and where their replies came from."""
@@ -80,7 +85,7 @@ class Generate:
         parts = [f"{count.total()} {what}" for what, count in counts.items() if count or what in ("hits", "bought")]
         return f"{self._name}: {total} requests, {', '.join(parts)}{self._because()}"
 
-    def _buy(self, misses: Sequence[Request], hits: int) -> None:
+    def _buy(self, misses: Spool, hits: int) -> None:
         stop = threading.Event()
         fatal: str | None = None
         total = len(misses) + hits
@@ -105,37 +110,38 @@ class Generate:
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
 
-    def _streams(
-        self, misses: Sequence[Request], stop: threading.Event
-    ) -> Iterator[Iterator[tuple[list[Request], Reply]]]:
+    def _streams(self, misses: Spool, stop: threading.Event) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
-        by_model: dict[tuple[str, str], list[Request]] = {}
-        for request in misses:
-            by_model.setdefault((request.model.label, request.model.identity), []).append(request)
-        endpoints: dict[str, list[list[Request]]] = {}
+        endpoints: dict[str, list[Group]] = {}
         local = []
-        for group in by_model.values():
-            where = group[0].model.endpoint
-            if where is None:
-                local.append(self._stream(list(blocks(group, self._run.batch)), stop, self._run.workers, 1))
+        for group in misses.groups.values():
+            if group.model.endpoint is None:
+                local.append(self._stream(misses.blocks(group, self._run.batch), stop, self._run.workers, 1))
             else:
-                endpoints.setdefault(where, []).append(group)
-        self._check({group[0].model.label: where for where, groups in endpoints.items() for group in groups})
+                endpoints.setdefault(group.model.endpoint, []).append(group)
+        self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
         for where, groups in endpoints.items():
             size, inflight = portions(self._run.endpoints[where])
-            mixed = itertools.zip_longest(*(blocks(group, size) for group in groups))
-            yield self._stream([block for turn in mixed for block in turn if block], stop, 1, inflight)
+            turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
+            yield self._stream((block for turn in turns for block in turn if block), stop, 1, inflight)
         if local:
             yield itertools.chain.from_iterable(local)
 
-    def _stream(
-        self, work: list[list[Request]], stop: threading.Event, workers: int, inflight: int
-    ) -> Iterator[tuple[list[Request], Reply]]:
-        open_work = itertools.takewhile(lambda _: not stop.is_set(), work)
-        answers = self._executor.map(partial(answering, self._run), open_work, workers=workers, inflight=inflight)
+    def _stream(self, work: Iterator[list[Request]], stop: threading.Event, workers: int, inflight: int) -> Stream:
+        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there."""
+        sent: dict[int, list[Request]] = {}
+
+        def taken() -> Iterator[list[Request]]:
+            for number, block in enumerate(work):
+                if stop.is_set():
+                    return
+                sent[number] = block
+                yield block
+
+        answers = self._executor.map(partial(answering, self._run), taken(), workers=workers, inflight=inflight)
         for number, reply in answers:
-            yield work[number], reply
+            yield sent.pop(number), reply
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():

@@ -80,6 +80,14 @@ class Store:
         entry = self._fresh.get(key)
         return entry.completion() if entry else None
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the request with this key was ever answered."""
+        return self.get(key) is not None
+
+    def get_many(self, keys: Sequence[str]) -> list[Completion | None]:
+        """`get` for many at once, in their order."""
+        return [self.get(key) for key in keys]
+
     def add(self, pairs: Sequence[tuple[str, Completion]], *, model: str) -> None:
         """Record replies of one model under their keys; they are on the disk when this returns.
 

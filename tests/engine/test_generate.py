@@ -284,3 +284,22 @@ def test_batches_are_of_the_asked_size_and_of_one_model(make: Callable[..., Gene
     finally:
         del sys.modules["counted"]
     assert sizes == [("a", 4), ("a", 2), ("b", 4), ("b", 2)]
+
+
+def test_blocks_are_read_when_there_is_room(make: Callable[..., Generate]) -> None:
+    """Of a thousand requests that wait on the disk only those in flight are in memory."""
+    taken: list[int] = []
+
+    class Slow(LocalExecutor):
+        def map(self, factory: Any, blocks: Any, **options: Any) -> Iterator[Any]:
+            def counted() -> Iterator[Any]:
+                for number, block in enumerate(blocks):
+                    taken.append(number)
+                    yield block
+
+            for number, result in super().map(factory, counted(), **options):
+                assert len(taken) <= number + 2
+                yield number, result
+
+    assert len(list(make(executor=Slow())(requests(1000)))) == 1000
+    assert taken == list(range(250))

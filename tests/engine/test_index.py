@@ -1,0 +1,34 @@
+"""Keys in little memory."""
+
+import hashlib
+import random
+
+import pytest
+
+from lema.engine.index import Keys
+
+
+def name(n: int) -> str:
+    return hashlib.sha256(str(n).encode()).hexdigest()
+
+
+def test_keys_are_kept_in_order_and_told_apart() -> None:
+    draw = random.Random(1)
+    numbers = [draw.randrange(4000) for _ in range(10_000)]
+    keys, seen = Keys(), set[int]()
+    for n in numbers:
+        assert keys.add(name(n)) == (n not in seen)
+        seen.add(n)
+    assert list(keys) == [name(n) for n in numbers]
+    assert (len(keys), keys.unique) == (10_000, len(seen))
+
+
+def test_keys_with_the_same_beginning_are_two() -> None:
+    keys = Keys()
+    assert [keys.add("ab" * 31 + end) for end in ("00", "01", "00")] == [True, True, False]
+
+
+@pytest.mark.parametrize("key", ["", "ab", "x" * 64, "ab" * 33])
+def test_other_names_are_no_keys(key: str) -> None:
+    with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
+        Keys().add(key)
