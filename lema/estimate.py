@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from lema.artifacts import ARTIFACTS
+from lema.cost import table
 from lema.engine.account import left
 from lema.engine.progress import duration
 from lema.errors import RecipeError
@@ -59,6 +60,9 @@ def estimate(recipe: str) -> Estimate:
     for artifact in ARTIFACTS:
         if artifact == "plan":
             continue
+        if not play.plan[artifact]:
+            play.rows[artifact] = []  # the recipe does without
+            continue
         stage = Stage(artifact, status.why(artifact, again))
         if artifact in PLAYED:
             play.perform(stage)
@@ -73,19 +77,11 @@ HEADS = ("", "requests", "cached", "to buy", "tokens in", "tokens out", "low", "
 
 def text(found: Estimate) -> str:
     """An estimate as people read it."""
-    rows = [HEADS, *(row for stage in found.stages for row in _rows(stage, found))]
-    widths = [max(len(row[at]) for row in rows if len(row) == len(HEADS)) for at in range(len(HEADS))]
-    lines = [f"{found.recipe}: {found.description}".rstrip(": "), ""]
-    for row in rows:
-        if len(row) == 1:
-            lines.append(row[0])
-        else:
-            cells = [
-                cell.ljust(width) if not at else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, "", *_summary(found)])
+    rows = [row for stage in found.stages for row in _rows(stage, found)]
+    heads = [HEADS] if any(len(row) > 1 for row in rows) else []
+    return "\n".join(
+        [f"{found.recipe}: {found.description}".rstrip(": "), *table([*heads, *rows]), "", *_summary(found)]
+    )
 
 
 def _rows(stage: Stage, found: Estimate) -> Iterator[tuple[str, ...]]:

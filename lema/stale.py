@@ -6,6 +6,7 @@ changed since or will be made again.
 """
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,7 @@ class Status:
     """What is known of the artifacts of a recipe before any of them is made. `plan` is a fresh one."""
 
     def __init__(self, recipe: str, plan: Mapping[str, Any], arms: Sequence[str]) -> None:
-        self._recipe, self._plan, self._arms = recipe, plan, list(arms)
+        self._recipe, self._plan, self._arms = recipe, _plain(plan), list(arms)
         self._locked = _yaml(Path("dvc.lock")).get("stages") or {}
         self._made = _yaml(place("plan", recipe))
         self._outs = {out["path"]: out.get("md5") for stage in self._locked.values() for out in stage.get("outs") or ()}
@@ -78,10 +79,15 @@ class Status:
 def _yaml(path: Path) -> dict[str, Any]:
     """A YAML file that DVC or lema wrote, empty when there is none."""
     try:
-        found = yaml.load(path, path.name).plain()
+        found = _plain(yaml.load(path, path.name).plain())
     except (OSError, RecipeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    """With lists for tuples: readers of YAML disagree on them."""
+    return json.loads(json.dumps(value))
 
 
 def _differences(before: Any, now: Any) -> list[str]:
@@ -104,7 +110,7 @@ def _said(name: str, before: Any, now: Any) -> str:
     if name == "code":
         return "the code has changed"
     if _is_digest(before) or _is_digest(now):
-        return f"the prompt {name} has changed"
+        return "the prompt has changed" if name == "prompt" else f"{name}: the prompt has changed"
     shown = [f"{value}" if isinstance(value, str | int | float) else "" for value in (before, now)]
     if all(shown) and sum(map(len, shown)) < 80:
         return f"{name}: {shown[0]} -> {shown[1]}"

@@ -11,7 +11,7 @@ here knows.
 import fcntl
 import sys
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,8 +80,8 @@ class Account:
         self._changed = threading.Condition()
         self._reserved: dict[str, Decimal] = {}  # what is set aside, by the key of the request
         self._prices: dict[tuple[str, str | None], Price | None] = {}
-        self._saved: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self._saved_models: dict[str, Model] = {}
+        self._saved: list[tuple[Model, str, Counter[str]]] = []
+        self._numbers: dict[tuple[str, str], int] = {}
         self.refused: Limit | None = None
 
     def open(self, models: Iterable[Model]) -> None:
@@ -96,8 +96,8 @@ class Account:
         for model in models:
             if self._price(model) is None:
                 wrong[model.name or model.label] = (
-                    "has no known price; set it: `run: {prices: {%s: {input: ..., output: ...}}}`, in dollars a million "
-                    "tokens" % (model.name or model.label)
+                    "has no known price; set it, in dollars a million tokens: "
+                    f"`run: {{prices: {{{model.name or model.label}: {{input: ..., output: ...}}}}}}`"
                 )
             elif limit(model, 1) is None:
                 wrong[model.name or model.label] = (
@@ -154,15 +154,11 @@ class Account:
         costs = [paid(of, reply, batch=batch) for reply in replies]
         # A reply of unknown cost counts as if it had cost as much as it could.
         mosts = [bound(of, one) if amount is None and of else amount for one, amount in zip(block, costs, strict=True)]
-        now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        about = self._about(model)
         lines: list[dict[str, Any]] = [
             {
                 "kind": "request",
-                "time": now,
-                **self._who,
-                "model": model.label,
-                "name": model.name,
-                "endpoint": model.endpoint,
+                **about,
                 "prompt": request.prompt,
                 "key": name,
                 "batch": batch,
@@ -185,27 +181,37 @@ class Account:
                 self._warn(one)
             self._changed.notify_all()
 
-    def hit(self, request: Request, reply: Completion) -> None:
+    def number(self, request: Request) -> int:
+        """A number from 1 for all requests of one model and prompt, by which `save` is told of their replies."""
+        whose = (request.model.label, request.prompt)
+        if whose not in self._numbers:
+            self._numbers[whose] = len(self._saved) + 1
+            self._saved.append((request.model, request.prompt, Counter()))
+        return self._numbers[whose]
+
+    def save(self, number: int, reply: Completion) -> None:
         """Count a reply that the store had."""
-        counts = self._saved[request.model.label, request.prompt]
-        self._saved_models[request.model.label] = request.model
-        counts.update(
-            requests=1,
-            prompt_tokens=reply.prompt_tokens,
-            cached_tokens=reply.cached_tokens,
-            completion_tokens=reply.completion_tokens,
-        )
+        counts = self._saved[number - 1][2]
+        counts["requests"] += 1
+        counts["prompt_tokens"] += reply.prompt_tokens
+        counts["cached_tokens"] += reply.cached_tokens
+        counts["completion_tokens"] += reply.completion_tokens
 
     def close(self) -> None:
         """Write what the store saved, and let other processes buy."""
-        now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        lines = []
-        for (label, prompt), counts in sorted(self._saved.items()):
-            model = self._saved_models[label]
-            summed = Completion("", "stop", None, counts["prompt_tokens"], counts["completion_tokens"])
-            about = {"time": now, **self._who, "model": label, "name": model.name, "endpoint": model.endpoint}
+        lines: list[dict[str, Any]] = []
+        for model, prompt, counts in self._saved:
+            summed = Completion(
+                "", "stop", None, counts["prompt_tokens"], counts["completion_tokens"], counts["cached_tokens"]
+            )
             lines.append(
-                {"kind": "saved", **about, "prompt": prompt, **counts, "cost": paid(self._price(model), summed)}
+                {
+                    "kind": "saved",
+                    **self._about(model),
+                    "prompt": prompt,
+                    **counts,
+                    "cost": paid(self._price(model), summed),
+                }
             )
         if lines:
             self._ledger.write(lines)
@@ -224,6 +230,11 @@ class Account:
             f"({full.key}), and {missing:,} replies are missing. What was bought is kept. To go on, raise {full.key} "
             f"in params.yaml, then: lema repro, or lema make {who['stage']} {who['recipe']}"
         )
+
+    def _about(self, model: Model) -> dict[str, Any]:
+        """When it was, for what, and who was asked."""
+        time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"time": time, **self._who, "model": model.label, "name": model.name, "endpoint": model.endpoint}
 
     def _most(self, request: Request) -> Decimal:
         of = self._price(request.model)

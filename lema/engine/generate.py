@@ -8,10 +8,12 @@ in the store wait on the disk, and replies are read back from there.
 import itertools
 import os
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from lema.engine.account import Account
 from lema.engine.executor import Executor, blocks, merge
 from lema.engine.index import Keys
 from lema.engine.progress import track
@@ -34,13 +36,21 @@ class Generate:
     """Called with requests, yields their completions in the same order; identical requests are asked once.
 
     `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model, over all calls, and
-    so does `run.max_failures`.
+    so does `run.max_failures`. The `account` books what is bought and refuses what the budget does not allow.
     """
 
     def __init__(
-        self, store: Store, executor: Executor, run: Run, *, name: str = "requests", offline: bool = False
+        self,
+        store: Store,
+        executor: Executor,
+        run: Run,
+        *,
+        name: str = "requests",
+        offline: bool = False,
+        account: Account | None = None,
     ) -> None:
         self._store, self._executor, self._run, self._name, self._offline = store, executor, run, name, offline
+        self._account = account
         self._unserved: dict[str, Completion] = {}
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._asked = 0
@@ -57,14 +67,17 @@ class Generate:
                 more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
         """
         keys, hits = Keys(), 0
+        saved = array("H")  # for every request, whose the reply is that the store has, as the account numbers them
         with Spool() as misses:
             for request in requests:
                 name = key(request)
+                saved.append(0)
                 if not keys.add(name):
                     continue
                 if name in self._store:
                     self.hits[request.model.label] += 1
                     hits += 1
+                    saved[-1] = self._account.number(request) if self._account else 0
                 elif self._offline:
                     raise RunError(
                         f"offline, and the store has no reply of model {request.model.label!r} with key {name}"
@@ -74,8 +87,11 @@ class Generate:
             self._asked += keys.unique
             if misses:
                 self._buy(misses, hits)
+        whose = iter(saved)
         for names in blocks(keys, READ):
             for name, reply in zip(names, self._store.get_many(names), strict=True):
+                if (number := next(whose)) and self._account and reply is not None:
+                    self._account.save(number, reply)
                 yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
@@ -88,12 +104,15 @@ class Generate:
     def _buy(self, misses: Spool, hits: int) -> None:
         stop = threading.Event()
         fatal: str | None = None
-        total = len(misses) + hits
+        total, missing = len(misses) + hits, len(misses)
+        if self._account:
+            self._account.open(group.model for group in misses.groups.values())
         streams = list(self._streams(misses, stop))
         try:
             with track(self._name, total, hits) as bar:
                 for block, reply in merge(streams):
                     self._keep(block, reply)
+                    missing -= len(block)
                     bar.advance(len(block), self._note(hits))
                     if reply.fatal and fatal is None:
                         fatal = f"{block[0].model.label}: {reply.fatal}"
@@ -109,6 +128,8 @@ class Generate:
                 f"{self.failed.total()} of {self._asked} requests failed, run.max_failures is {self._run.max_failures}"
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
+        if missing and self._account and self._account.refused:
+            raise RunError(self._account.message(missing))
 
     def _streams(self, misses: Spool, stop: threading.Event) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
@@ -129,19 +150,33 @@ class Generate:
             yield itertools.chain.from_iterable(local)
 
     def _stream(self, work: Iterator[list[Request]], stop: threading.Event, workers: int, inflight: int) -> Stream:
-        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there."""
+        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
+
+        Near the end of a budget, what is under way may have to be settled before the next block can be sent; the
+        executor is then given the rest anew.
+        """
+        account = self._account
         sent: dict[int, list[Request]] = {}
 
         def taken() -> Iterator[list[Request]]:
+            nonlocal work
             for number, block in enumerate(work):
                 if stop.is_set():
+                    return
+                if account and not account.admit(block):
+                    work = itertools.chain([block], work)
                     return
                 sent[number] = block
                 yield block
 
-        answers = self._executor.map(partial(answering, self._run), taken(), workers=workers, inflight=inflight)
-        for number, reply in answers:
-            yield sent.pop(number), reply
+        while not stop.is_set():
+            answers = self._executor.map(partial(answering, self._run), taken(), workers=workers, inflight=inflight)
+            for number, reply in answers:
+                yield sent.pop(number), reply
+            block = next(work, None)
+            if block is None or account is None or not account.wait(block):
+                return
+            work = itertools.chain([block], work)
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():
@@ -157,6 +192,8 @@ class Generate:
         label = block[0].model.label
         pairs = [(key(request), completion) for request, completion in zip(block, reply.completions, strict=True)]
         self._store.add(pairs, model=label)
+        if self._account:
+            self._account.book(block, [name for name, _ in pairs], reply.completions)
         for name, completion in pairs:
             if completion.finish in SERVED:
                 self.bought[label] += 1

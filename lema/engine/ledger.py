@@ -111,8 +111,8 @@ class Spent:
 
 
 def spent(place: Path) -> Spent:
-    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost. What the blocks under way of living processes may cost is in
-    doubt here, too."""
+    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, and what
+    living processes have under way is in doubt, too."""
     found = Spent()
     for line in read(place):
         if line["kind"] == "request" and line["most"] is not None:

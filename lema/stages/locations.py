@@ -43,9 +43,9 @@ def locations(
             yield _location(sample, known | origin)
         else:
             slots.append(sample)
-    how, origin = sampling(spec), digest(spec.prompt)
+    how, prompt = sampling(spec), digest(spec.prompt)
     requests = [
-        Request(locator, render(spec.prompt, shown(asked[one.question_id], one, spec.hint)), how, prompt=origin)
+        Request(locator, render(spec.prompt, shown(asked[one.question_id], one, spec.hint)), how, prompt=prompt)
         for one in slots
     ]
     for sample, request, reply in zip(slots, requests, generate(requests), strict=True):
