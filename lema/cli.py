@@ -167,9 +167,58 @@ def stats() -> None:
 
 
 @completions.command()
-def seal() -> None:
-    """Turn journals into packs, ready for `dvc add completions` and `dvc push`."""
+def verify() -> None:
+    """Read all of the store and say what is wrong with it: a line a fault, exit code 1 when there is one."""
+    from lema.engine.upkeep import verify as verify_store
     from lema.pipeline import store
 
-    pack = store().seal()
-    typer.echo(f"sealed {pack.name}" if pack else "nothing to seal")
+    found = verify_store(store())
+    for name in ("packs", "journals", "completions", "copies", "failures"):
+        typer.echo(f"{name:<12} {getattr(found, name)}")
+    for fault in found.faults:
+        typer.echo(fault, err=True)
+    raise typer.Exit(1 if found.faults else 0)
+
+
+@completions.command()
+def prune(
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="RECIPE", help="Drop what no row of these recipes names, too.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+) -> None:
+    """Drop from packs what is never served: copies of a reply, records of failures. No reply without --keep."""
+    from lema.completions import needed
+    from lema.engine.upkeep import prune as prune_store
+    from lema.pipeline import store
+
+    keys, labels = needed(keep) if keep else (None, set())
+    found = prune_store(store(), needed=keys, labels=labels, really=yes)
+    what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
+    typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")
+
+
+@completions.command()
+def seal() -> None:
+    """Turn journals into packs."""
+    from lema.pipeline import store
+
+    made = store().seal()
+    typer.echo("\n".join(f"sealed {pack.name}" for pack in made) or "nothing to seal")
+
+
+@completions.command()
+def push() -> None:
+    """Send all packs to the DVC remote, and list them in completions.dvc for git."""
+    from lema.completions import push as push_packs
+    from lema.pipeline import store
+
+    typer.echo(f"{push_packs(store())} packs are at the remote; commit completions.dvc")
+
+
+@completions.command()
+def pull() -> None:
+    """Fetch the packs that completions.dvc lists; those that only you have stay."""
+    from lema.completions import pull as pull_packs
+
+    typer.echo(f"{pull_packs()} packs fetched")

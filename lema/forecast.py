@@ -165,20 +165,22 @@ class Forecast:
         self._known, self._run, self.past = known, run, past
         self.stage = ""
         self.asked: dict[tuple[str, str], Asked] = {}
-        self._seen: dict[str, Completion] = {}
+        self._seen: dict[str, str] = {}  # the understudies by key, empty where the reply is there
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in list(requests):
+        for request in requests:
             name = key(request)
+            known = self._known(name)
             if name not in self._seen:
-                self._seen[name] = self._count(request, self._known(name))
-            yield self._seen[name]
+                self._seen[name] = self._count(request, known)
+            yield known or Completion(self._seen[name], "stop")
 
     def of(self, stage: str) -> Sequence[Asked]:
         """What a stage asks, by model."""
         return [one for (name, _), one in self.asked.items() if name == stage]
 
-    def _count(self, request: Request, reply: Completion | None) -> Completion:
+    def _count(self, request: Request, reply: Completion | None) -> str:
+        """Count a request; the text of its understudy where it has no reply."""
         model = request.model
         if (self.stage, model.label) not in self.asked:
             self.asked[self.stage, model.label] = Asked(self.stage, model, price(model, self._run))
@@ -188,13 +190,13 @@ class Forecast:
         if reply is not None:
             asked.cached += 1
             self.past.add(model.name or model.label, self.stage, length, reply.prompt_tokens, reply.completion_tokens)
-            return reply
+            return ""
         made_of_others = any(MARK in message.content for message in request.messages)
         bucket = asked.derived if made_of_others else asked.sure
         bucket.requests += 1
         bucket.characters += length
         bucket.limit += limit(model, request.sampling.max_tokens) or request.sampling.max_tokens
-        return Completion(self._understudy(request), "stop")
+        return self._understudy(request)
 
     def _understudy(self, request: Request) -> str:
         """A text of the expected length in lines like steps; no two are equal."""

@@ -1,6 +1,7 @@
 """Outputs that appear whole or not at all, one maker at a time, and processes that do not outlive their parent."""
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from lema.errors import RunError
 
 PR_SET_PDEATHSIG = 1
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def home() -> Path:
@@ -38,6 +40,21 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why a path cannot be written.
+
+    Raises:
+        RunError: the disk is full or not writable.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise RunError(f"{path} cannot be written: {os.strerror(error.errno)}") from None
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Write an output, a file or a folder, beside its place and move it there when the block ends without error.
 
@@ -45,8 +62,14 @@ def atomic(path: Path) -> Iterator[Path]:
     choice. A previous output is replaced. Two makers of one output must hold its `lock`.
 
     Raises:
-        RunError: the block made nothing.
+        RunError: the block made nothing, or the disk is full or not writable.
     """
+    with writing(path), _atomic(path) as partial:
+        yield partial
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     _remove(partial)
@@ -81,11 +104,13 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Be the only process that makes `path`. The lock is a file under `home()`, so it leaves nothing beside outputs.
 
     Raises:
-        RunError: another process makes it, and `wait` is False.
+        RunError: another process makes it, and `wait` is False; or the lock cannot be written.
     """
     place = home() / "locks" / f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a+") as file:
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("a+")
+    with file:
         if not take(file.fileno()):
             file.seek(0)
             message = f"{path} is being made by another process ({file.read().strip() or 'just started'})"
@@ -93,9 +118,10 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
                 raise RunError(message)
             print(f"{message}; waiting for it", file=sys.stderr)  # noqa: T201
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+        # Who holds it is for people to read, so a full disk is no reason to stop.
+        with suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"pid {os.getpid()}".encode())
         try:
             yield
         finally:

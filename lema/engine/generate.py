@@ -16,9 +16,10 @@ from functools import partial
 from lema.engine.account import Account
 from lema.engine.executor import Executor, blocks, merge
 from lema.engine.index import Keys
+from lema.engine.packs import SERVED
 from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
-from lema.engine.store import SERVED, Store
+from lema.engine.store import Store
 from lema.engine.work import Reply, answering, portions
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
@@ -26,8 +27,9 @@ from lema.params import Run
 
 # Failures without a single reply after which a model is held to be out of order.
 HOPELESS = 20
-# Completions that are read from the store at once: each part of it is then read once for all that want it.
-READ = 4096
+# Requests that are looked up at once, and completions that are read at once: each part of the store is then read once
+# for all that want it.
+LOOK, READ = 256, 4096
 
 Stream = Iterator[tuple[list[Request], Reply]]
 
@@ -69,21 +71,21 @@ class Generate:
         keys, hits = Keys(), 0
         saved = array("H")  # for every request, whose the reply is that the store has, as the account numbers them
         with Spool() as misses:
-            for request in requests:
-                name = key(request)
-                saved.append(0)
-                if not keys.add(name):
-                    continue
-                if name in self._store:
-                    self.hits[request.model.label] += 1
-                    hits += 1
-                    saved[-1] = self._account.number(request) if self._account else 0
-                elif self._offline:
-                    raise RunError(
-                        f"offline, and the store has no reply of model {request.model.label!r} with key {name}"
-                    )
-                else:
-                    misses.add(request)
+            for block in blocks(requests, LOOK):
+                start = len(keys)
+                new = [(at, name, one) for at, one in enumerate(block, start) if keys.add(name := key(one))]
+                saved.extend([0] * len(block))
+                known = self._store.known([name for _, name, _ in new])
+                for (at, name, request), there in zip(new, known, strict=True):
+                    if there:
+                        self.hits[request.model.label] += 1
+                        hits += 1
+                        saved[at] = self._account.number(request) if self._account else 0
+                    elif self._offline:
+                        label = request.model.label
+                        raise RunError(f"offline, and the store has no reply of model {label!r} with key {name}")
+                    else:
+                        misses.add(request)
             self._asked += keys.unique
             if misses:
                 self._buy(misses, hits)
@@ -108,6 +110,7 @@ class Generate:
         if self._account:
             self._account.open(group.model for group in misses.groups.values())
         streams = list(self._streams(misses, stop))
+        self._store.writable()
         try:
             with track(self._name, total, hits) as bar:
                 for block, reply in merge(streams):

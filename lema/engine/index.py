@@ -1,9 +1,25 @@
 """Keys of requests in little memory: 32 bytes each, not Python objects."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 KEY = 32  # bytes: a SHA-256
+RECENT = 65_536
+
+
+def raw(key: str) -> bytes:
+    """The bytes of a key, of which the names are 64 hexadecimal digits.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    value = bytes.fromhex(key)
+    if len(value) != KEY:
+        raise ValueError(f"{key!r} is no SHA-256")
+    return value
 
 
 class Keys:
@@ -24,26 +40,24 @@ class Keys:
         return (self._keys[at : at + KEY].hex() for at in range(0, len(self._keys), KEY))
 
     def add(self, key: str) -> bool:
-        """Append a key of 64 hexadecimal digits; False when it was there before."""
-        raw = bytes.fromhex(key)
-        if len(raw) != KEY:
-            raise ValueError(f"{key!r} is no SHA-256")
-        self._keys += raw
+        """Append a key; False when it was there before. Raises ValueError for a name that is no SHA-256."""
+        value = raw(key)
+        self._keys += value
         if 3 * self.unique > 2 * len(self._slots):
             self._grow()
-        slot = self._slot(raw)
+        slot = self._slot(value)
         if self._slots[slot]:
             return False
         self._slots[slot] = len(self)
         self.unique += 1
         return True
 
-    def _slot(self, raw: bytes) -> int:
+    def _slot(self, value: bytes) -> int:
         """Where the key is, or the empty slot where it belongs."""
         mask = len(self._slots) - 1
-        slot = int.from_bytes(raw[:8]) & mask
+        slot = int.from_bytes(value[:8]) & mask
         while place := self._slots[slot]:
-            if self._keys[(place - 1) * KEY : place * KEY] == raw:
+            if self._keys[(place - 1) * KEY : place * KEY] == value:
                 break
             slot = (slot + 1) & mask
         return slot
@@ -53,3 +67,61 @@ class Keys:
         self._slots = array("I", bytes(4 * 4 * len(self._slots)))
         for place in places:
             self._slots[self._slot(bytes(self._keys[(place - 1) * KEY : place * KEY]))] = place
+
+
+class Index:
+    """Numbers by key, 40 bytes each; the first number that a key was given is the one that stays.
+
+    Sorted arrays of numpy, and a small dictionary of what came since they were last sorted.
+    """
+
+    def __init__(self) -> None:
+        # Texts of a fixed width compare as their bytes do, zeros at the end too.
+        self._keys = np.empty(0, f"S{KEY}")
+        self._numbers = np.empty(0, np.int64)
+        self._recent: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self._recent)
+
+    def add(self, keys: Sequence[str], number: int) -> None:
+        """Give keys a number, unless they have one. Raises ValueError for a name that is no SHA-256."""
+        for key, known in zip(keys, self.find(keys), strict=True):
+            if known < 0:
+                self._recent.setdefault(raw(key), number)
+        if len(self._recent) >= RECENT:
+            self._settle()
+
+    def extend(self, parts: Sequence[tuple[bytes, Any]]) -> None:
+        """Many at once: keys one after the other, and their numbers (int64); earlier parts come first."""
+        self._settle()
+        keys = np.concatenate([self._keys, *(np.frombuffer(part, f"S{KEY}") for part, _ in parts)])
+        numbers = np.concatenate([self._numbers, *(numbers for _, numbers in parts)])
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        first = np.ones(len(keys), bool)
+        first[1:] = keys[1:] != keys[:-1]
+        self._keys, self._numbers = keys[first], numbers[order][first]
+
+    def find(self, keys: Sequence[str]) -> list[int]:
+        """The number of each key, -1 for those that have none."""
+        values = [raw(key) for key in keys]
+        if not len(self._keys):
+            return [self._recent.get(value, -1) for value in values]
+        sought = np.frombuffer(b"".join(values), f"S{KEY}")
+        at = np.minimum(np.searchsorted(self._keys, sought), len(self._keys) - 1)
+        found: list[int] = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
+        if not self._recent:
+            return found
+        return [
+            self._recent.get(value, -1) if number < 0 else number for value, number in zip(values, found, strict=True)
+        ]
+
+    def count(self, least: int) -> int:
+        """How many keys have this number or a higher one."""
+        return int((self._numbers >= least).sum()) + sum(number >= least for number in self._recent.values())
+
+    def _settle(self) -> None:
+        if self._recent:
+            recent, self._recent = self._recent, {}
+            self.extend([(b"".join(recent), np.fromiter(recent.values(), np.int64, len(recent)))])

@@ -6,10 +6,11 @@ version of pyarrow is in the footer of a Parquet file, so bytes are equal within
 """
 
 import dataclasses
+import heapq
 import itertools
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lema.engine.files import atomic
+from lema.engine.frames import Frames
 from lema.errors import RunError
 
 ROW_GROUP = 16_384
+FRAME = 256  # rows that are read at once of every sorted part
 LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
@@ -107,17 +110,12 @@ def _unpacker(hint: Any) -> Callable[[Any], Any]:
 
 
 def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
-    """Rows as an Arrow table (`pyarrow.Table`), sorted by id, in one chunk.
+    """Rows as an Arrow table (`pyarrow.Table`), in their order, in one chunk.
 
     Raises:
-        RunError: two rows have the same id.
         ValueError: a field that is not optional is None.
     """
-    ordered = sorted(rows, key=lambda row: row.id)  # type: ignore[attr-defined]
-    ids = [row.id for row in ordered]  # type: ignore[attr-defined]
-    for before, after in itertools.pairwise(ids):
-        if before == after:
-            raise RunError(f"two rows of {row_type.__name__} have the id {after!r}")
+    ordered = list(rows)
     columns = []
     for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
         pack = _packer(hint)
@@ -129,26 +127,64 @@ def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
 
 
 def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
-    """Write rows, sorted by id, and return their number; the file appears whole or not at all.
+    """Write rows, sorted by id, and return their number; the file appears whole or not at all. Memory holds a row group
+    of them: what is more is sorted in parts, which lie beside the file until they are merged.
 
     Raises:
-        RunError: two rows have the same id.
+        RunError: two rows have the same id; the disk is full or not writable.
     """
-    content = table(row_type, rows)
-    with atomic(path) as partial:
-        pq.write_table(
-            content,
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Frames(path.parent) as frames, atomic(path) as partial:
+        ordered = _distinct(row_type.__name__, _sorted(rows, frames))
+        with pq.ParquetWriter(
             partial,
+            schema(row_type),
             compression="zstd",
             compression_level=LEVEL,
-            row_group_size=ROW_GROUP,
             use_dictionary=True,
             write_statistics=True,
             version="2.6",
             data_page_version="1.0",
             store_schema=False,
-        )
-    return int(content.num_rows)
+        ) as writer:
+            # No rows at all are one empty row group.
+            while (group := list(itertools.islice(ordered, ROW_GROUP))) or not count:
+                writer.write_table(table(row_type, group), row_group_size=ROW_GROUP)
+                count += len(group)
+                if len(group) < ROW_GROUP:
+                    break
+    return count
+
+
+def _id(row: Any) -> str:
+    name: str = row.id
+    return name
+
+
+def _sorted(rows: Iterable[Row], frames: Frames) -> Iterator[Row]:
+    """Rows by id: sorted runs of a row group each, on the disk when there are several, and merged."""
+    rest = iter(rows)
+    run = sorted(itertools.islice(rest, ROW_GROUP), key=_id)
+    runs: list[range] = []
+    while len(run) == ROW_GROUP:
+        numbers = [frames.append(run[start : start + FRAME]) for start in range(0, len(run), FRAME)]
+        runs.append(range(numbers[0], numbers[-1] + 1))
+        run = sorted(itertools.islice(rest, ROW_GROUP), key=_id)
+
+    def read(numbers: range) -> Iterator[Row]:
+        return itertools.chain.from_iterable(frames.read(number) for number in numbers)
+
+    return heapq.merge(*(read(numbers) for numbers in runs), run, key=_id)
+
+
+def _distinct(name: str, rows: Iterable[Row]) -> Iterator[Row]:
+    before: str | None = None
+    for row in rows:
+        if _id(row) == before:
+            raise RunError(f"two rows of {name} have the id {before!r}")
+        before = _id(row)
+        yield row
 
 
 def load(path: Path, row_type: type) -> Any:
@@ -165,7 +201,7 @@ def load(path: Path, row_type: type) -> Any:
     except (pa.ArrowInvalid, OSError) as error:
         raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     if not content.schema.equals(expected, check_metadata=False):
-        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {_difference(content.schema, expected)}")
+        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(content.schema, expected)}")
     return content
 
 
@@ -173,7 +209,7 @@ def _kind(field: Any) -> str:
     return f"{field.type}{' or null' if field.nullable else ''}"
 
 
-def _difference(found: Any, expected: Any) -> str:
+def difference(found: Any, expected: Any) -> str:
     """The first thing in which two schemas differ."""
     for field in expected:
         at = found.get_field_index(field.name)

@@ -1,49 +1,34 @@
 """The completion store: every reply that was paid for, by the key of its request, once and for ever.
 
-A process appends to a journal of its own, one JSON line a batch, on the disk before `add` returns. `seal` turns
-journals whose process is done into a pack: an immutable Parquet file named after the SHA-256 of its bytes. Packs
-only grow in number, so they are shared as they are (DVC, a network disk); journals stay where they were written.
-Replies are looked up by key alone (`lema.models.key`); no prompt text is stored. Failures and refusals are
-recorded, and never served.
+A process appends to a journal of its own (`lema.engine.journal`), on the disk before `add` returns. `seal` turns
+journals whose process is done into packs (`lema.engine.packs`): immutable Parquet files that only grow in number, so
+they are shared as they are (DVC, a network disk); journals stay where they were written. Replies are looked up by key
+alone (`lema.models.key`); no prompt text is stored. Failures and refusals are recorded, and never served.
+
+In memory is an index, 40 bytes a completion; texts are read back when they are asked for.
 """
 
-import fcntl
-import hashlib
-import json
-import logging
 import os
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from lema.engine import files, parquet
+import numpy as np
+
+from lema.engine import files, packs
+from lema.engine.index import KEY, Index, raw
+from lema.engine.journal import Journal, Lines, claim
+from lema.engine.packs import SERVED, Entry, Pack, Verified
 from lema.errors import RunError
 from lema.models import Completion
-from lema.rows import Finish
 
-log = logging.getLogger(__name__)
+# A number of the index: which source, and which part of it, a row group of a pack or the start of a line of a journal.
+PART = 2**44
+CACHE = 2**26  # bytes of text that stay in memory
+OPEN = 16  # packs whose files stay open
 
-SERVED = ("stop", "length")
-PACK_NAME = 32  # hexadecimal digits
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of a pack; `id` is the key of the request, `model` the label under which it was asked."""
-
-    id: str
-    model: str
-    text: str
-    finish: Finish
-    error: str | None
-    prompt_tokens: int
-    completion_tokens: int
-
-    def completion(self) -> Completion:
-        return Completion(self.text, self.finish, self.error, self.prompt_tokens, self.completion_tokens)
+Fields = tuple[Any, ...]  # those of a Completion
 
 
 def packs_folder() -> Path:
@@ -52,20 +37,23 @@ def packs_folder() -> Path:
 
 
 class Store:
-    """Completions by key. Reads packs and journals at the first look-up; safe with several processes at once.
+    """Completions by key. Sees what is there at the first look-up; safe with several processes at once, each of
+    which calls it from one thread.
 
     Of two replies for one key the same one is always served: packs in the order of their names, then journals.
     """
 
-    def __init__(self, journal: Path, packs: Path) -> None:
-        self._journal, self._packs = journal, packs
-        self._own: BinaryIO | None = None
-        # Packs stay Arrow tables, one Python object a reply is made only when asked for.
-        self._tables: list[list[Any]] = []
-        self._rows: dict[str, tuple[int, int]] = {}
-        self._fresh: dict[str, Entry] = {}
-        self._failures: Counter[str] = Counter()
-        self._opened = False
+    def __init__(self, journals: Path, packs: Path) -> None:
+        self.journals, self.packs = journals, packs
+        self._own: Journal | None = None
+        self._index: Index | None = None
+        self._sources: list[Path | Lines] = []
+        self._files: OrderedDict[Path, Pack] = OrderedDict()
+        self._parts: OrderedDict[int, tuple[dict[str, Fields], int]] = OrderedDict()
+        self._held = 0
+        self._own_source = 0
+        self._failures = 0
+        self._doubtful = False
 
     def get(self, key: str) -> Completion | None:
         """The reply to the request with this key, None when it was never answered.
@@ -73,163 +61,215 @@ class Store:
         Raises:
             RunError: a pack is damaged.
         """
-        self._open()
-        if key in self._rows:
-            table, row = self._rows[key]
-            return Entry(*(column[row].as_py() for column in self._tables[table])).completion()
-        entry = self._fresh.get(key)
-        return entry.completion() if entry else None
-
-    def __contains__(self, key: str) -> bool:
-        """Whether the request with this key was ever answered."""
-        return self.get(key) is not None
+        return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[str]) -> list[Completion | None]:
-        """`get` for many at once, in their order."""
-        return [self.get(key) for key in keys]
+        """`get` for many at once, in their order; each part of the store that holds some of them is read once."""
+        try:
+            return self._get_many(keys)
+        except (OSError, ValueError):
+            # Sealed or pruned by another process since we looked, or else damaged.
+            self._close()
+            self._doubtful = True
+        try:
+            return self._get_many(keys)
+        except (OSError, ValueError) as error:
+            raise RunError(f"the completion store cannot be read: {error}") from None
+
+    def known(self, keys: Sequence[str]) -> list[bool]:
+        """Whether the requests with these keys were ever answered; reads no reply."""
+        return [number >= 0 for number in self._opened().find(keys)]
 
     def add(self, pairs: Sequence[tuple[str, Completion]], *, model: str) -> None:
         """Record replies of one model under their keys; they are on the disk when this returns.
 
         Raises:
-            RunError: the disk is full or not writable.
+            RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
-        self._open()
-        entries = [
-            Entry(key, model, reply.text, reply.finish, reply.error, reply.prompt_tokens, reply.completion_tokens)
-            for key, reply in pairs
-        ]
-        # One line a batch: after a crash a batch is there or it is not, so the rest is asked for in whole batches.
-        line = json.dumps([[getattr(entry, name) for name in Entry.__slots__] for entry in entries]).encode() + b"\n"
-        try:
-            file = self._writer()
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"the completion store cannot be written: {error}") from None
+        index, journal = self._opened(), self.writable()
+        entries = [Entry(key, model, *(getattr(reply, name) for name in Completion.__slots__)) for key, reply in pairs]
         for entry in entries:
-            self._remember(entry)
+            raw(entry.id)
+        try:
+            number = self._own_source * PART + journal.append(entries)
+        except OSError as error:
+            raise unwritable(error) from None
+        self._count(index, entries, number)
+        self._keep(number, map(_row, entries))
 
-    def seal(self) -> Path | None:
-        """Turn the journals of this process and of those that are gone into one pack, and return its path; None when
-        there was nothing new in them. A journal is deleted once the pack is on the disk.
+    def writable(self) -> Journal:
+        """The journal of this process; made now if there is none, so that nothing is bought for a disk that is full.
 
         Raises:
-            RunError: a pack is damaged, or the disk is full or not writable.
+            RunError: the disk is full or not writable.
         """
-        self._open()
+        self._opened()
+        if self._own is None:
+            try:
+                self._own = Journal(self.journals)
+                self._own_source = len(self._sources)
+                self._sources.append(Lines(self._own.path))
+            except OSError as error:
+                raise unwritable(error) from None
+        return self._own
+
+    def seal(self) -> list[Path]:
+        """Turn the journals of this process and of those that are gone into packs, and return their paths, none when
+        there was nothing new in them. A journal is deleted once its packs are on the disk.
+
+        Raises:
+            RunError: a pack is damaged, or the disk is full or not writable; the journals are kept then.
+        """
         if self._own is not None:
             self._own.close()
             self._own = None
-        with files.lock(self._packs):
-            journals = [(path, handle) for path in self._journals() if (handle := _claim(path)) is not None]
-            try:
-                pack = self._pack([entry for path, _ in journals for entry in _read_journal(path)])
-                for path, _ in journals:
-                    path.unlink()
-            finally:
-                for _, handle in journals:
-                    os.close(handle)
-        return pack
+        if not self._journals():
+            return []
+        self._close()
+        try:
+            with files.lock(self.packs):
+                journals = [(path, handle) for path in self._journals() if (handle := claim(path)) is not None]
+                try:
+                    made = packs.write(self.packs, self._fresh([path for path, _ in journals])) if journals else []
+                    for path, _ in journals:
+                        path.unlink()
+                finally:
+                    self._close()
+                    for _, handle in journals:
+                        os.close(handle)
+        except OSError as error:
+            raise unwritable(error) from None
+        return made
 
     def stats(self) -> dict[str, int]:
         """Counts: completions that can be served, those of them not in a pack yet, packs, recorded failures."""
-        self._open()
+        index = self._opened()
+        count = sum(isinstance(source, Path) for source in self._sources)
         return {
-            "completions": len(self._rows) + len(self._fresh),
-            "unsealed": len(self._fresh),
-            "packs": len(self._tables),
-            "failures": self._failures.total(),
+            "completions": len(index),
+            "unsealed": index.count(count * PART),
+            "packs": count,
+            "failures": self._failures,
         }
 
-    def _open(self) -> None:
-        if self._opened:
-            return
-        # Journals first: one that is sealed and deleted meanwhile is then found in a pack.
-        entries = [entry for path in self._journals() for entry in _read_journal(path)]
-        for path in sorted(self._packs.glob("*.parquet")):
-            self._load(path)
-        for entry in entries:
-            self._remember(entry)
-        self._opened = True
-
     def _journals(self) -> list[Path]:
-        return sorted(self._journal.glob("*.jsonl"))
+        return sorted(self.journals.glob("*.jsonl"))
 
-    def _load(self, path: Path) -> None:
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:PACK_NAME] != path.stem:
-            raise RunError(
-                f"{path} is damaged: its bytes do not match its name. Fetch it again (`dvc pull`) or, when there is "
-                "no other copy, delete it: its completions are then asked for again"
-            )
-        columns = parquet.load(path, Entry)
-        place = len(self._tables)
-        self._tables.append(columns.columns)
-        finishes = columns["finish"].to_pylist()
-        for row, (key, finish) in enumerate(zip(columns["id"].to_pylist(), finishes, strict=True)):
-            if finish in SERVED:
-                self._rows.setdefault(key, (place, row))
-                self._fresh.pop(key, None)
-            else:
-                self._failures[finish] += 1
+    def _opened(self) -> Index:
+        if self._index is None:
+            try:
+                self._index = self._load(self._journals())
+            except FileNotFoundError:
+                # A pack was pruned since it was listed.
+                self._close()
+                self._index = self._load(self._journals())
+            for number, source in enumerate(self._sources):
+                if self._own is not None and isinstance(source, Lines) and source.path == self._own.path:
+                    self._own_source = number
+        return self._index
 
-    def _remember(self, entry: Entry) -> None:
-        if entry.finish not in SERVED:
-            self._failures[entry.finish] += 1
-        elif entry.id not in self._rows:
-            self._fresh.setdefault(entry.id, entry)
+    def _close(self) -> None:
+        """Forget what is there; the next look-up reads it again."""
+        for source in self._sources:
+            if isinstance(source, Lines):
+                source.close()
+        for pack in self._files.values():
+            pack.close()
+        self._index, self._sources, self._failures, self._held = None, [], 0, 0
+        self._files.clear()
+        self._parts.clear()
 
-    def _writer(self) -> BinaryIO:
-        if self._own is None:
-            self._journal.mkdir(parents=True, exist_ok=True)
-            self._own = (self._journal / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab")
-            # Held until this process is gone: how others know that they may seal the journal.
-            fcntl.flock(self._own, fcntl.LOCK_EX)
-            files.sync(self._journal)
-        return self._own
+    def _load(self, journals: Sequence[Path]) -> Index:
+        """An index of all packs and of some journals."""
+        # Journals first: one that is sealed and deleted meanwhile is then found in a pack.
+        lines = [found for path in journals if (found := _lines(path)) is not None]
+        index, verified = Index(), Verified(files.home() / "packs.json", trusting=not self._doubtful)
+        parts = []
+        for number, path in enumerate(packs.paths(self.packs)):
+            verified.check(path)
+            keys, groups, served = self._pack(path).keys()
+            self._failures += int((~served).sum())
+            whole = np.frombuffer(keys, f"S{KEY}")[served].tobytes()
+            parts.append((whole, groups[served] + number * PART))
+            self._sources.append(path)
+        verified.save()
+        index.extend(parts)
+        for journal in lines:
+            first = len(self._sources) * PART
+            self._sources.append(journal)
+            for start, entries in journal.batches():
+                self._count(index, entries, first + start)
+        return index
 
-    def _pack(self, entries: Sequence[Entry]) -> Path | None:
-        chosen: dict[str, Entry] = {}
-        for entry in entries:
-            known = chosen.get(entry.id)
-            if entry.id not in self._rows and (known is None or known.finish not in SERVED):
-                chosen[entry.id] = entry
-        if not chosen:
-            return None
-        partial = self._packs / ".pack.partial"
-        parquet.write(partial, Entry, chosen.values())
-        path = self._packs / f"{hashlib.sha256(partial.read_bytes()).hexdigest()[:PACK_NAME]}.parquet"
-        partial.replace(path)
-        files.sync(self._packs)
-        self._failures -= Counter(entry.finish for entry in entries)
-        self._load(path)
-        return path
+    def _count(self, index: Index, entries: Sequence[Entry], number: int) -> None:
+        served = [entry.id for entry in entries if entry.finish in SERVED]
+        index.add(served, number)
+        self._failures += len(entries) - len(served)
+
+    def _fresh(self, journals: Sequence[Path]) -> Iterator[Entry]:
+        """What of these journals no pack holds: for each key the reply that is served, or one of its failures."""
+        index = self._load(journals)
+        failed: set[str] = set()
+        for number, source in enumerate(self._sources):
+            if not isinstance(source, Lines):
+                continue
+            for start, entries in source.batches(quiet=True):
+                places = index.find([entry.id for entry in entries])
+                served: set[str] = set()
+                for entry, place in zip(entries, places, strict=True):
+                    seen = served if entry.finish in SERVED else failed
+                    if place == (number * PART + start if seen is served else -1) and entry.id not in seen:
+                        seen.add(entry.id)
+                        yield entry
+
+    def _get_many(self, keys: Sequence[str]) -> list[Completion | None]:
+        found: list[Completion | None] = [None] * len(keys)
+        numbers = self._opened().find(keys)
+        for at in sorted((at for at, number in enumerate(numbers) if number >= 0), key=numbers.__getitem__):
+            found[at] = Completion(*self._part(numbers[at])[keys[at]])
+        return found
+
+    def _part(self, number: int) -> dict[str, Fields]:
+        """The replies of a row group or of a line, by key."""
+        if number in self._parts:
+            self._parts.move_to_end(number)
+            return self._parts[number][0]
+        source, part = self._sources[number // PART], number % PART
+        if isinstance(source, Lines):
+            return self._keep(number, map(_row, source.read(part)))
+        return self._keep(number, self._pack(source).group(part))
+
+    def _keep(self, number: int, rows: Iterable[Fields]) -> dict[str, Fields]:
+        part: dict[str, Fields] = {}
+        for key, *fields in rows:
+            if fields[1] in SERVED:
+                part.setdefault(key, tuple(fields))
+        size = sum(len(fields[0]) + packs.ROW for fields in part.values())
+        self._parts[number] = part, size
+        self._held += size
+        while self._held > CACHE and len(self._parts) > 1:
+            self._held -= self._parts.popitem(last=False)[1][1]
+        return part
+
+    def _pack(self, path: Path) -> Pack:
+        if path not in self._files:
+            self._files[path] = Pack(path)
+            if len(self._files) > OPEN:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(path)
+        return self._files[path]
 
 
-def _claim(path: Path) -> int | None:
-    """Lock a journal whose process is gone, and return the open file; None when its process is alive."""
+def _row(entry: Entry) -> Fields:
+    return entry.id, *(getattr(entry, name) for name in Completion.__slots__)
+
+
+def _lines(path: Path) -> Lines | None:
     try:
-        handle = os.open(path, os.O_RDWR)
+        return Lines(path)
     except FileNotFoundError:
         return None
-    # Another process may have sealed and deleted it since it was listed.
-    if files.take(handle) and os.fstat(handle).st_nlink:
-        return handle
-    os.close(handle)
-    return None
 
 
-def _read_journal(path: Path) -> Iterator[Entry]:
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return
-    for number, line in enumerate(lines, start=1):
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError
-            yield from [Entry(*values) for values in json.loads(line)]
-        except (ValueError, TypeError):
-            # A process was killed, or is right now, while it wrote this line: the reply was not acknowledged.
-            log.warning("%s, line %d is incomplete and was skipped", path, number)
+def unwritable(error: OSError) -> RunError:
+    return RunError(f"the completion store cannot be written: {error}")

@@ -1,6 +1,7 @@
 """Canonical Parquet."""
 
 import hashlib
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -178,3 +179,43 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_types_that_cannot_be_stored_are_named() -> None:
     with pytest.raises(TypeError, match="tuples of any length"):
         parquet.schema(Unstorable)
+
+
+def at_once(path: Path, row_type: type, rows: list[Any]) -> None:
+    """The definition of the canonical bytes: all rows in one table, written in one call."""
+    pq.write_table(
+        parquet.table(row_type, sorted(rows, key=lambda row: row.id)),
+        path,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=parquet.ROW_GROUP,
+        use_dictionary=True,
+        write_statistics=True,
+        version="2.6",
+        data_page_version="1.0",
+        store_schema=False,
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, parquet.ROW_GROUP - 1, parquet.ROW_GROUP, parquet.ROW_GROUP + 1, 50_000])
+def test_sorted_in_parts_is_the_same_bytes(tmp_path: Path, count: int) -> None:
+    draw = random.Random(count)
+    made = [
+        rows.Answer(
+            f"q-{n:07}/cot/{n % 3}", f"q-{n:07}", "cot", None if n % 3 else n, "single", n,
+            " ".join(draw.choices(["seven", "☃", "12 * 3 = 36"], k=n % 9)), "stop", None, "correct",
+            None if n % 5 else str(n), "", n, n,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    at_once(tmp_path / "once.parquet", rows.Answer, made)
+    draw.shuffle(made)
+    assert parquet.write(tmp_path / "parts.parquet", rows.Answer, iter(made)) == count
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
+
+
+def test_duplicates_in_different_parts_are_refused(tmp_path: Path) -> None:
+    made = [rows.Grade(f"{n:06}", "q", "s", "correct", None) for n in range(2 * parquet.ROW_GROUP)]
+    with pytest.raises(RunError, match="'000003'"):
+        parquet.write(tmp_path / "x.parquet", rows.Grade, [*made, made[3]])
+    assert list(tmp_path.iterdir()) == []
