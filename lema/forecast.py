@@ -142,9 +142,9 @@ class Asked:
         return low, expected, high
 
     def seconds(self, past: Past, run: Run) -> float | None:
-        """How long it takes at the limits of its endpoint; None for what runs here."""
+        """How long it takes at the limits of its endpoint; None for what runs here, and for a batch."""
         endpoint = run.endpoints.get(self.model.endpoint or "")
-        if endpoint is None or not self.missing:
+        if endpoint is None or not self.missing or getattr(endpoint, "mode", None) == "batch":
             return None
         prompts, replies = self.tokens(past)
         work = self.missing * SECONDS_A_REQUEST + replies[1] / TOKENS_A_SECOND

@@ -160,6 +160,7 @@ class Rehearsal(Kitchen):
         counts = Counter(row.sampler for row in rows)
         train = sum(question.split == "train" for question in self.read("questions"))
         missing = {row.sampler for row in rows if MARK in row.text}
+        self._targets("samples")
         for name, sampler in self.recipe.samples.samplers.items():
             of = sampler.branch.of if isinstance(sampler, BranchSampler) else None
             of = sampler.inject.of if isinstance(sampler, TypedSampler) else of
@@ -167,6 +168,11 @@ class Rehearsal(Kitchen):
                 more = train * sampler.paths - counts[name]
                 self.notes.append(f"{name} begins with paths of {of} that are not there yet: up to {more:,} more")
         return rows
+
+    def _targets(self, artifact: str) -> None:
+        """A stage that stops when it has enough is asked until the end here: no understudy is wrong, none accepted."""
+        if getattr(getattr(self.recipe, artifact), "want", None) is not None and self.forecast.of(artifact):
+            self.notes.append(f"{artifact} stop once there are as many as `want` says: these are the most")
 
     def _graded(self, rows: list[Grade]) -> list[Grade]:
         """So many paths of a sampler are wrong as of those that are known."""
@@ -177,12 +183,11 @@ class Rehearsal(Kitchen):
         known = [row for row in rows if row.id not in unknown]
         made: list[Grade] = []
         spreads: list[Three] = []
-        for sampler in dict.fromkeys(row.sampler for row in rows):
-            own = [row for row in rows if row.sampler == sampler]
-            share = self._wrong(sampler, known) if any(row.id in unknown for row in own) else WRONG
-            guessed = [row for row in own if row.id in unknown]
-            spreads += [_around(share)] * bool(guessed)
-            for at, row in enumerate(guessed):
+        guessed = [row for row in rows if row.id in unknown]
+        for sampler in dict.fromkeys(row.sampler for row in guessed):
+            share = self._wrong(sampler, known)
+            spreads.append(_around(share))
+            for at, row in enumerate(row for row in guessed if row.sampler == sampler):
                 wrong = int((at + 1) * share[1]) > int(at * share[1])
                 made.append(replace(row, outcome="incorrect" if wrong else "correct", answer=None))
         self._spread = min(one[0] for one in spreads), 1.0, max(one[2] for one in spreads)
@@ -208,6 +213,7 @@ class Rehearsal(Kitchen):
 
     def _corrected(self, rows: list[Correction]) -> list[Correction]:
         """So many can be read as of those that are known."""
+        self._targets("corrections")
         known = [row for row in rows if MARK not in row.reply] or _old(self.name, "corrections") or []
         unknown = [row for row in rows if MARK in row.reply]
         readable = sum(row.status == "parsed" for row in known)

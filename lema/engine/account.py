@@ -263,4 +263,6 @@ class Account:
 
 def left(run: Run, recipe: str) -> Mapping[str, Decimal]:
     """What each limit of a recipe has left, by its key in params.yaml."""
+    if run.budget.total is None and recipe not in run.budget.recipes:
+        return {}
     return {one.key: one.room() for one in limits(run, recipe, ledger.spent(ledger.folder()))}
