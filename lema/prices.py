@@ -74,7 +74,7 @@ def paid(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal
     return cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
 
 
-def bound(of: Price, request: Request) -> Decimal | None:
+def bound(of: Price, request: Request, *, batch: bool = False) -> Decimal | None:
     """The most that one request can cost; None when its reply has no limit.
 
     A tokenizer makes no more tokens than a text has bytes in UTF-8. Its input may be dearer than any cached one.
@@ -83,7 +83,8 @@ def bound(of: Price, request: Request) -> Decimal | None:
     if longest is None:
         return None
     dearest = max(of.input, _cached(of))
-    return (most_tokens(request.messages) * dearest + longest * of.output) / MILLION
+    dollars = most_tokens(request.messages) * dearest + longest * of.output
+    return dollars * (of.batch if batch else 1) / MILLION
 
 
 def limit(model: Model, max_tokens: int) -> int | None:

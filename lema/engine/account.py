@@ -24,7 +24,7 @@ from lema.engine.ledger import Ledger
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, key
 from lema.params import Price, Run
-from lema.prices import bound, characters, dollars, limit, paid, price
+from lema.prices import FREE, bound, characters, dollars, limit, paid, price
 
 WARN_AT = (Decimal("0.75"), Decimal("0.9"))  # shares of a limit
 
@@ -90,10 +90,11 @@ class Account:
         Raises:
             RunError: that is not so.
         """
-        if not self._limited:
+        paid_for = [model for model in models if self._price(model) != FREE]
+        if not self._limited or not paid_for:
             return
         wrong = {}
-        for model in models:
+        for model in paid_for:
             if self._price(model) is None:
                 wrong[model.name or model.label] = (
                     "has no known price; set it, in dollars a million tokens: "
@@ -153,7 +154,10 @@ class Account:
         of, batch = self._price(model), self._batch(model)
         costs = [paid(of, reply, batch=batch) for reply in replies]
         # A reply of unknown cost counts as if it had cost as much as it could.
-        mosts = [bound(of, one) if amount is None and of else amount for one, amount in zip(block, costs, strict=True)]
+        mosts = [
+            bound(of, one, batch=batch) if amount is None and of else amount
+            for one, amount in zip(block, costs, strict=True)
+        ]
         about = self._about(model)
         lines: list[dict[str, Any]] = [
             {
@@ -238,7 +242,7 @@ class Account:
 
     def _most(self, request: Request) -> Decimal:
         of = self._price(request.model)
-        most = bound(of, request) if of else None
+        most = bound(of, request, batch=self._batch(request.model)) if of else None
         assert most is not None, "`open` has seen it"
         return most
 
@@ -253,7 +257,7 @@ class Account:
         return getattr(endpoint, "mode", None) == "batch"
 
     def _warn(self, one: Limit) -> None:
-        passed = [share for share in WARN_AT if one.spent >= share * one.most and share not in one.warned]
+        passed = [share for share in WARN_AT if 0 < share * one.most <= one.spent and share not in one.warned]
         one.warned.update(passed)
         if passed:
             self._say(
