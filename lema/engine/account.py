@@ -79,6 +79,7 @@ class Account:
         self._lock: TextIO | None = None
         self._changed = threading.Condition()
         self._reserved: dict[str, Decimal] = {}  # what is set aside, by the key of the request
+        self._batched: dict[tuple[str, str], Decimal] = {}
         self._prices: dict[tuple[str, str | None], Price | None] = {}
         self._saved: list[tuple[Model, str, Counter[str]]] = []
         self._numbers: dict[tuple[str, str], int] = {}
@@ -114,14 +115,16 @@ class Account:
             if not files.take(self._lock.fileno()):
                 self._say("another process buys under this budget; waiting for it")
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-            self._limits = limits(self._run, self._who["recipe"], ledger.spent(self._place))
+            spent = ledger.spent(self._place)
+            self._limits, self._batched = limits(self._run, self._who["recipe"], spent), spent.batched
 
     def admit(self, block: Sequence[Request]) -> bool:
-        """Set aside the most that a block can cost; False when a limit does not allow it now."""
+        """Set aside the most that a block can cost; False when a limit does not allow it now. A request for which that
+        was done before, and which has no reply yet, needs no more."""
         if not self._limited:
             return True
-        keys, mosts = [key(one) for one in block], [self._most(one) for one in block]
-        most = sum(mosts, Decimal(0))
+        asked = {name: self._most(one) for one in block if (name := key(one)) not in self._reserved}
+        most, batch = sum(asked.values(), Decimal(0)), self._batch(block[0].model)
         with self._changed:
             short = min((one for one in self._limits if one.room() < most), key=Limit.room, default=None)
             if most and short is not None:
@@ -131,11 +134,21 @@ class Account:
                 one.reserved += most
             if most:
                 self._ledger.write(
-                    {"kind": "reserved", "key": name, "cost": amount, "batch": self._batch(one.model), **self._who}
-                    for name, one, amount in zip(keys, block, mosts, strict=True)
+                    {"kind": "reserved", "key": name, "cost": amount, "batch": batch, **self._who}
+                    for name, amount in asked.items()
                 )
-            self._reserved.update(zip(keys, mosts, strict=True))
+            self._reserved.update(asked)
         return True
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Give back what was set aside for requests that were not sent after all."""
+        with self._changed:
+            freed = {name: self._reserved.pop(name) for name in keys if name in self._reserved}
+            if freed:
+                self._ledger.write({"kind": "released", "key": name, **self._who} for name in freed)
+            for one in self._limits:
+                one.reserved -= sum(freed.values(), Decimal(0))
+            self._changed.notify_all()
 
     def wait(self, block: Sequence[Request]) -> bool:
         """Wait until a block that was not admitted has room, or until nothing is under way that could make some:
@@ -178,10 +191,12 @@ class Account:
         ]
         with self._changed:
             reserved = sum((self._reserved.pop(name, Decimal(0)) for name in keys), Decimal(0))
+            # What an earlier process set aside for a batch counted as spent until now.
+            earlier = sum((self._batched.pop((self._who["recipe"], name), Decimal(0)) for name in keys), Decimal(0))
             self._ledger.write(lines)
             for one in self._limits:
                 one.reserved -= reserved
-                one.spent += sum((most for most in mosts if most is not None), Decimal(0))
+                one.spent += sum((most for most in mosts if most is not None), -earlier)
                 self._warn(one)
             self._changed.notify_all()
 

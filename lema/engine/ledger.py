@@ -2,13 +2,14 @@
 
 A process appends to a file of its own, JSON lines, so that nobody waits for a lock; a torn last line is skipped. It
 holds keys, counts and money, never a prompt, a reply or an API key. The reply is in the completion store before its
-line is here. There are lines of three kinds:
+line is here. There are lines of four kinds:
 
 - "request": one request, what it cost, null when unknown, and the `most` that it may have cost;
 - "saved": replies that a stage had from the store, summed by model and prompt, and what they would have cost;
 - "reserved": money set aside before a request is sent, when there is a budget. Without a "request" after it in the same
   file, the process was killed in between, and the request may have been paid for: it is in doubt, and counts as spent.
-  One of a batch may be answered to another process, whose "request" settles it, too.
+  One of a batch may be answered to another process, whose "request" settles it, too;
+- "released": a request for which money was set aside was not sent.
 """
 
 import json
@@ -75,6 +76,9 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
             if line["kind"] == "reserved":
                 reserved[line["key"]] = line
                 continue
+            if line["kind"] == "released":
+                reserved.pop(line["key"], None)
+                continue
             if line["kind"] == "request":
                 reserved.pop(line["key"], None)
                 if line["batch"]:
@@ -98,10 +102,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Spent:
-    """Dollars by recipe: booked, and in doubt."""
+    """Dollars by recipe: booked, and in doubt; of those in doubt, `batched` ones by recipe and key, whose replies a
+    batch may still bring."""
 
     booked: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     doubt: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    batched: dict[tuple[str, str], Decimal] = field(default_factory=dict)
 
     def recipe(self, name: str) -> Decimal:
         return self.booked.get(name, Decimal(0)) + self.doubt.get(name, Decimal(0))
@@ -119,4 +125,6 @@ def spent(place: Path) -> Spent:
             found.booked[line["recipe"]] += Decimal(line["most"])
         elif line["kind"] == "in doubt":
             found.doubt[line["recipe"]] += Decimal(line["cost"])
+            if line["batch"]:
+                found.batched[line["recipe"], line["key"]] = Decimal(line["cost"])
     return found

@@ -133,6 +133,33 @@ def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) ->
     assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
 
 
+def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    """It counted with the most that it can cost, and then with what it did cost."""
+    most = {"kind": "reserved", "recipe": "trial", "key": key(request(1)), "cost": str(MOST), "batch": True}
+    ledger.Ledger(tmp_path / "ledger").write([most])
+    one = account(run(total=0.22))
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    book(one, request(1))
+    assert not one.admit([request(3)])
+    book(one, request(2))
+    assert one.admit([request(3)])
+
+
+def test_what_was_not_sent_is_given_back(account: Callable[..., Account], tmp_path: Path) -> None:
+    one = account(run(total=0.22))
+    assert one.admit([request(1)])
+    assert one.admit([request(1)])  # sent again: the same money
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    one.release([key(request(1)), "unknown"])
+    assert one.admit([request(3)])
+    one.release([key(request(2)), key(request(3))])
+    assert ledger.spent(tmp_path / "ledger").total() == 0
+
+
 def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path) -> None:
     one = account(run())
     assert one.admit([request(1)])
