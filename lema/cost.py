@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from lema.artifacts import place
+from lema.artifacts import ARTIFACTS, place
 from lema.engine import ledger, parquet
 from lema.errors import RecipeError, RunError
 from lema.plan import prompt_names
@@ -83,10 +83,16 @@ def cost(recipe: str | None, by: By, root: Path) -> str:
     rows: list[tuple[str, ...]] = [HEADS]
     for one in sorted({*totals, *doubt}):
         rows += [(one,)] if recipe is None else []
-        rows += [sums.row(f"  {group}") for (whose, group), sums in groups.items() if whose == one]
+        own = sorted((_order(group), group) for whose, group in groups if whose == one)
+        rows += [groups[one, group].row(f"  {group}") for _, group in own]
         rows.append(totals[one].row("  in all"))
     notes = [note for one in sorted({*totals, *doubt}) for note in _notes(one, totals[one], doubt[one])]
     return "\n".join([*table(rows), "", *notes]).rstrip()
+
+
+def _order(group: str) -> int:
+    """Stages in the order in which they run; anything else by the alphabet."""
+    return list(ARTIFACTS).index(group) if group in ARTIFACTS else 0
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

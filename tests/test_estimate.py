@@ -272,6 +272,7 @@ def test_cost_is_what_the_ledger_and_the_rows_say(project: Path, server: FakeSer
     build(*CHAIN[2:])
     said = runner.invoke(app, ["cost", "good"]).output
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith("  ")}
+    assert list(lines) == ["requests", "samples", "corrections", "verdicts", "in"]
     assert lines["samples"][1] == "60"
     bought = [line for line in ledger.read(ledger.folder()) if line["kind"] == "request"]
     assert (lines["in"][2], server.requests) == (str(len(bought)), [])
