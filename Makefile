@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports bench-train clean
+.PHONY: help setup demo test check exports bench-train bench-store clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -54,5 +54,8 @@ exports: $(TRL)/.installed ## Train a step on exported files in TRL
 bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md
 	$(BIN)/python benchmarks/train.py
 
+bench-store: setup ## A million completions, and a rerun against Curator's, in benchmarks/results/store.md
+	$(BIN)/python benchmarks/store.py
+
 clean: ## Remove what can be made again; paid completions stay
-	rm -rf $(VENV) $(TRL) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TRL) .venv-curator .mypy_cache .ruff_cache .pytest_cache

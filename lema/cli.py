@@ -213,7 +213,7 @@ def push() -> None:
     from lema.completions import push as push_packs
     from lema.pipeline import store
 
-    typer.echo(f"{push_packs(store())} packs are at the remote; commit completions.dvc")
+    typer.echo(f"packs at the remote: {push_packs(store())}; commit completions.dvc")
 
 
 @completions.command()
@@ -221,4 +221,4 @@ def pull() -> None:
     """Fetch the packs that completions.dvc lists; those that only you have stay."""
     from lema.completions import pull as pull_packs
 
-    typer.echo(f"{pull_packs()} packs fetched")
+    typer.echo(f"packs fetched: {pull_packs()}")

@@ -15,7 +15,7 @@ from typing import Any
 from lema.artifacts import ARTIFACTS, place
 from lema.engine import packs, parquet
 from lema.engine.store import Store, packs_folder
-from lema.errors import RunError
+from lema.errors import LemaError, RunError
 from lema.plan import load_recipe
 from lema.rows import Example
 
@@ -54,26 +54,44 @@ def pull() -> int:
     if not POINTER.exists():
         raise RunError(f"no {POINTER} here: somebody runs lema completions push and commits it, then git pull")
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
 
     try:
         there = DVCFileSystem(".")
         listed = {Path(name).name: name for name in there.find(str(folder), dvc_only=True)}
         missing = sorted(name for name in listed if not _is_here(folder / name))
         if missing:
-            _remote()
             folder.mkdir(parents=True, exist_ok=True)
         for name in missing:
-            partial = folder / PARTIAL
-            partial.unlink(missing_ok=True)
-            there.get_file(listed[name], str(partial))
-            if packs.digest(partial) != Path(name).stem:
-                partial.unlink()
-                raise RunError(f"the remote's copy of {name} is damaged: its bytes do not match its name")
-            partial.replace(folder / name)
-    except (DvcException, OSError) as error:
-        raise RunError(f"the team's completions cannot be fetched: {str(error).splitlines()[0]}") from None
+            _fetch(there, listed[name], folder / name)
+    except LemaError:
+        raise
+    except Exception as error:
+        _remote()
+        # Every kind of remote has errors of its own.
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the team's completions cannot be fetched: {why}") from None
     return len(missing)
+
+
+def _fetch(there: Any, source: str, path: Path) -> None:
+    """A pack from the team, in its place only when it is whole."""
+    partial, damaged = path.with_name(PARTIAL), path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    # DVC would copy what lies in its place.
+    if path.exists():
+        path.replace(damaged)
+    try:
+        there.get_file(source, str(partial))
+        if packs.digest(partial) != path.stem:
+            raise RunError(f"the remote's copy of {path.name} is damaged: its bytes do not match its name")
+        partial.replace(path)
+    except BaseException:
+        if damaged.exists():
+            damaged.replace(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    damaged.unlink(missing_ok=True)
 
 
 def _is_here(path: Path) -> bool:

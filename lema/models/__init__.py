@@ -8,7 +8,7 @@ addresses, keys and rates come from `run` and never are.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lema.params import Run
@@ -65,17 +65,22 @@ class Request:
 KEY_SCHEME = 1
 
 
+# Made once: `json.dumps` would make one a call.
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def key(request: Request) -> str:
-    """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else."""
+    """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
+    of what is in it and what is not, with the reasons, is in docs/completions.md."""
     parts = {
         "scheme": KEY_SCHEME,
         "model": request.model.identity,
         "chat": request.model.chat,
         "messages": [[message.role, message.content] for message in request.messages],
-        "sampling": asdict(request.sampling),
+        "sampling": {name: getattr(request.sampling, name) for name in Sampling.__slots__},
         "index": request.index,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_encode(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
