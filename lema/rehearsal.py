@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import Any
 
 from lema.artifacts import ARTIFACTS, place
-from lema.effects import adapted
 from lema.engine import ledger, parquet
 from lema.engine.executor import Executor, LocalExecutor
 from lema.errors import LemaError, RunError
@@ -25,8 +24,8 @@ from lema.pipeline import Kitchen
 from lema.recipe import BranchSampler, ModelSpec, SourceSpec, TypedSampler
 from lema.rows import Correction, Grade, Location, Question
 
-# The stages whose rows others are made of, and `answers`, which asks the student.
-PLAYED = ("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved", "answers")
+# The stages from whose rows the dataset is made. `answers` asks the student alone, here and for nothing: not played.
+PLAYED = ("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved")
 QUESTION = 240  # characters of a question that nobody knows yet; those of GSM8K have 235 on average
 CERTAIN: Three = (1.0, 1.0, 1.0)
 # Shares where nothing is known: low, expected, high.
@@ -81,13 +80,11 @@ class Rehearsal(Kitchen):
         stage.asked = self.forecast.of(artifact)
         for one in stage.asked:
             one.spread = SPREAD.get(artifact, self._spread)
-        stage.same = artifact != "answers" and rows == _old(self.name, artifact)
+        stage.same = rows == _old(self.name, artifact)
 
     def read(self, artifact: str) -> Any:
         if artifact == "base":
             return self._base()
-        if artifact == "adapters":
-            return {arm: self._adapters(arm) for arm in self.recipe.mix.arms}
         if artifact in self._ready and artifact not in self.rows:
             self.rows[artifact] = _old(self.name, artifact) or []
         if artifact not in self.rows:
@@ -127,13 +124,6 @@ class Rehearsal(Kitchen):
             return Model("base", "transformers", "transformers, not made yet", chat=self.recipe.base.chat)
         told = json.loads(facts.read_text(encoding="utf-8"))
         return Model("base", "transformers", f"transformers {told['identity']}", chat=told["chat"])
-
-    def _adapters(self, arm: str) -> dict[int, Model]:
-        base, found = self._base(), {}
-        for seed, folder in self._trained(arm).items():
-            there = (folder / "training.json").is_file()
-            found[seed] = adapted(base, arm, folder) if there else replace(base, label=arm, identity=f"{arm} {seed}")
-        return found
 
     def _model(self, name: str, spec: ModelSpec) -> Model:
         try:
