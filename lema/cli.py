@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -13,6 +13,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 completions = typer.Typer(no_args_is_help=True, help="The store of paid completions.")
 app.add_typer(completions, name="completions")
 
+By = Literal["stage", "model", "prompt", "day"]
 SCHEMA = Path("recipes/schema.json")
 # Packages of extras, by the extra that brings them.
 EXTRAS = {
@@ -77,6 +78,25 @@ def schema(
     elif not SCHEMA.is_file() or SCHEMA.read_text(encoding="utf-8") != text:
         typer.echo(f"{SCHEMA} is stale: lema schema > {SCHEMA}", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in params.yaml.")]) -> None:
+    """What a recipe would make again and why, what it would buy, and what that costs. Sends nothing."""
+    from lema.estimate import estimate, text
+
+    typer.echo(text(estimate(recipe)))
+
+
+@app.command()
+def cost(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
+    by: Annotated[By, typer.Option(help="What makes a line.")] = "stage",
+) -> None:
+    """What was bought on this machine and what the store saved; needs no network."""
+    from lema.cost import cost as table
+
+    typer.echo(table(recipe, by, Path.cwd()))
 
 
 @app.command()

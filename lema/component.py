@@ -14,6 +14,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,7 +177,9 @@ def wanted(wish: Any) -> str:
         return " or ".join(wanted(one) for one in inner)
     if origin is Literal:
         return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
-    plain = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", type(None): "null"}
+    number = "a number"
+    plain = {bool: "true or false", str: "a text", int: "a whole number", float: number, Decimal: number}
+    plain[type(None)] = "null"
     if wish in plain:
         return plain[wish]
     kind = origin or wish

@@ -1,8 +1,9 @@
 """params.yaml: what is built, and how fast. Nothing here changes a byte of the results."""
 
-from typing import Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lema.recipe import Count, Label, Name, Positive, Share, Spec
 
@@ -35,6 +36,35 @@ class Endpoint(Spec):
     )
 
 
+def _decimal(value: Any) -> Any:
+    """Numbers of YAML as they are written: 0.1 is a tenth, not the binary fraction nearest to it."""
+    return Decimal(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Money = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0)]
+
+
+class Price(Spec):
+    """What a model costs, in dollars a million tokens."""
+
+    input: Money = Field(description="A million tokens of prompts.")
+    output: Money = Field(description="A million tokens of replies, hidden reasoning included.")
+    cached: Money | None = Field(
+        default=None,
+        description="A million tokens of prompts that the endpoint had in its cache; as input when absent.",
+    )
+    batch: Annotated[Money, Field(le=1)] = Field(
+        default=Decimal(1), description="Share of these prices that requests of a batch cost."
+    )
+
+
+class Budget(Spec):
+    """The most that may be spent, in dollars, by all requests that the ledger has: a hard stop."""
+
+    total: Money | None = Field(default=None, description="On all recipes together.")
+    recipes: dict[Name, Money] = Field(default={}, description="On single recipes, by name.")
+
+
 class Run(Spec):
     """`params.yaml: run`: what changes only speed. Listed as a parameter by no stage."""
 
@@ -43,6 +73,10 @@ class Run(Spec):
     batch: Positive = Field(default=64, description="Requests that a local model answers at once.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
+    prices: dict[str, Price] = Field(
+        default={}, description="By a model's name (its label where it has none); go before those that lema knows."
+    )
+    budget: Budget = Budget()
 
 
 class RunName(Spec):

@@ -32,6 +32,7 @@ from lema.effects import (
     training,
 )
 from lema.engine import files, parquet, records
+from lema.engine.account import Account
 from lema.engine.executor import Executor, executor, pmap
 from lema.engine.generate import Generate
 from lema.engine.store import Store, packs_folder
@@ -130,6 +131,7 @@ class Kitchen:
         """Seal what was bought, say what it was, and end the workers."""
         if self._generate is not None:
             self.store.seal()
+            self.account.close()
             self._say(self._generate.summary().partition(": ")[2])
         if self._executor is not None:
             self._executor.close()
@@ -196,6 +198,10 @@ class Kitchen:
     def store(self) -> Store:
         return store()
 
+    @cached_property
+    def account(self) -> Account:
+        return Account(self.run, self.name, self.artifact)
+
     def _workers(self) -> Executor:
         self._executor = self._executor or executor(self.run)
         return self._executor
@@ -203,7 +209,7 @@ class Kitchen:
     def _new_generate(self) -> Generate:
         """One for all that ask, such as two judges: the log counts their requests together."""
         self._generate = self._generate or Generate(
-            self.store, self._workers(), self.run, name=self.artifact, offline=self.offline
+            self.store, self._workers(), self.run, name=self.artifact, offline=self.offline, account=self.account
         )
         return self._generate
 

@@ -8,11 +8,13 @@ in the store wait on the disk, and replies are read back from there.
 import itertools
 import os
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from lema.engine.account import Account
 from lema.engine.batch import Driver
 from lema.engine.executor import Executor, Work, blocks, merge
 from lema.engine.index import Keys
@@ -39,13 +41,21 @@ class Generate:
     """Called with requests, yields their completions in the same order; identical requests are asked once.
 
     `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model, over all calls, and
-    so does `run.max_failures`.
+    so does `run.max_failures`. The `account` books what is bought and refuses what the budget does not allow.
     """
 
     def __init__(
-        self, store: Store, executor: Executor, run: Run, *, name: str = "requests", offline: bool = False
+        self,
+        store: Store,
+        executor: Executor,
+        run: Run,
+        *,
+        name: str = "requests",
+        offline: bool = False,
+        account: Account | None = None,
     ) -> None:
         self._store, self._executor, self._run, self._name, self._offline = store, executor, run, name, offline
+        self._account = account
         self._unserved: dict[str, Completion] = {}
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._asked = 0
@@ -62,14 +72,18 @@ class Generate:
                 more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
         """
         keys, hits = Keys(), 0
+        saved = array("H")  # for every request, whose the reply is that the store has, as the account numbers them
         with Spool() as misses:
             for block in blocks(requests, LOOK):
-                new = [(name, request) for request in block if keys.add(name := key(request))]
-                known = self._store.known([name for name, _ in new])
-                for (name, request), there in zip(new, known, strict=True):
+                start = len(keys)
+                new = [(at, name, one) for at, one in enumerate(block, start) if keys.add(name := key(one))]
+                saved.extend([0] * len(block))
+                known = self._store.known([name for _, name, _ in new])
+                for (at, name, request), there in zip(new, known, strict=True):
                     if there:
                         self.hits[request.model.label] += 1
                         hits += 1
+                        saved[at] = self._account.number(request) if self._account else 0
                     elif self._offline:
                         label = request.model.label
                         raise RunError(f"offline, and the store has no reply of model {label!r} with key {name}")
@@ -78,10 +92,13 @@ class Generate:
             self._asked += keys.unique
             if misses:
                 self._buy(misses, hits)
+        whose = iter(saved)
         for names in blocks(keys, READ):
             for name, reply in zip(names, self._store.get_many(names), strict=True):
                 if reply is None and name not in self._unserved:
                     raise RunError(f"the completion {name} was dropped from the store meanwhile; run again")
+                if (number := next(whose)) and self._account and reply is not None:
+                    self._account.save(number, reply)
                 yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
@@ -94,13 +111,16 @@ class Generate:
     def _buy(self, misses: Spool, hits: int) -> None:
         stop = threading.Event()
         fatal: str | None = None
-        total = len(misses) + hits
+        total, missing = len(misses) + hits, len(misses)
+        if self._account:
+            self._account.open(group.model for group in misses.groups.values())
         try:
             with track(self._name, total, hits) as bar:
                 streams = list(self._streams(misses, stop, bar.tell))
                 self._store.writable()
                 for block, reply in merge(streams):
                     self._keep(block, reply)
+                    missing -= len(block)
                     bar.advance(len(block), self._note(hits))
                     if reply.fatal and fatal is None:
                         fatal = f"{block[0].model.label}: {reply.fatal}"
@@ -116,12 +136,14 @@ class Generate:
                 f"{self.failed.total()} of {self._asked} requests failed, run.max_failures is {self._run.max_failures}"
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
+        if missing and self._account and self._account.refused:
+            raise RunError(self._account.message(missing))
 
     def _streams(self, misses: Spool, stop: threading.Event, tell: Callable[[str, str], None]) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
         endpoints: dict[str, list[Group]] = {}
-        local = []
+        local, account = [], self._account
         for group in misses.groups.values():
             if group.model.endpoint is None:
                 local.append(self._stream(misses.blocks(group, self._run.batch), stop, self._run.workers, 1))
@@ -133,7 +155,7 @@ class Generate:
             reads = [partial(misses.blocks, group, READ // 8) for group in groups]
             if endpoint.mode == "batch":
                 models = [group.model for group in groups]
-                yield Driver(models, reads, where, endpoint, stop, partial(tell, where)).stream()
+                yield Driver(models, reads, where, endpoint, stop, partial(tell, where), account).stream()
                 continue
             refuse_twice(where, endpoint.url, reads)
             size, inflight = portions(endpoint)
@@ -143,19 +165,33 @@ class Generate:
             yield itertools.chain.from_iterable(local)
 
     def _stream(self, work: Iterator[list[Request]], stop: threading.Event, workers: int, inflight: int) -> Stream:
-        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there."""
+        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
+
+        Near the end of a budget, what is under way may have to be settled before the next block can be sent; the
+        executor is then given the rest anew.
+        """
+        account = self._account
         sent: dict[int, list[Request]] = {}
 
         def taken() -> Iterator[list[Request]]:
+            nonlocal work
             for number, block in enumerate(work):
                 if stop.is_set():
+                    return
+                if account and not account.admit(block):
+                    work = itertools.chain([block], work)
                     return
                 sent[number] = block
                 yield block
 
         factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
-        for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight):
-            yield from together((sent.pop(number), reply) for number, reply in done)
+        while not stop.is_set():
+            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight):
+                yield from together((sent.pop(number), reply) for number, reply in done)
+            block = next(work, None)
+            if block is None or account is None or not account.wait(block):
+                return
+            work = itertools.chain([block], work)
 
     def _check(self, endpoints: dict[str, str]) -> None:
         for label, name in endpoints.items():
@@ -171,6 +207,8 @@ class Generate:
         label = block[0].model.label
         pairs = [(key(request), completion) for request, completion in zip(block, reply.completions, strict=True)]
         self._store.add(pairs, model=label)
+        if self._account:
+            self._account.book(block, [name for name, _ in pairs], reply.completions)
         for name, completion in pairs:
             if completion.finish in SERVED:
                 self.bought[label] += 1

@@ -7,7 +7,7 @@ from typing import Any
 from lema.filters import Candidate, Finding
 from lema.filters._text import path, solution
 from lema.models import Completion, Model, Request, Sampling
-from lema.prompt import render
+from lema.prompt import digest, render
 from lema.recipe import Prompt
 from lema.reply import numbered
 from lema.steps import number
@@ -34,10 +34,8 @@ def judge(
     """
     rows = list(candidates)
     asked = [row for row in rows if row.correction.solution]
-    requests = [
-        Request(models[model], render(prompt, variables(row)), Sampling(temperature=temperature, max_tokens=max_tokens))
-        for row in asked
-    ]
+    how, origin = Sampling(temperature=temperature, max_tokens=max_tokens), digest(prompt)
+    requests = [Request(models[model], render(prompt, variables(row)), how, prompt=origin) for row in asked]
     said = {row.correction.id: reply for row, reply in zip(asked, generate(requests), strict=True)}
     for row in rows:
         yield _finding(said[row.correction.id]) if row.correction.id in said else Finding(None)

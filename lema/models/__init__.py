@@ -51,12 +51,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request for one completion; `index` tells apart the paths that share everything else."""
+    """One request for one completion; `index` tells apart the paths that share everything else. `prompt`, the SHA-256
+    of the prompt that the messages were made of, is for the ledger: it is not in the key."""
 
     model: Model
     messages: tuple[Message, ...]
     sampling: Sampling
     index: int = 0
+    prompt: str = field(default="", compare=False)
 
 
 # Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.

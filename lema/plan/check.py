@@ -6,11 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lema.errors import Problem, allowed
+from lema.models import Model
 from lema.params import Params, Run, RunName
 from lema.plan import outside, rules, sets, targets, variables
 from lema.plan.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
 from lema.plan.messages import salvage, say
 from lema.plan.yaml import Mark, Tree
+from lema.prices import price
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _endpoints(draft, settings)
         if env is not None:
             (problems if urgent else notes).extend(_keys(draft, settings, env))
-        problems += _built(draft, settings, root)
+        problems += [*_built(draft, settings, root), *_priced(draft, settings)]
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
         notes += _idle(settings, drafts)
@@ -110,6 +112,24 @@ def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[
             yield settings.say("run", "endpoints", name, "key", message=message, key=False)
 
 
+def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """Where there is a budget, what a recipe that is built asks has a price."""
+    budget, models = settings.run.budget, draft.sections["models"] or {}
+    if draft.name not in settings.recipes or (budget.total is None and draft.name not in budget.recipes):
+        return
+    for name in dict.fromkeys(name for _, name in (*outside.asked_models(draft), *rules.judges(draft))):
+        if name in models and models[name].adapter is None:
+            one = models[name]
+            asked = Model(name, one.backend, "", name=one.name, endpoint=one.endpoint)
+            if price(asked, settings.run) is None:
+                called = one.name or name
+                message = (
+                    f"the price of {called}, which the recipe {draft.name} asks, is unknown; without it no budget "
+                )
+                message += f"can be held: add `prices: {{{called}: {{input: ..., output: ...}}}}` under run"
+                yield settings.say("run", "budget", message=message)
+
+
 def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     """A recipe that params.yaml builds has its arms and its outside file there."""
     if draft.name not in settings.recipes:
@@ -153,6 +173,10 @@ def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
     for name in settings.recipes:
         if name not in files:
             yield settings.say("recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}")
+    for name in settings.run.budget.recipes:
+        if name not in files:
+            message = f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
+            yield settings.say("run", "budget", "recipes", name, message=message)
     for name, run in settings.runs.items():
         if run.recipe not in settings.tree.keys("recipes"):
             message = f"the recipe {run.recipe!r} is not in `recipes`; {allowed(run.recipe, settings.recipes)}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from lema.models import Completion, Model, Request, Sampling, key
-from lema.prompt import render
+from lema.prompt import digest, render
 from lema.recipe import AnswersSpec
 from lema.rows import Answer, Question, Split
 from lema.stages import Generate, grade, sampling, trained, usage
@@ -32,16 +32,17 @@ def answers(
     unasked = {"train"} if spec.dev else {"train", "dev"}
     asked = [question for question in questions if question.split not in unasked]
     k, drawn = _votes(spec)
+    origin = digest(spec.prompt)
     slots: list[Slot] = []
     requests: list[Request] = []
     for name, arm, seed, model in trained(base, adapters):
         for question in asked:
             messages = render(spec.prompt, {"question": question.text})
             slots.append((arm, seed, question, name, "single", 0))
-            requests.append(Request(model, messages, sampling(spec)))
+            requests.append(Request(model, messages, sampling(spec), prompt=origin))
             for index in range(k):
                 slots.append((arm, seed, question, f"{name}/v{index}", "vote", index))
-                requests.append(Request(model, messages, drawn, index))
+                requests.append(Request(model, messages, drawn, index, origin))
     votes: list[Answer] = []
     for slot, request, reply in zip(slots, requests, generate(requests), strict=True):
         task = tasks[slot[2].split]

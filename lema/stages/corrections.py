@@ -59,7 +59,7 @@ def corrections(
         sample, index = slot
         told = step(sample)
         seen = shown(asked[sample.question_id], sample, spec.hint) | ({"incorrect_step": told} if told else {})
-        return Request(corrector, render(spec.prompt, seen), sampling(spec), index)
+        return Request(corrector, render(spec.prompt, seen), sampling(spec), index, digest(spec.prompt))
 
     def correct(some: Iterable[Sample]) -> Iterator[Correction]:
         slots = [(sample, index) for sample in some for index in range(spec.tries)]

@@ -59,7 +59,8 @@ def evolved(
     seeds = _seeds(asked, verdicts, spec)
     writer, how = known[spec.write.model], sampling(spec.write)
     requests = [
-        Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index) for seed, index in seeds
+        Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index, digest(spec.write.prompt))
+        for seed, index in seeds
     ]
     taken = {_same(question.text): question.id for question in asked}
     written = [
@@ -67,8 +68,9 @@ def evolved(
         for (seed, index), request, reply in zip(seeds, requests, generate(requests), strict=True)
     ]
     solver = known[spec.solve.model]
+    how, origin = sampling(spec.solve), digest(spec.solve.prompt)
     tries = [
-        Request(solver, render(spec.solve.prompt, {"question": new.text}), sampling(spec.solve), index)
+        Request(solver, render(spec.solve.prompt, {"question": new.text}), how, index, origin)
         for new in written
         if new.reason is None
         for index in range(spec.answers)

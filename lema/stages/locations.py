@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lema.models import Completion, Model, Request
-from lema.prompt import render
+from lema.prompt import digest, render
 from lema.recipe import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
 from lema.stages import Generate, ask, provenance, sampling, shown, usage
@@ -46,7 +46,7 @@ def locations(
 
     def request(sample: Sample) -> Request:
         messages = render(spec.prompt, shown(asked[sample.question_id], sample, spec.hint))
-        return Request(locator, messages, sampling(spec))
+        return Request(locator, messages, sampling(spec), prompt=digest(spec.prompt))
 
     for sample, name, reply in ask(slots, request, generate):
         found = _read(reply, len(split(sample.text)))

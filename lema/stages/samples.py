@@ -9,7 +9,7 @@ from typing import Any
 from lema.errors import RunError
 from lema.inject import ERRORS, inject, without_answer
 from lema.models import Completion, Model, Request
-from lema.prompt import render
+from lema.prompt import digest, render
 from lema.recipe import (
     ALL_ERRORS,
     PROGRAM_ERRORS,
@@ -119,7 +119,8 @@ def _request(slot: _Slot, models: Mapping[str, Model]) -> Request:
         variables |= {"steps": list(steps), "path": number(steps)}
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
-    return Request(models[slot.spec.model], render(slot.spec.prompt, variables), sampling(slot.spec), slot.index)
+    messages, origin = render(slot.spec.prompt, variables), digest(slot.spec.prompt)
+    return Request(models[slot.spec.model], messages, sampling(slot.spec), slot.index, origin)
 
 
 def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample:

@@ -714,6 +714,18 @@ def test_keys_are_looked_for_only_in_an_environment(project):
     assert check(["good"], project.root, None).problems == ()
 
 
+def test_a_budget_needs_prices_and_recipes_that_exist(project):
+    project.edit("params.yaml", "run:\n", "run:\n  budget: {recipes: {goood: 5, good: 0.5}}\n")
+    first, second = check(None, project.root, {}).problems
+    assert str(first).startswith(
+        "params.yaml:7:3: run.budget: the price of strong-1, which the recipe good asks, is unknown"
+    )
+    assert str(second).startswith("params.yaml:7:22: run.budget.recipes.goood: there is no recipes/goood.yaml; did you")
+    project.edit("params.yaml", "{goood: 5, good: 0.5}", "{good: 0.5}")
+    project.edit("params.yaml", "run:\n", "run:\n  prices: {strong-1: {input: 0.1, output: 2}}\n")
+    assert check(None, project.root, {}).problems == ()
+
+
 def test_recipes_by_name_and_by_path(project):
     for given in ("good", "recipes/good.yaml", project.root / "recipes/good.yaml"):
         assert check([given], project.root, {}).problems == ()

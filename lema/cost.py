@@ -1,0 +1,139 @@
+"""`lema cost`: what was bought, for which recipe, by whom it was answered, and what the store saved."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from lema.artifacts import ARTIFACTS, place
+from lema.engine import ledger, parquet
+from lema.errors import RecipeError, RunError
+from lema.plan import prompt_names
+from lema.plan.load import PROMPTS
+from lema.plan.messages import validate
+from lema.plan.yaml import load
+from lema.prices import dollars
+from lema.prompt import digest
+from lema.recipe import Prompt
+from lema.rows import Verdict
+
+By = Literal["stage", "model", "prompt", "day"]
+HEADS = ("", "requests", "failed", "tokens in", "cached", "tokens out", "cost", "unknown", "saved")
+
+
+@dataclass
+class Sums:
+    """What belongs together: requests that were sent, those of them that failed, tokens, dollars, requests of unknown
+    cost, and dollars that replies in the store would have cost again."""
+
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unknown: int = 0
+    saved: Decimal = Decimal(0)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        amount = None if line["cost"] is None else Decimal(line["cost"])
+        if line["kind"] == "saved":
+            self.saved += amount or 0
+            return
+        self.requests += 1
+        self.failed += line["finish"] in ("failed", "refused")
+        self.prompt_tokens += line["prompt_tokens"]
+        self.cached_tokens += line["cached_tokens"]
+        self.completion_tokens += line["completion_tokens"]
+        self.cost += amount or 0
+        self.unknown += amount is None
+
+    def row(self, name: str) -> tuple[str, ...]:
+        counts = (self.requests, self.failed, self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+        return (
+            name,
+            *(f"{count:,}" for count in counts),
+            dollars(self.cost),
+            f"{self.unknown:,}",
+            dollars(self.saved),
+        )
+
+
+def cost(recipe: str | None, by: By, root: Path) -> str:
+    """The ledger of this machine as a table, of one recipe or of all, and what an accepted correction has cost.
+
+    Raises:
+        RunError: nothing was bought.
+    """
+    lines = [line for line in ledger.read(ledger.folder()) if recipe in (None, line["recipe"])]
+    if not lines:
+        raise RunError(f"the ledger has no request{f' of the recipe {recipe}' if recipe else ''} yet")
+    name = _namer(by, root)
+    groups: dict[tuple[str, str], Sums] = defaultdict(Sums)
+    totals: dict[str, Sums] = defaultdict(Sums)
+    doubt: dict[str, Decimal] = defaultdict(Decimal)
+    for line in lines:
+        if line["kind"] == "in doubt":
+            doubt[line["recipe"]] += Decimal(line["cost"])
+            continue
+        groups[line["recipe"], name(line)].add(line)
+        totals[line["recipe"]].add(line)
+    rows: list[tuple[str, ...]] = [HEADS]
+    for one in sorted({*totals, *doubt}):
+        rows += [(one,)] if recipe is None else []
+        own = sorted((_order(group), group) for whose, group in groups if whose == one)
+        rows += [groups[one, group].row(f"  {group}") for _, group in own]
+        rows.append(totals[one].row("  in all"))
+    notes = [note for one in sorted({*totals, *doubt}) for note in _notes(one, totals[one], doubt[one])]
+    return "\n".join([*table(rows), "", *notes]).rstrip()
+
+
+def _order(group: str) -> int:
+    """Stages in the order in which they run; anything else by the alphabet."""
+    return list(ARTIFACTS).index(group) if group in ARTIFACTS else 0
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows as lines, the first column to the left; a row of one cell is a heading over the others."""
+    full = [row for row in rows if len(row) > 1]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)] or [0]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
+        yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+
+def _namer(by: By, root: Path) -> Callable[[Mapping[str, Any]], str]:
+    if by == "day":
+        return lambda line: str(line["time"][:10])
+    if by == "prompt":
+        names = _prompts(root)
+        return lambda line: names.get(line["prompt"], line["prompt"][:12] or "unknown")
+    return lambda line: str(line[by])
+
+
+def _prompts(root: Path) -> dict[str, str]:
+    """The prompts of the project by their SHA-256; of a prompt that has changed since, only that is known."""
+    found = {}
+    for name in prompt_names(root):
+        try:
+            prompt, _ = validate(load(root / PROMPTS / f"{name}.yaml", name), Prompt)
+        except RecipeError:
+            continue
+        if prompt is not None:
+            found[digest(prompt)] = name
+    return found
+
+
+def _notes(recipe: str, sums: Sums, doubt: Decimal) -> Iterator[str]:
+    if sums.cost and place("verdicts", recipe).is_file():
+        accepted = sum(row.accepted for row in parquet.read(place("verdicts", recipe), Verdict))
+        if accepted:
+            yield f"{recipe}: {dollars(sums.cost / accepted)} an accepted correction ({accepted:,} accepted)."
+    if sums.unknown:
+        yield f"{recipe}: {sums.unknown:,} requests of unknown cost are not in these sums."
+    if doubt:
+        yield (
+            f"{recipe}: up to {dollars(doubt)} in doubt: a process was killed, or is at work, with requests under way."
+        )

@@ -1,0 +1,130 @@
+"""The ledger: what was bought when, by whom it was answered and for how much; one line a request that was sent.
+
+A process appends to a file of its own, JSON lines, so that nobody waits for a lock; a torn last line is skipped. It
+holds keys, counts and money, never a prompt, a reply or an API key. The reply is in the completion store before its
+line is here. There are lines of four kinds:
+
+- "request": one request, what it cost, null when unknown, and the `most` that it may have cost;
+- "saved": replies that a stage had from the store, summed by model and prompt, and what they would have cost;
+- "reserved": money set aside before a request is sent, when there is a budget. Without a "request" after it in the same
+  file, the process was killed in between, and the request may have been paid for: it is in doubt, and counts as spent.
+  One of a batch may be answered to another process, whose "request" settles it, too;
+- "released": a request for which money was set aside was not sent.
+"""
+
+import json
+import logging
+import os
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lema.engine import files
+from lema.errors import RunError
+
+log = logging.getLogger(__name__)
+
+Line = Mapping[str, Any]
+
+
+def folder() -> Path:
+    """Where ledgers lie: beside the journals, on this machine; `$LEMA_HOME` makes it one for several projects."""
+    return files.home() / "ledger"
+
+
+class Ledger:
+    """The file of this process, made with its first line."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._file: BinaryIO | None = None
+
+    def write(self, lines: Iterable[Line]) -> None:
+        """Append lines; a kill of this process loses none of them, a power failure the last ones.
+
+        Raises:
+            RunError: the disk is full or not writable.
+        """
+        text = "".join(json.dumps(line, sort_keys=True, default=str) + "\n" for line in lines)
+        try:
+            if self._file is None:
+                self._place.mkdir(parents=True, exist_ok=True)
+                self._file = (self._place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab")
+            self._file.write(text.encode())
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"the ledger cannot be written: {error}") from None
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+
+def read(place: Path) -> Iterator[dict[str, Any]]:
+    """The lines of all ledgers of a folder; of those that are reserved only the ones in doubt, as kind "in doubt"."""
+    doubts: list[dict[str, Any]] = []
+    batched: set[str] = set()
+    for path in sorted(place.glob("*.jsonl")):
+        reserved: dict[str, dict[str, Any]] = {}
+        for line in _lines(path):
+            if line["kind"] == "reserved":
+                reserved[line["key"]] = line
+                continue
+            if line["kind"] == "released":
+                reserved.pop(line["key"], None)
+                continue
+            if line["kind"] == "request":
+                reserved.pop(line["key"], None)
+                if line["batch"]:
+                    batched.add(line["key"])
+            yield line
+        doubts += reserved.values()
+    yield from ({**line, "kind": "in doubt"} for line in doubts if not (line["batch"] and line["key"] in batched))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        for number, text in enumerate(lines, start=1):
+            try:
+                if not text.endswith(b"\n"):
+                    raise ValueError
+                yield json.loads(text)
+            except ValueError:
+                # A process was killed, or is right now, while it wrote this line.
+                log.warning("%s, line %d is incomplete and was skipped", path, number)
+
+
+@dataclass
+class Spent:
+    """Dollars by recipe: booked, and in doubt; of those in doubt, `batched` ones by recipe and key, whose replies a
+    batch may still bring."""
+
+    booked: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    doubt: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    batched: dict[tuple[str, str], Decimal] = field(default_factory=dict)
+
+    def recipe(self, name: str) -> Decimal:
+        return self.booked.get(name, Decimal(0)) + self.doubt.get(name, Decimal(0))
+
+    def total(self) -> Decimal:
+        return sum((*self.booked.values(), *self.doubt.values()), Decimal(0))
+
+
+def spent(place: Path) -> Spent:
+    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, and what
+    living processes have under way is in doubt, too."""
+    found = Spent()
+    for line in read(place):
+        if line["kind"] == "request" and line["most"] is not None:
+            found.booked[line["recipe"]] += Decimal(line["most"])
+        elif line["kind"] == "in doubt":
+            found.doubt[line["recipe"]] += Decimal(line["cost"])
+            if line["batch"]:
+                found.batched[line["recipe"], line["key"]] = Decimal(line["cost"])
+    return found

@@ -1,0 +1,321 @@
+"""Money: what is spent never passes the budget, whatever is under way, and all that was sent is in the ledger."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lema.engine import ledger
+from lema.engine.account import Account
+from lema.engine.executor import LocalExecutor
+from lema.engine.generate import Generate
+from lema.engine.store import Store
+from lema.errors import RunError
+from lema.models import Completion, Model, Request, Sampling, key
+from lema.params import Budget, Endpoint, Price, Run
+from lema.prices import bound
+from lema.rows import Message
+from tests.fake_server import FakeServer
+
+STRONG = Model("strong", "openai", "openai here m", name="m", endpoint="here")
+DEAR = Price(input=Decimal(1000), output=Decimal(1000))
+LIMITED = Sampling(max_tokens=20)
+MOST = Decimal("0.106")  # of a request of six characters: 64 + 16 + 6 tokens of prompt at most, 20 of a reply
+COST = Decimal("0.021")  # of 11 and 10 tokens
+
+
+def request(number: int, model: Model = STRONG) -> Request:
+    return Request(model, (Message("user", f"ask {number:02d}"),), LIMITED, prompt="digest")
+
+
+def reply(completion_tokens: int = 10) -> Completion:
+    return Completion("text", "stop", None, 11, completion_tokens)
+
+
+def run(total: object = None, url: str = "http://127.0.0.1:1/v1", **recipes: object) -> Run:
+    budget = Budget.model_validate({"total": total, "recipes": recipes})
+    return Run(
+        endpoints={"here": Endpoint(url=url, concurrency=8)}, prices={"m": DEAR}, budget=budget, executor="local"
+    )
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Callable[..., Account]]:
+    made: list[Account] = []
+
+    def account(settings: Run, recipe: str = "trial", **options: Any) -> Account:
+        now = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+        made.append(Account(settings, recipe, "samples", place=tmp_path / "ledger", now=lambda: now, **options))
+        made[-1].open([STRONG])
+        return made[-1]
+
+    yield account
+    for one in made:
+        one.close()
+
+
+def book(account: Account, *requests: Request, replies: Sequence[Completion] = ()) -> None:
+    account.book(requests, [key(one) for one in requests], replies or [reply()] * len(requests))
+
+
+def test_what_is_under_way_counts_with_the_most_that_it_can_cost(account: Callable[..., Account]) -> None:
+    assert bound(DEAR, request(1)) == MOST
+    one = account(run(total=0.25))
+    assert one.admit([request(1)])
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    book(one, request(1))
+    assert one.admit([request(3)])
+    assert not one.admit([request(4)])
+    assert "run.budget.total" in one.message(7)
+
+
+def test_no_order_of_events_spends_more_than_the_budget(account: Callable[..., Account]) -> None:
+    """Blocks of several sizes from several threads, replies that cost anything up to the most that they may."""
+    one = account(run(total=9, trial=5))
+    draw, requests = random.Random(4), iter(range(10_000))
+    blocks = [[request(next(requests)) for _ in range(draw.choice((1, 1, 2, 5)))] for _ in range(120)]
+    costs: list[Decimal] = []
+
+    def work(block: list[Request]) -> None:
+        if one.admit(block) or (one.wait(block) and one.admit(block)):
+            replies = [reply(random.Random(str(each.messages)).choice((1, 10, 20))) for each in block]
+            book(one, *block, replies=replies)
+            costs.append(sum((Decimal(11 + each.completion_tokens) / 1000 for each in replies), Decimal(0)))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, blocks))
+    assert sum(costs, Decimal(0)) <= 5
+    assert sum(costs, Decimal(0)) > 5 - 5 * MOST - Decimal("0.2")
+    assert len(costs) < len(blocks)
+
+
+def test_the_limit_of_a_recipe_and_that_of_all_both_hold(account: Callable[..., Account]) -> None:
+    other = account(run(total=0.25), recipe="other")
+    assert other.admit([request(1)])
+    book(other, request(1))
+    other.close()
+    mine = account(run(total=0.14, trial=100))
+    assert mine.admit([request(2)])
+    assert not mine.admit([request(3)])
+    book(mine, request(2))
+    assert not mine.admit([request(3)])  # 0.042 are spent
+    assert "run.budget.total" in mine.message(1)
+
+
+def test_what_was_under_way_when_a_process_was_killed_stays_spent(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    killed = Account(run(total=0.25), "trial", "samples", place=tmp_path / "ledger")
+    killed.open([STRONG])
+    assert killed.admit([request(1), request(2)])
+    book(killed, request(1))
+    killed._lock.close()  # type: ignore[union-attr]  # what the kernel does
+    again = account(run(total=0.25))
+    found = ledger.spent(tmp_path / "ledger")
+    assert (found.booked["trial"], found.doubt["trial"]) == (COST, MOST)
+    assert again.admit([request(3)])
+    assert not again.admit([request(4)])
+
+
+def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) -> None:
+    line = {"recipe": "trial", "key": "k", "cost": "1", "batch": True}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved"}])
+    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "most": "0.5"}])
+    found = ledger.spent(tmp_path)
+    assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
+
+
+def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    """It counted with the most that it can cost, and then with what it did cost."""
+    most = {"kind": "reserved", "recipe": "trial", "key": key(request(1)), "cost": str(MOST), "batch": True}
+    ledger.Ledger(tmp_path / "ledger").write([most])
+    one = account(run(total=0.22))
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    book(one, request(1))
+    assert not one.admit([request(3)])
+    book(one, request(2))
+    assert one.admit([request(3)])
+
+
+def test_what_was_not_sent_is_given_back(account: Callable[..., Account], tmp_path: Path) -> None:
+    one = account(run(total=0.22))
+    assert one.admit([request(1)])
+    assert one.admit([request(1)])  # sent again: the same money
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    one.release([key(request(1)), "unknown"])
+    assert one.admit([request(3)])
+    one.release([key(request(2)), key(request(3))])
+    assert ledger.spent(tmp_path / "ledger").total() == 0
+
+
+def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path) -> None:
+    one = account(run())
+    assert one.admit([request(1)])
+    book(one, request(1), request(2))
+    (path,) = (tmp_path / "ledger").glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert ledger.spent(tmp_path / "ledger").booked == {"trial": COST}
+
+
+def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_path: Path) -> None:
+    book(account(run()), request(1))
+    (line,) = ledger.read(tmp_path / "ledger")
+    assert line == {
+        "kind": "request",
+        "time": "2026-11-24T12:30:00Z",
+        "recipe": "trial",
+        "stage": "samples",
+        "model": "strong",
+        "name": "m",
+        "endpoint": "here",
+        "prompt": "digest",
+        "key": key(request(1)),
+        "characters": 6,
+        "prompt_tokens": 11,
+        "cached_tokens": 0,
+        "completion_tokens": 10,
+        "finish": "stop",
+        "cost": "0.021",
+        "most": "0.021",
+        "batch": False,
+    }
+
+
+def test_a_reply_of_unknown_cost_takes_the_most_from_the_budget(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    one = account(run(total=0.25))
+    assert one.admit([request(1)])
+    book(one, request(1), replies=[Completion("text", "stop")])
+    (line,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request")
+    assert (line["cost"], line["most"]) == (None, str(MOST))
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+
+
+def test_with_a_budget_every_price_is_known_before_anything_is_sent(account: Callable[..., Account]) -> None:
+    settings = run(total=1).model_copy(update={"prices": {}})
+    with pytest.raises(RunError, match=r"model m has no known price.*prices: \{m: .*Nothing was sent"):
+        account(settings)
+    account(settings.model_copy(update={"budget": Budget()}))
+    endless = Model("strong", "openai", "x", name="m", endpoint="here", options={"omit": ["max_tokens"]})
+    with pytest.raises(RunError, match="without a limit of tokens"):
+        Account(run(total=1), "trial", "samples").open([endless])
+
+
+def test_what_runs_here_needs_no_budget(account: Callable[..., Account]) -> None:
+    local = Model("here", "scripted", "scripted")
+    buying, one = account(run(total=0)), Account(run(total=0), "trial", "answers")
+    one.open([local])  # does not wait for the one that buys
+    assert one.admit([request(1, local)])
+    assert buying.admit([request(1, local)])
+    assert not buying.admit([request(1)])
+
+
+def test_warnings_come_once_each(account: Callable[..., Account]) -> None:
+    told: list[str] = []
+    one = account(run(total=0.21), say=told.append)
+    for number in range(10):
+        if one.admit([request(number)]):
+            book(one, request(number))
+    assert told == []  # a block is refused before three quarters are spent
+    book(one, *map(request, range(20, 23)))
+    assert told == ["warning: $0.17 of $0.21 spent, more than 75% of run.budget.total"]
+    book(one, request(30))
+    assert told[1:] == ["warning: $0.19 of $0.21 spent, more than 90% of run.budget.total"]
+
+
+def test_one_process_at_a_time_buys_under_a_budget(account: Callable[..., Account], tmp_path: Path) -> None:
+    first, told = account(run(total=0.25)), list[str]()
+    assert first.admit([request(1)])
+    second: list[Account] = []
+    waiting = threading.Thread(target=lambda: second.append(account(run(total=0.25), say=told.append)))
+    waiting.start()
+    waiting.join(0.3)
+    assert (second, told) == ([], ["another process buys under this budget; waiting for it"])
+    book(first, request(1))
+    first.close()
+    waiting.join(10)
+    assert second[0].admit([request(2)])
+    assert [line["most"] for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request"] == ["0.021"]
+
+
+@pytest.fixture
+def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[Generate, Account]]:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+
+    def generate(settings: Run) -> tuple[Generate, Account]:
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        store = Store(tmp_path / "journal", tmp_path / "packs")
+        return Generate(store, LocalExecutor(), settings, name="samples", account=account), account
+
+    return generate
+
+
+def test_a_budget_stops_a_stage_and_raising_it_finishes_it(
+    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+) -> None:
+    asked = [request(number) for number in range(100)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
+        first, account = generate(run(total=1.00, url=server.url))
+        with pytest.raises(
+            RunError, match=r"of \$1\.00 spent \(run\.budget\.total\), and \d+ replies are missing.*lema make"
+        ):
+            list(first(asked))
+        account.close()
+        sent = len(server.requests)
+        spent = ledger.spent(tmp_path / "ledger")
+        assert spent.total() == sent * COST <= 1
+        assert spent.total() > 1 - MOST
+        assert spent.doubt == {}
+        second, account = generate(run(total=3.00, url=server.url))
+        assert len(list(second(asked))) == 100
+        account.close()
+        assert len(server.requests) == 100
+        assert (second.hits["strong"], second.bought["strong"]) == (sent, 100 - sent)
+    assert ledger.spent(tmp_path / "ledger").total() == 100 * COST
+    (saved,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "saved")
+    assert (saved["requests"], Decimal(saved["cost"])) == (sent, sent * COST)
+
+
+def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path) -> None:
+    other = Model("other", "openai", "openai there m", name="m", endpoint="there")
+    asked = [request(number, model) for number in range(60) for model in (STRONG, other)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as here, FakeServer(answer=lambda _: "w " * 10) as there:
+        settings = run(total=1.00, url=here.url)
+        endpoints = {**settings.endpoints, "there": Endpoint(url=there.url, concurrency=8)}
+        buy, account = generate(settings.model_copy(update={"endpoints": endpoints}))
+        with pytest.raises(RunError, match="budget"):
+            list(buy(asked))
+        account.close()
+        sent = len(here.requests) + len(there.requests)
+        assert 1 - MOST < sent * COST <= 1
+        assert here.requests
+        assert there.requests
+
+
+def test_without_a_budget_everything_is_booked(
+    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+) -> None:
+    asked = [request(number) for number in range(12)]
+    with FakeServer(answer=lambda _: "w " * 10) as server:
+        server.faults = ["refusal", "400"]
+        buy, account = generate(run(url=server.url).model_copy(update={"max_failures": 1.0}))
+        list(buy(asked))
+        account.close()
+    lines = list(ledger.read(tmp_path / "ledger"))
+    assert sorted(line["key"] for line in lines) == sorted(map(key, asked))
+    assert sorted(line["finish"] for line in lines) == ["failed", "refused", *["stop"] * 10]
+    assert sum(Decimal(line["cost"]) for line in lines) == 11 * COST
