@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lema.recipe import Count, Label, Name, Positive, Share, Spec
 
@@ -26,8 +26,16 @@ class Run(Spec):
     executor: Literal["local", "ray"] = "ray"
     workers: Positive = Field(default=1, description="Processes that hold a local model.")
     batch: Positive = Field(default=64, description="Requests that a local model answers at once.")
+    trainers: Positive = Field(default=1, description="Processes that share the batches of one training.")
+    trainings: Positive = Field(default=1, description="Trainings at a time: seeds, and arms of a whole run.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
+
+    @model_validator(mode="after")
+    def _ray_trains(self) -> "Run":
+        if self.executor == "local" and (self.trainers > 1 or self.trainings > 1):
+            raise ValueError("trainers and trainings above 1 need executor: ray")
+        return self
 
 
 class RunName(Spec):

@@ -58,7 +58,7 @@ class RayExecutor:
         item = next(numbered, None)
         if item is None:
             return
-        ray = self._start()
+        ray = self.start()
         actors = _Actors(ray, factory, workers, inflight)
         pending: dict[Any, tuple[int, int]] = {}
         try:
@@ -88,7 +88,8 @@ class RayExecutor:
     ) -> None:
         self.close()
 
-    def _start(self) -> Any:
+    def start(self) -> Any:
+        """Ray, joined or started; stays so until `close`."""
         with self._lock:
             if self._ray is None:
                 self._ray, self._ours = _connect()
