@@ -1,4 +1,5 @@
-"""params.yaml: what is built, and how fast. Nothing here changes a byte of the results."""
+"""params.yaml: what is built, and how fast. Nothing here changes a byte of the results; only of weights that are
+trained, `trainers` and `trainings` may change the last bits, as another machine may."""
 
 from typing import Literal
 

@@ -75,7 +75,7 @@ def _train_apart(
     run: Run, where: Executor, base: Path, scratch: Path, examples: Sequence[Example], todo: Sequence[AdapterSpec]
 ) -> None:
     """Each training in a process of its own, as many at a time as `run.trainings` says."""
-    factory = partial(_trainer, base.resolve(), files.home().resolve(), scratch.resolve(), examples)
+    factory = partial(_trainer, base, files.home(), scratch, examples)
     with track("adapter", len(todo)) as bar:
         for number, archive in where.map(factory, ([spec] for spec in todo), workers=run.trainings):
             place = _finished(scratch, todo[number])
@@ -109,7 +109,6 @@ def _train_shared(
     for spec in todo:
         parts(spec, run.trainers)
     waiting, news = iter(todo), dict[int, tuple[int, int]]()
-    home = files.home().resolve()
 
     def trainings(log: Progress) -> Iterator[None]:
         for spec in waiting:
@@ -118,7 +117,7 @@ def _train_shared(
                 news[seed] = done, total
                 log(sum(one for one, _ in news.values()), sum(one for _, one in news.values()), note)
 
-            job = partial(_train_share, base.resolve(), home, examples, spec)
+            job = partial(_train_share, base, files.home(), examples, spec)
             gang.gang(where, job, run.trainers, scratch, tell, at_once=run.trainings)
             yield
 

@@ -223,7 +223,7 @@ def _demand(nodes: list[dict[str, Any]], workers: int | None, inflight: int) -> 
     if workers is None:
         return sum(cpus), {"num_cpus": 1}
     if workers > sum(cpus):
-        raise RunError(f"run.workers is {workers}, but Ray has {sum(cpus)} processors")
+        raise RunError(f"run.workers or run.trainings is {workers}, but Ray has {sum(cpus)} processors")
     if gpus:
         return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
     share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
