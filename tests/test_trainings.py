@@ -131,6 +131,7 @@ def dying_once(mark: Path, base: Path, home: Path, examples: Sequence[Example], 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_two_processes_one_of_which_dies_train_as_one_does(
     base: Path, where: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_trainings_at_the_same_time_come_to_the_same(
     base: Path, where: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _endpoints(draft, settings)
         if env is not None:
             (problems if urgent else notes).extend(_keys(draft, settings, env))
-        problems += _built(draft, settings, root)
+        problems += [*_built(draft, settings, root), *_shared(draft, settings)]
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
         notes += _idle(settings, drafts)
@@ -132,6 +132,17 @@ def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
         yield settings.say("recipes", draft.name, message=message, key=False)
+
+
+def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """The trainers of a recipe that params.yaml builds can share its batches equally."""
+    spec = draft.sections["adapter"]
+    if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
+        message = (
+            f"the recipe {draft.name} learns from {spec.batch * spec.accumulate} examples an optimizer step (batch "
+        )
+        message += f"times accumulate), which {settings.run.trainers} trainers cannot share equally"
+        yield settings.say("run", "trainers", message=message, key=False)
 
 
 def _holds(folder: str, names: Sequence[str]) -> bool:

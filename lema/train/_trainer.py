@@ -49,6 +49,8 @@ def arguments(spec: AdapterSpec, scratch: Path, share: Share | None) -> Any:
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
         remove_unused_columns=False,
+        # Looking for them breaks gradient checkpointing, and there are none where every weight is used.
+        ddp_find_unused_parameters=False if spec.gradient_checkpointing else None,
         **(choosing if spec.choose else {}),
     )
     if arguments.n_gpu > 1:

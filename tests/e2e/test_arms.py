@@ -35,6 +35,7 @@ OTHER = {"a": "b", "b": "a"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_arms_are_trained_at_the_same_time_and_only_those_that_must(tmp_path: Path) -> None:
     stages = yaml.safe_load(yaml.safe_dump({"stages": STAGES}))
     for stage in stages["stages"].values():

@@ -69,6 +69,7 @@ def counting(mark: Path, seat: Seat) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_a_process_that_dies_lets_all_go_on_from_what_was_kept(where: RayExecutor, tmp_path: Path) -> None:
     news: list[tuple[int, int, str]] = []
     folder = tmp_path / "kept"
@@ -88,6 +89,7 @@ def failing(seat: Seat) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_an_error_of_one_process_is_one_line_and_not_tried_again(where: RayExecutor, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         gang(where, failing, 2, tmp_path, lambda *_: None, at_once=1)
