@@ -138,10 +138,9 @@ def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
     """The trainers of a recipe that params.yaml builds can share its batches equally."""
     spec = draft.sections["adapter"]
     if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
-        message = (
-            f"the recipe {draft.name} learns from {spec.batch * spec.accumulate} examples an optimizer step (batch "
-        )
-        message += f"times accumulate), which {settings.run.trainers} trainers cannot share equally"
+        whole = f"{spec.batch * spec.accumulate} examples an optimizer step (batch times accumulate)"
+        shared = f"{settings.run.trainers} trainers cannot share equally"
+        message = f"the recipe {draft.name} learns from {whole}, which {shared}"
         yield settings.say("run", "trainers", message=message, key=False)
 
 
