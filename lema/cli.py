@@ -115,7 +115,7 @@ def make(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(context: typer.Context) -> None:
     """`dvc repro` with one Ray for the whole run; takes the same arguments."""
-    from lema.pipeline import repro as run_dvc
+    from lema.repro import repro as run_dvc
 
     raise typer.Exit(run_dvc(context.args))
 

@@ -1,11 +1,10 @@
-"""What the pipeline gives to stages that need a local model: models by name, the base, adapters and their training."""
+"""What the pipeline gives to stages that need a local model: models by name, the base, adapters and what came of
+their training."""
 
 import csv
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,17 +14,16 @@ from typing import Any
 from lema import component
 from lema.artifacts import place
 from lema.engine import files
-from lema.engine.progress import track
+from lema.engine.progress import told
 from lema.errors import RunError
 from lema.filters import Filter
 from lema.models import Model
 from lema.params import Run
 from lema.plan import fingerprint
-from lema.recipe import AdapterSpec, BaseSpec, ModelSpec
-from lema.rows import Correction, Example, Message, Question, Sample, Verdict
+from lema.recipe import BaseSpec, ModelSpec
+from lema.rows import Correction, Message, Question, Sample, Verdict
 from lema.stages.verdicts import verdicts
 from lema.tasks import Task
-from lema.train import Progress
 
 
 def judge(
@@ -95,34 +93,14 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
 def build_base(spec: BaseSpec, folder: Path) -> None:
     from lema.train.base import build
 
-    with _progress("base") as log:
+    with told("base") as log:
         build(spec, folder, files.home(), log)
-
-
-def train_adapter(
-    base: Path, scratch: Path, examples: Sequence[Example], _: Model, spec: AdapterSpec, folder: Path, curve: Path
-) -> None:
-    """Train with one seed. What is finished stays in `scratch` until the stage is, so that a run that was killed
-    neither loses the seeds before nor the steps of this one."""
-    from lema.train.base import open_base
-    from lema.train.lora import train
-
-    finished = scratch / f"finished-{spec.seed}"
-    if not finished.exists():
-        with _progress("adapter") as log, files.atomic(finished) as made:
-            made.mkdir()
-            weights, steps = made / "adapter", scratch / str(spec.seed)
-            weights.mkdir()
-            train(examples, open_base(base, files.home()), spec, weights, steps, made / "curve.csv", log)
-    shutil.copytree(finished / "adapter", folder, dirs_exist_ok=True)
-    with files.atomic(curve) as lines:
-        shutil.copyfile(finished / "curve.csv", lines)
 
 
 def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]]) -> list[tuple[float, int] | None]:
     from lema.train.likelihood import losses as measured
 
-    with _progress("probe") as log:
+    with told("probe") as log:
         return measured(model, run, texts, log)
 
 
@@ -150,18 +128,6 @@ def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> N
     with files.atomic(out) as folder:
         folder.mkdir()
         merged(open_base(base, files.home()), adapter, folder)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Progress]:
-    """Progress of work that tells how far it is by itself."""
-    with track(name) as bar:
-
-        def log(done: int, total: int, note: str) -> None:
-            bar.total = total
-            bar.advance(done - bar.done, note or None)
-
-        yield log
 
 
 def training(folders: Sequence[Path], curve: Path) -> dict[str, Any]:

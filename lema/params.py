@@ -1,9 +1,10 @@
-"""params.yaml: what is built, and how fast. Nothing here changes a byte of the results."""
+"""params.yaml: what is built, and how fast. Nothing here changes a byte of the results; only of weights that are
+trained, `trainers` and `trainings` may change the last bits, as another machine may."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from lema.recipe import Count, Label, Name, Positive, Share, Spec
 
@@ -71,12 +72,20 @@ class Run(Spec):
     executor: Literal["local", "ray"] = "ray"
     workers: Positive = Field(default=1, description="Processes that hold a local model.")
     batch: Positive = Field(default=64, description="Requests that a local model answers at once.")
+    trainers: Positive = Field(default=1, description="Processes that share the batches of one training.")
+    trainings: Positive = Field(default=1, description="Trainings at a time: seeds, and arms of a whole run.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
     prices: dict[str, Price] = Field(
         default={}, description="By a model's name (its label where it has none); go before those that lema knows."
     )
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _ray_trains(self) -> "Run":
+        if self.executor == "local" and (self.trainers > 1 or self.trainings > 1):
+            raise ValueError("trainers and trainings above 1 need executor: ray")
+        return self
 
 
 class RunName(Spec):

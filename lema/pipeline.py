@@ -7,9 +7,7 @@ the recipe, its task, models and effects. `make` looks both up, calls the stage 
 import hashlib
 import inspect
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -28,7 +26,6 @@ from lema.effects import (
     judge,
     losses,
     named_model,
-    train_adapter,
     training,
 )
 from lema.engine import files, parquet, records
@@ -44,6 +41,7 @@ from lema.plan import check, load_params, load_recipe, make_plan, plan_text
 from lema.recipe import ModelSpec
 from lema.rows import Answer, Example, Probe
 from lema.stages import once
+from lema.trainings import train_adapters
 
 
 def store() -> Store:
@@ -158,7 +156,7 @@ class Kitchen:
             "count_tokens": lambda: count_tokens,
             "cot": lambda: self.recipe.mix.cot,
             "build": lambda: build_base,
-            "train": lambda: partial(train_adapter, place("base", self.name), self._scratch()),
+            "train": self._training,
             "curve": lambda: self._curve(str(self.arm)),
             "prompt": lambda: self.recipe.answers.prompt,
             "say": lambda: self._say,
@@ -212,6 +210,9 @@ class Kitchen:
             self.store, self._workers(), self.run, name=self.artifact, offline=self.offline, account=self.account
         )
         return self._generate
+
+    def _training(self) -> Callable[..., None]:
+        return partial(train_adapters, self.run, self._workers, place("base", self.name), self._scratch())
 
     def _tasks(self) -> dict[str, Any]:
         """The task of every split."""
@@ -288,16 +289,3 @@ def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
         if row_type is not None and path.is_file():
             found[artifact] = parquet.read(path, row_type)
     return found
-
-
-def repro(arguments: Sequence[str]) -> int:
-    """Run `dvc repro` with one Ray for all of its stages; returns its exit code."""
-    from lema.engine.head import head
-
-    binaries = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [str(binaries / "dvc"), "repro", *arguments]
-    if load_params(Path("params.yaml")).run.executor == "local" or "RAY_ADDRESS" in os.environ:
-        return subprocess.run(command, env=environment, check=False).returncode
-    with head() as ray:
-        return subprocess.run(command, env={**environment, **ray}, check=False).returncode

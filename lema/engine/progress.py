@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 QUIET = 2.0  # seconds before anything is shown
@@ -74,6 +74,18 @@ def track(name: str, total: int | None = None, done: int = 0) -> Iterator[Bar]:
     finally:
         end.set()
         thread.join()
+
+
+@contextmanager
+def told(name: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show work that tells how far it is by itself, with what is done, the total and a note."""
+    with track(name) as bar:
+
+        def log(done: int, total: int, note: str) -> None:
+            bar.total = total
+            bar.advance(done - bar.done, note or None)
+
+        yield log
 
 
 def _print(bar: Bar, end: threading.Event) -> None:

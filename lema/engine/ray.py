@@ -53,7 +53,7 @@ class RayExecutor:
         item = next(numbered, None)
         if item is None:
             return
-        ray = self._start()
+        ray = self.start()
         work = itertools.chain([item], numbered)
         yield from _compute(ray, factory, work, workers) if inflight == 1 else _wait(ray, factory, work, inflight)
 
@@ -72,7 +72,8 @@ class RayExecutor:
     ) -> None:
         self.close()
 
-    def _start(self) -> Any:
+    def start(self) -> Any:
+        """Ray, joined or started; stays so until `close`."""
         with self._lock:
             if self._ray is None:
                 self._ray, self._ours = _connect()
@@ -275,7 +276,7 @@ def _demand(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict
     if workers is None:
         return sum(cpus), {"num_cpus": 1}
     if workers > sum(cpus):
-        raise RunError(f"run.workers is {workers}, but Ray has {sum(cpus)} processors")
+        raise RunError(f"run.workers or run.trainings is {workers}, but Ray has {sum(cpus)} processors")
     if gpus:
         return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
     share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
@@ -47,7 +48,9 @@ def load_network(location: str, revision: str | None = None, **more: Any) -> Any
 
 def _unloadable(location: str, error: Exception) -> str:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"model {location} cannot be loaded: {first}"
+    # A recipe names no absolute folder, so it is one of ours, and called as the recipe calls the model.
+    shown = Path(location).name if Path(location).is_absolute() else location
+    return f"model {shown} cannot be loaded: {first.replace(location, shown)}"
 
 
 def quiet() -> None:

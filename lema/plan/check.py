@@ -61,7 +61,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _endpoints(draft, settings)
         if env is not None:
             (problems if urgent else notes).extend(_keys(draft, settings, env))
-        problems += [*_built(draft, settings, root), *_priced(draft, settings)]
+        problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
         notes += _idle(settings, drafts)
@@ -158,6 +158,16 @@ def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
         yield settings.say("recipes", draft.name, message=message, key=False)
+
+
+def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """The trainers of a recipe that params.yaml builds can share its batches equally."""
+    spec = draft.sections["adapter"]
+    if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
+        whole = f"{spec.batch * spec.accumulate} examples an optimizer step (batch times accumulate)"
+        shared = f"{settings.run.trainers} trainers cannot share equally"
+        message = f"the recipe {draft.name} learns from {whole}, which {shared}"
+        yield settings.say("run", "trainers", message=message, key=False)
 
 
 def _holds(folder: str, names: Sequence[str]) -> bool:

@@ -21,15 +21,13 @@ def adapter(
     """
     examples = list(mix)
     if not spec.seeds:
-        train(examples, base, spec, folder, curve)
+        train(examples, base, [(spec, folder, curve)])
         return
-    curves = []
-    for one in spec.trainings:
-        place = folder / str(one.seed)
+    jobs = [(one, folder / str(one.seed), folder / str(one.seed) / "curve.csv") for one in spec.trainings]
+    for _, place, _ in jobs:
         place.mkdir()
-        curves.append(place / "curve.csv")
-        train(examples, base, one, place, curves[-1])
-    _mean(curves, curve)
+    train(examples, base, jobs)
+    _mean([one for _, _, one in jobs], curve)
 
 
 def _mean(curves: Sequence[Path], target: Path) -> None:

@@ -1,13 +1,14 @@
 """`answers`: the test questions, asked of the base and of every arm alike (LEMA, section 3.3: greedy, pass@1)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from lema.models import Completion, Model, Request, Sampling, key
 from lema.prompt import digest, render
 from lema.recipe import AnswersSpec
-from lema.rows import Answer, Question, Split
+from lema.rows import Answer, Finish, Outcome, Question, Split
 from lema.stages import Generate, grade, sampling, trained, usage
 from lema.tasks import Task
 
@@ -23,6 +24,7 @@ def answers(
     spec: AnswersSpec,
     tasks: Mapping[Split, Task],
     generate: Generate,
+    pmap: Callable[..., Iterator[Any]],
 ) -> Iterator[Answer]:
     """One row a question and model, and with `votes` one a vote and their majority; `adapters` are by arm and seed.
 
@@ -43,10 +45,17 @@ def answers(
             for index in range(k):
                 slots.append((arm, seed, question, f"{name}/v{index}", "vote", index))
                 requests.append(Request(model, messages, drawn, index, origin))
+    # All of them before the first is graded: a model that still answers would keep the processors that grading needs.
+    replies = list(generate(requests))
+    texts = [
+        (reply.text, reply.finish, question.gold, question.split)
+        for (_, _, question, *_), reply in zip(slots, replies, strict=True)
+    ]
     votes: list[Answer] = []
-    for slot, request, reply in zip(slots, requests, generate(requests), strict=True):
+    outcomes = pmap(partial(_grade, tasks=tasks), texts)
+    for slot, request, reply, graded in zip(slots, requests, replies, outcomes, strict=True):
         task = tasks[slot[2].split]
-        row = _answer(slot, request, reply, task)
+        row = _answer(slot, request, reply, graded)
         yield row
         if row.kind == "vote":
             votes.append(row)
@@ -96,9 +105,14 @@ def _votes(spec: AnswersSpec) -> tuple[int, Sampling]:
     return spec.votes.paths, replace(sampling(spec), **drawn)
 
 
-def _answer(slot: Slot, request: Request, reply: Completion, task: Task) -> Answer:
+def _grade(text: tuple[str, Finish, str, Split], *, tasks: Mapping[Split, Task]) -> tuple[Outcome, str | None]:
+    reply, finish, gold, split = text
+    return grade(reply, finish, gold, tasks[split])
+
+
+def _answer(slot: Slot, request: Request, reply: Completion, graded: tuple[Outcome, str | None]) -> Answer:
     arm, seed, question, name, kind, index = slot
-    outcome, answer = grade(reply.text, reply.finish, question.gold, task)
+    outcome, answer = graded
     return Answer(
         id=f"{question.id}/{name}",
         question_id=question.id,

@@ -64,7 +64,8 @@ class Pad:
         }
         gaps = torch.tensor([[width - len(row["input_ids"])] for row in rows])
         mask = (torch.arange(width)[None, :] >= gaps).long()
-        first = min(next(at for at, label in enumerate(row) if label != IGNORED) for row in batch["labels"].tolist())
+        labelled = (at for row in batch["labels"].tolist() for at, label in enumerate(row) if label != IGNORED)
+        first = min(labelled, default=width)
         return {
             **batch,
             "attention_mask": mask,

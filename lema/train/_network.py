@@ -15,12 +15,10 @@ from lema.train.base import Base
 def open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
     """The network, and whether it can learn from packed examples.
 
-    Raises RunError when it cannot be loaded or this machine cannot train it.
+    Raises RunError when it cannot be loaded.
     """
     import torch
 
-    gpu = torch.cuda.is_available()
-    _refuse(spec, gpu)
     if spec.method == "full":
         # Small updates vanish in bf16 weights; the arithmetic is in bf16 all the same.
         network = load_network(base.location, base.revision, dtype=torch.float32)
@@ -28,7 +26,9 @@ def open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if spec.method == "qlora":
-        network = load_network(base.location, base.revision, quantization_config=four_bit(), device_map={"": 0})
+        network = load_network(
+            base.location, base.revision, quantization_config=four_bit(), device_map={"": torch.cuda.current_device()}
+        )
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=spec.gradient_checkpointing)
     else:
         network = load_network(base.location, base.revision)
@@ -56,13 +56,16 @@ def four_bit() -> Any:
     )
 
 
-def _refuse(spec: AdapterSpec, gpu: bool) -> None:
+def refuse(spec: AdapterSpec) -> None:
+    """Raises RunError when this machine lacks what the settings need."""
+    import torch
+
     wants = [
         f"`{key}: {value}`"
         for key, value in (("method", spec.method), ("optimizer", spec.optimizer))
         if value in ("qlora", "paged_adamw_32bit")
     ]
-    if wants and not gpu:
+    if wants and not torch.cuda.is_available():
         raise RunError(f"adapter: {' and '.join(wants)} needs a GPU; `method: lora` with `optimizer: adamw` does not")
     if wants and find_spec("bitsandbytes") is None:
         raise RunError(f"adapter: {' and '.join(wants)} needs bitsandbytes: pip install -e '.[qlora]'")

@@ -15,8 +15,10 @@ from lema.recipe import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad, encode, loss, pack
-from lema.train._network import open_network, save
+from lema.train._network import open_network, refuse, save
+from lema.train._trainer import arguments, callback, trainer_class
 from lema.train.base import Base
+from lema.train.share import Share, epochs
 
 
 def train(
@@ -27,19 +29,23 @@ def train(
     scratch: Path,
     curve: Path,
     log: Progress = silent,
+    threads: int | None = None,
+    share: Share | None = None,
 ) -> None:
     """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
     training curve (CSV) to `curve`.
 
     Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
-    that was killed resumes there and ends like an undisturbed one.
+    that was killed resumes there and ends like an undisturbed one. With a `share`, this is one of several processes
+    that train together, joined by torch.distributed; the first one writes. `threads` of torch: all cores when absent.
     Raises RunError when no example is left, or this machine cannot train so.
     """
     import torch
-    from transformers import PrinterCallback, Trainer, set_seed
+    from transformers import PrinterCallback, set_seed
 
     # transformers calls what it deprecates itself.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    refuse(spec)
     tokenizer = load_tokenizer(base.location, base.revision)
     learnt, dev = _held_out(examples, spec)
     rows, too_long = _encoded(learnt, tokenizer, base.chat, spec)
@@ -47,26 +53,29 @@ def train(
     if not rows:
         raise RunError(f"adapter: none of {len(learnt)} examples fits in max_length {spec.max_length}")
     if spec.choose and not held:
-        share = f"choose.share: {spec.choose.share}"
-        raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
+        asked = f"choose.share: {spec.choose.share}"
+        raise RunError(f"adapter: `{asked}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(threads or cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     network, packed = open_network(base, spec)
-    trainer = _trainer(Trainer)(
+    trainer = trainer_class()(
         model=network,
-        args=_arguments(spec, scratch),
+        args=arguments(spec, scratch, share),
         train_dataset=rows,
         eval_dataset=held or None,
         data_collator=pack if packed else Pad(tokenizer),
         compute_loss_func=loss,
-        callbacks=[_callback(log)],
+        callbacks=[callback(log, spec, share)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
+    trainer.spec, trainer.share = spec, share
     trainer.train(resume_from_checkpoint=_newest(scratch))
+    if share and share.rank:
+        return
     save(network, tokenizer, base, spec, folder)
     if spec.method != "full":
         _settle(folder / "adapter_config.json")
@@ -80,7 +89,7 @@ def train(
         "tokens_an_epoch": sum(len(row["input_ids"]) for row in rows),
         "loss_tokens_an_epoch": sum(label != IGNORED for row in rows for label in row["labels"]),
         "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.epoch or 0, 4),
+        "epochs": round(epochs(trainer.state.global_step, len(rows), spec), 4),
         "first_loss": losses[0] if losses else None,
         "final_loss": losses[-1] if losses else None,
         **(_choice(trainer.state, len(held)) if held else {}),
@@ -89,53 +98,6 @@ def train(
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _arguments(spec: AdapterSpec, scratch: Path) -> Any:
-    import torch
-    from transformers import TrainingArguments
-
-    gpu = torch.cuda.is_available()
-    every = spec.choose.every if spec.choose else spec.save_every
-    choosing = {
-        "eval_strategy": "steps",
-        "eval_steps": every,
-        "per_device_eval_batch_size": spec.batch,
-        "prediction_loss_only": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-    }
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
-        per_device_train_batch_size=spec.batch,
-        gradient_accumulation_steps=spec.accumulate,
-        num_train_epochs=spec.epochs or 1,
-        max_steps=spec.steps or -1,
-        learning_rate=spec.lr,
-        lr_scheduler_type=spec.schedule,
-        warmup_steps=spec.warmup,
-        optim="adamw_torch_fused" if spec.optimizer == "adamw" else spec.optimizer,
-        weight_decay=spec.weight_decay,
-        adam_beta2=spec.beta2,
-        max_grad_norm=spec.max_grad_norm,
-        gradient_checkpointing=spec.gradient_checkpointing,
-        logging_steps=1,
-        save_steps=every,
-        save_total_limit=2,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        bf16=gpu,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-        remove_unused_columns=False,
-        **(choosing if spec.choose else {}),
-    )
-    if arguments.n_gpu > 1:
-        # Left alone, the Trainer would deal each batch out to all GPUs; a packed one is a single row.
-        arguments._n_gpu = 1
-    return arguments
 
 
 def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
@@ -182,51 +144,20 @@ def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
     return [at for batch in (*full, *rest) for at in batch]
 
 
-def _trainer(trainer: Any) -> Any:
-    class Ordered(trainer):  # type: ignore[misc]
-        """A Trainer that reads the examples in the given order, the same in every epoch."""
-
-        order: list[int] | None = None
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return super()._get_train_sampler(train_dataset) if self.order is None else self.order
-
-    return Ordered
-
-
-def _callback(log: Progress) -> Any:
-    from transformers import TrainerCallback
-
-    class Show(TrainerCallback):  # type: ignore[misc]
-        """Tells the progress of the optimizer steps and the newest loss."""
-
-        loss = ""
-
-        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
-            log(state.global_step, state.max_steps, "")
-
-        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                self.loss = f"loss {float(logs['loss']):.3f}"
-
-        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step >= state.max_steps and arguments.eval_strategy != "no":
-                # The last checkpoint can be chosen too, whatever its number.
-                control.should_evaluate = True
-            log(state.global_step, state.max_steps, self.loss)
-
-    return Show()
-
-
 def _newest(scratch: Path) -> str | None:
     """The newest whole checkpoint; one that a kill cut short has no trainer state yet and is removed."""
     found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in reversed(found):
+        state = path / "trainer_state.json"
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            known = json.loads(state.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             shutil.rmtree(path)
             continue
+        if known.get("best_model_checkpoint"):
+            # It may have been written elsewhere.
+            known["best_model_checkpoint"] = str(scratch / Path(known["best_model_checkpoint"]).name)
+            state.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return str(path)
     return None
 

@@ -184,7 +184,7 @@ def test_a_worker_that_always_dies_is_an_error(other: RayExecutor, inflight: int
 
 
 def test_more_workers_than_processors_is_an_error(other: RayExecutor) -> None:
-    with pytest.raises(RunError, match=r"run\.workers is 5000, but Ray has \d+ processors"):
+    with pytest.raises(RunError, match=r"run\.workers or run\.trainings is 5000, but Ray has \d+ processors"):
         list(other.map(identity, [[1]], workers=5000))
 
 

@@ -642,6 +642,17 @@ PARAMS = {
         "run:\n  executor: dask\n",
         "params.yaml:7:13: run.executor: needs one of local, ray, got 'dask'",
     ),
+    "trainers that cannot share a batch": (
+        "run:\n",
+        "run:\n  trainers: 3\n",
+        "params.yaml:7:13: run.trainers: the recipe good learns from 8 examples an optimizer step (batch times "
+        "accumulate), which 3 trainers cannot share equally",
+    ),
+    "trainers without Ray": (
+        "run:\n",
+        "run:\n  executor: local\n  trainers: 2\n",
+        "params.yaml:6:1: run: trainers and trainings above 1 need executor: ray",
+    ),
     "repeated run": (
         "good-lema:",
         "good-cot:",

@@ -12,12 +12,13 @@ def run(folder: Path, **spec: Any) -> list[int]:
     """Runs the stage with a trainer that writes its seed, and returns the seeds."""
     trained = []
 
-    def train(examples: list[str], base: str, spec: AdapterSpec, folder: Path, curve: Path) -> None:
-        trained.append(spec.seed)
-        assert (examples, base, spec.seeds) == (["example"], "base", ())
-        (folder / "weights").write_text(f"{spec.seed}")
-        dev = "" if spec.seed == 4 else "7"
-        curve.write_text(f"step,loss,dev\n1,{2 + spec.seed},3\n2,{1 + spec.seed},{dev}\n")
+    def train(examples: list[str], base: str, jobs: list[tuple[AdapterSpec, Path, Path]]) -> None:
+        for spec, folder, curve in jobs:
+            trained.append(spec.seed)
+            assert (examples, base, spec.seeds) == (["example"], "base", ())
+            (folder / "weights").write_text(f"{spec.seed}")
+            dev = "" if spec.seed == 4 else "7"
+            curve.write_text(f"step,loss,dev\n1,{2 + spec.seed},3\n2,{1 + spec.seed},{dev}\n")
 
     folder.mkdir()
     curve = folder.parent / "curves" / "arm.csv"

@@ -1,0 +1,126 @@
+"""transformers' Trainer, as the recipe's settings and the share of this process ask for it."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from lema.recipe import AdapterSpec
+from lema.train import Progress
+from lema.train.share import Share, deal, parts
+
+
+def arguments(spec: AdapterSpec, scratch: Path, share: Share | None) -> Any:
+    import torch
+    from transformers import TrainingArguments
+
+    gpu = torch.cuda.is_available()
+    every = spec.choose.every if spec.choose else spec.save_every
+    choosing = {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "per_device_eval_batch_size": spec.batch,
+        "prediction_loss_only": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        per_device_train_batch_size=spec.batch,
+        gradient_accumulation_steps=parts(spec, share.count) if share else spec.accumulate,
+        num_train_epochs=spec.epochs or 1,
+        max_steps=spec.steps or -1,
+        learning_rate=spec.lr,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=spec.warmup,
+        optim="adamw_torch_fused" if spec.optimizer == "adamw" else spec.optimizer,
+        weight_decay=spec.weight_decay,
+        adam_beta2=spec.beta2,
+        max_grad_norm=spec.max_grad_norm,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        logging_steps=1,
+        save_steps=every,
+        save_total_limit=2,
+        seed=spec.seed,
+        data_seed=spec.seed,
+        bf16=gpu,
+        use_cpu=share is not None and not gpu,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=gpu,
+        remove_unused_columns=False,
+        # Looking for them breaks gradient checkpointing, and there are none where every weight is used.
+        ddp_find_unused_parameters=False if spec.gradient_checkpointing else None,
+        **(choosing if spec.choose else {}),
+    )
+    if arguments.n_gpu > 1:
+        # Left alone, the Trainer would deal each batch out to all GPUs; a packed one is a single row.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def trainer_class() -> Any:
+    from transformers import Trainer
+
+    class Ordered(Trainer):  # type: ignore[misc]
+        """A Trainer that reads the examples in the given order, the same in every epoch, and its share of them."""
+
+        order: list[int] | None = None
+        spec: AdapterSpec
+        share: Share | None = None
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return super()._get_train_sampler(train_dataset) if self.order is None else self.order
+
+        def get_train_dataloader(self) -> Any:
+            if self.share is None:
+                return super().get_train_dataloader()
+            return deal(self.train_dataset, self.order, self.spec, self.share, self.data_collator)
+
+        def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+            if self.share is None:
+                return super().get_eval_dataloader(eval_dataset)
+            from torch.utils.data import DataLoader
+
+            # Few examples: every process measures all of them, so that the same checkpoint is chosen.
+            return DataLoader(self.eval_dataset, self.spec.batch, collate_fn=self.data_collator)
+
+        def _load_best_model(self) -> None:
+            if self.share is None or self.share.rank == 0:
+                super()._load_best_model()
+
+    return Ordered
+
+
+def callback(log: Progress, spec: AdapterSpec, share: Share | None) -> Any:
+    from transformers import TrainerCallback, set_seed
+
+    class Show(TrainerCallback):  # type: ignore[misc]
+        """Tells the progress of the optimizer steps and the newest loss."""
+
+        loss = ""
+
+        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            log(state.global_step, state.max_steps, "")
+
+        def on_log(self, _arguments: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.loss = f"loss {float(logs['loss']):.3f}"
+
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps and arguments.eval_strategy != "no":
+                # The last checkpoint can be chosen too, whatever its number.
+                control.should_evaluate = True
+            log(state.global_step, state.max_steps, self.loss)
+
+        def on_step_begin(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            if share:
+                # Dropout draws otherwise in every process, and the same again after a restart.
+                set_seed(random.Random(f"{spec.seed} {state.global_step} {share.rank}").getrandbits(32))
+
+        def on_save(self, arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            if share and share.rank == 0:
+                there = [path.name for path in Path(arguments.output_dir).glob("checkpoint-*")]
+                share.saved(Path(arguments.output_dir) / f"checkpoint-{state.global_step}", there)
+
+    return Show()
