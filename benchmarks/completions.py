@@ -41,7 +41,25 @@ NAMES = {
     "distilabel": "distilabel 1.5.3",
 }
 COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#d97706", "#b45309")
-WORDS = "the train leaves at noon and every box holds twelve apples so the farmer counts them twice".split()
+WORDS = [
+    "the",
+    "train",
+    "leaves",
+    "at",
+    "noon",
+    "and",
+    "every",
+    "box",
+    "holds",
+    "twelve",
+    "apples",
+    "so",
+    "the",
+    "farmer",
+    "counts",
+    "them",
+    "twice",
+]
 PROBE = "sum and name the parts"  # stands in every request of ours, and in none that a framework sends on its own
 
 
