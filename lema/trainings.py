@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lema.engine import files, gang
+from lema.engine import files, gang, ship
 from lema.engine.executor import Executor, merge
 from lema.engine.progress import told, track
 from lema.errors import RunError
@@ -77,12 +77,12 @@ def _train_apart(
     """Each training in a process of its own, as many at a time as `run.trainings` says."""
     factory = partial(_trainer, base, files.home(), scratch, examples)
     with track("adapter", len(todo)) as bar:
-        for done in where.map(factory, ([spec] for spec in todo), workers=run.trainings):
+        for done in where.map(factory, ([spec] for spec in todo), workers=run.trainings, folders=[str(base)]):
             for number, archive in done:
                 place = _finished(scratch, todo[number])
                 if not place.exists():  # it was made on a machine that shares no disk with this one
                     with files.atomic(place) as made:
-                        gang.unpack(archive, made)
+                        ship.unpack(archive, made)
                 bar.advance()
 
 
@@ -93,7 +93,7 @@ def _trainer(
         (spec,) = block
         if not _finished(scratch, spec).exists():
             _train(base, home, scratch, examples, spec, silent, _threads())
-        return gang.pack(_finished(scratch, spec))
+        return ship.packed(_finished(scratch, spec))
 
     return work
 

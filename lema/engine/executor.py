@@ -34,6 +34,7 @@ class Executor(Protocol):
         *,
         workers: int | None = None,
         inflight: int = 1,
+        folders: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
@@ -41,7 +42,7 @@ class Executor(Protocol):
         `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
         With `inflight` above 1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): one worker holds
         up to so many blocks at once, and reserves no processor. Blocks are taken from their iterable only when there
-        is room.
+        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them.
 
         Raises:
             RunError: a block failed, with the cause in one line; or the workers cannot be had.
@@ -80,6 +81,7 @@ class LocalExecutor:
         *,
         workers: int | None = None,  # noqa: ARG002
         inflight: int = 1,
+        folders: Sequence[str] = (),  # noqa: ARG002
     ) -> Iterator[list[tuple[int, Result]]]:
         numbered = enumerate(blocks)
         first = next(numbered, None)

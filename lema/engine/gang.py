@@ -4,21 +4,21 @@ Machines need share no disk. A keeper beside the driver hands out the folders th
 that are worth keeping; they travel through Ray.
 """
 
-import io
 import logging
 import os
 import shutil
 import sys
-import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lema.engine import ship
+from lema.engine.crew import DEATHS
 from lema.engine.executor import failure
 from lema.engine.files import atomic
-from lema.engine.ray import DEATHS, RayExecutor
+from lema.engine.ray import RayExecutor
 from lema.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class Seat:
         """Put the folders that were kept under `name` into a new folder of this machine."""
         folder.mkdir(parents=True)
         for kept, archive in self._ray.get(self._keeper.give.remote(name)):
-            unpack(archive, folder / kept)
+            ship.unpack(archive, folder / kept)
 
     def keep(self, folder: Path, name: str, beside: Sequence[str] | None = None) -> None:
         """Keep a folder under `name`, which may have several parts; of those beside it, only the given ones stay."""
-        self._ray.get(self._keeper.take.remote(name, pack(folder), beside))
+        self._ray.get(self._keeper.take.remote(name, ship.packed(folder), beside))
 
 
 def gang(
@@ -156,12 +156,12 @@ class _Keeper:
     def give(self, name: str) -> list[tuple[str, bytes]]:
         folder = self._folder / name
         kept = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [(one.name, pack(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
+        return [(one.name, ship.packed(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
 
     def take(self, name: str, archive: bytes, beside: Sequence[str] | None) -> None:
         place = self._folder / name
         with atomic(place) as folder:
-            unpack(archive, folder)
+            ship.unpack(archive, folder)
         if beside is not None:
             for other in [one for one in place.parent.iterdir() if one.name not in (place.name, *beside)]:
                 shutil.rmtree(other)
@@ -199,19 +199,3 @@ def _demand(nodes: list[dict[str, Any]], count: int, at_once: int) -> dict[str, 
         return {"CPU": 1, "GPU": 1}
     sizes = [size for size in range(1, max(cpus) + 1) if sum(cpu // size for cpu in cpus) >= count * at_once]
     return {"CPU": max(sizes, default=1)}
-
-
-def pack(folder: Path) -> bytes:
-    """A folder of files as bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.add(path, str(path.relative_to(folder)), recursive=False)
-    return buffer.getvalue()
-
-
-def unpack(archive: bytes, folder: Path) -> None:
-    """The folder again, in a new place."""
-    folder.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")

@@ -12,6 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lema.engine.account import Account
@@ -146,7 +147,9 @@ class Generate:
         local, account = [], self._account
         for group in misses.groups.values():
             if group.model.endpoint is None:
-                local.append(self._stream(misses.blocks(group, self._run.batch), stop, self._run.workers, 1))
+                folders = [name for name in (group.model.folder, group.model.adapter) if name and Path(name).is_dir()]
+                work = misses.blocks(group, self._run.batch)
+                local.append(self._stream(work, stop, self._run.workers, 1, folders))
             else:
                 endpoints.setdefault(group.model.endpoint, []).append(group)
         self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
@@ -164,7 +167,14 @@ class Generate:
         if local:
             yield itertools.chain.from_iterable(local)
 
-    def _stream(self, work: Iterator[list[Request]], stop: threading.Event, workers: int, inflight: int) -> Stream:
+    def _stream(
+        self,
+        work: Iterator[list[Request]],
+        stop: threading.Event,
+        workers: int,
+        inflight: int,
+        folders: Sequence[str] = (),
+    ) -> Stream:
         """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
 
         Near the end of a budget, what is under way may have to be settled before the next block can be sent; the
@@ -186,7 +196,7 @@ class Generate:
 
         factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
         while not stop.is_set():
-            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight):
+            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, folders=folders):
                 yield from together((sent.pop(number), reply) for number, reply in done)
             block = next(work, None)
             if block is None or account is None or not account.wait(block):

@@ -6,18 +6,19 @@ process. Nothing here stops a Ray that it did not start.
 
 import itertools
 import logging
-import math
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from lema.engine import ship
+from lema.engine.crew import DEATHS, DIED, compute
 from lema.engine.executor import failure
 from lema.engine.head import LOOPBACK, QUIET, STORE_BYTES
 from lema.engine.waiting import Waiting
@@ -27,9 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 REACH = 20.0  # seconds to wait for a head that is being started
-DEATHS = 3  # of one worker, before its blocks are held to be the cause
-DIED = f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
-DEPTH = 2  # blocks of a worker that computes: its next one is waiting
+NOT_SENT = ["/.*", "/data", "/completions", "/node_modules", "/build", "*.safetensors", "*.parquet", "*.gguf"]
 
 
 class RayExecutor:
@@ -47,6 +46,7 @@ class RayExecutor:
         *,
         workers: int | None = None,
         inflight: int = 1,
+        folders: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """See the contract. A worker that is killed is replaced and its blocks are sent again."""
         numbered = enumerate(blocks)
@@ -55,7 +55,11 @@ class RayExecutor:
             return
         ray = self.start()
         work = itertools.chain([item], numbered)
-        yield from _compute(ray, factory, work, workers) if inflight == 1 else _wait(ray, factory, work, inflight)
+        if inflight == 1:
+            arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
+            yield from compute(ray, _Worker, arguments, work, workers)
+        else:
+            yield from _wait(ray, factory, work, inflight)
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -92,8 +96,12 @@ def _connect() -> tuple[Any, bool]:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-    elif address != "auto":
-        _reach(address)
+    else:
+        if address != "auto":
+            _reach(address)
+        if not address.startswith("127.0.0.1:"):
+            # Nodes elsewhere need the code; the user's own parts are in no package that could be installed there.
+            options["runtime_env"] = {"working_dir": str(Path.cwd()), "excludes": NOT_SENT}
     try:
         ray.init(**options)
     except Exception as error:
@@ -115,24 +123,6 @@ def _reach(address: str) -> None:
         time.sleep(0.2)
 
 
-def _compute(
-    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], workers: int | None
-) -> Iterator[list[tuple[int, Any]]]:
-    actors = _Actors(ray, factory, workers)
-    pending: dict[Any, tuple[int, int]] = {}
-    item = next(work, None)
-    try:
-        while item is not None or pending:
-            while item is not None and (place := actors.place()) is not None:
-                pending[actors.send(place, item[1])] = (item[0], place)
-                item = next(work, None)
-            (ready,), _ = ray.wait(list(pending), num_returns=1)
-            number, place = pending.pop(ready)
-            yield [(number, actors.receive(place, ready))]
-    finally:
-        actors.kill()
-
-
 def _wait(
     ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int
 ) -> Iterator[list[tuple[int, Any]]]:
@@ -140,7 +130,7 @@ def _wait(
     from ray import cloudpickle
 
     kind = ray.remote(_Waiter).options(num_cpus=0)
-    arguments = (*_surroundings(), cloudpickle.dumps(factory), inflight)
+    arguments = (*_surroundings(ray, ()), cloudpickle.dumps(factory), inflight)
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
     actor, room, deaths = kind.remote(*arguments), 1, 0
@@ -173,23 +163,34 @@ def _wait(
             ray.kill(actor)
 
 
-def _surroundings() -> tuple[str, list[str]]:
-    """Folder and module path of this process."""
-    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path]
+Folders = list[tuple[str, Any]]
+
+
+def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Folders]:
+    """Folder and module path of this process and, where other nodes may not see them, folders as Ray objects."""
+    sent: Folders = []
+    if sum(node["Alive"] for node in ray.nodes()) > 1:
+        sent = [(name, ray.put(ship.packed(Path(name)))) for name in sorted(set(folders))]
+    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
 
 
 class _Worker:
     """The actor's class. Errors travel as one line of text: an exception may not survive the way."""
 
-    def __init__(self, folder: str, path: list[str], factory: bytes) -> None:
+    def __init__(self, folder: str, path: list[str], folders: Folders, factory: bytes) -> None:
+        import ray
         from ray import cloudpickle
 
-        # As in the driver: relative paths of models, and the user's own parts.
+        # As in the driver: relative paths of models, and the user's own parts. A node without the project's folder
+        # stays in the copy of its code that Ray has brought.
         with suppress(OSError):
             os.chdir(folder)
         sys.path += [entry for entry in path if entry not in sys.path]
         self.error: str | None = None
         try:
+            for name, reference in folders:
+                if not Path(name).exists():
+                    ship.unpack(ray.get(reference), Path(name))
             self.work = cloudpickle.loads(factory)()
         except Exception as error:
             self.error = str(failure(error))
@@ -206,8 +207,8 @@ class _Worker:
 class _Waiter:
     """The actor's class for work that waits."""
 
-    def __init__(self, folder: str, path: list[str], factory: bytes, inflight: int) -> None:
-        worker = _Worker(folder, path, factory)
+    def __init__(self, folder: str, path: list[str], folders: Folders, factory: bytes, inflight: int) -> None:
+        worker = _Worker(folder, path, folders, factory)
         self.error = worker.error
         if self.error is None:
             self.waiting = Waiting(worker.work, inflight)
@@ -219,65 +220,3 @@ class _Waiter:
         self.waiting.put(blocks)
         done, error = self.waiting.take()
         return done, self.waiting.room(), None if error is None else str(failure(error))
-
-
-class _Actors:
-    """The workers of one `map`, started when there is a block for them, and how many blocks each has."""
-
-    def __init__(self, ray: Any, factory: Callable[[], Any], workers: int | None) -> None:
-        from ray import cloudpickle
-
-        self._ray = ray
-        self._most, demand = _demand(ray.nodes(), workers)
-        self._class = ray.remote(_Worker).options(max_restarts=DEATHS, max_task_retries=DEATHS, **demand)
-        self._arguments = (*_surroundings(), cloudpickle.dumps(factory))
-        self._actors: list[Any] = []
-        self._loads: list[int] = []
-
-    def place(self) -> int | None:
-        """The worker that takes the next block, None when all have enough."""
-        least = min(self._loads, default=DEPTH)
-        if least and len(self._actors) < self._most:
-            self._actors.append(self._class.remote(*self._arguments))
-            self._loads.append(0)
-            return len(self._actors) - 1
-        return self._loads.index(least) if least < DEPTH else None
-
-    def send(self, place: int, block: list[Any]) -> Any:
-        self._loads[place] += 1
-        return self._actors[place].run.remote(block)
-
-    def receive(self, place: int, reference: Any) -> Any:
-        self._loads[place] -= 1
-        try:
-            result, error = self._ray.get(reference)
-        except self._ray.exceptions.RayActorError:
-            raise RunError(DIED) from None
-        except Exception as failed:
-            raise failure(getattr(failed, "cause", None) or failed) from failed
-        if error is not None:
-            raise RunError(error)
-        return result
-
-    def kill(self) -> None:
-        for actor in self._actors:
-            with suppress(Exception):
-                self._ray.kill(actor)
-
-
-def _demand(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
-    """How many workers, and what each reserves. Ray would wait for ever for more than there is, so that is an error.
-
-    Workers that compute share the processors, and the accelerators if there are any and the number of workers is given.
-    """
-    here = [node["Resources"] for node in nodes if node["Alive"]]
-    cpus = [int(resources.get("CPU", 0)) for resources in here]
-    gpus = sum(int(resources.get("GPU", 0)) for resources in here)
-    if workers is None:
-        return sum(cpus), {"num_cpus": 1}
-    if workers > sum(cpus):
-        raise RunError(f"run.workers or run.trainings is {workers}, but Ray has {sum(cpus)} processors")
-    if gpus:
-        return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
-    share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
-    return workers, {"num_cpus": share}

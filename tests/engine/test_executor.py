@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lema.engine import ray as on_ray
+from lema.engine.crew import demanded
 from lema.engine.executor import Executor, LocalExecutor, blocks, executor, merge, pmap
 from lema.engine.head import head
 from lema.engine.ray import RayExecutor
@@ -205,7 +206,7 @@ def test_what_workers_reserve(
     nodes: list[tuple[int, int]], workers: int | None, demand: tuple[int, dict[str, float]]
 ) -> None:
     cluster = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in nodes]
-    assert on_ray._demand([*cluster, {"Alive": False, "Resources": {"CPU": 64}}], workers) == demand
+    assert demanded([*cluster, {"Alive": False, "Resources": {"CPU": 64}}], workers) == demand
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lema.engine.gang import Seat, _demand, gang, pack, unpack
+from lema.engine.gang import Seat, _demand, gang
 from lema.engine.ray import RayExecutor
+from lema.engine.ship import packed, unpack
 from lema.errors import RunError
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -40,7 +41,7 @@ def test_what_a_process_reserves() -> None:
 def test_a_folder_survives_the_way(tmp_path: Path) -> None:
     (tmp_path / "a" / "deep" / "empty").mkdir(parents=True)
     (tmp_path / "a" / "deep" / "file").write_bytes(b"\0\1")
-    unpack(pack(tmp_path / "a"), tmp_path / "b")
+    unpack(packed(tmp_path / "a"), tmp_path / "b")
     assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
     assert (tmp_path / "b" / "deep" / "empty").is_dir()
 

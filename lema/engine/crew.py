@@ -1,0 +1,124 @@
+"""Workers on Ray that compute: as many as the cluster has room for, each with a block and the next one waiting."""
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from lema.engine.executor import failure
+from lema.errors import RunError
+
+DEATHS = 3  # of workers in a row, before their blocks are held to be the cause
+DIED = f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
+DEPTH = 2  # blocks of a worker: its next one is waiting
+
+
+def compute(
+    ray: Any, worker: type, arguments: tuple[Any, ...], work: Iterator[tuple[int, list[Any]]], workers: int | None
+) -> Iterator[list[tuple[int, Any]]]:
+    """The results of blocks, by actors of a class with `run(block) -> (result, error)`. Blocks of one that dies, with
+    its node perhaps, go to the others."""
+    crew = _Crew(ray, worker, arguments, workers)
+    pending: dict[Any, tuple[int, int, list[Any]]] = {}
+    again: list[tuple[int, list[Any]]] = []
+    item = next(work, None)
+    try:
+        while item is not None or pending:
+            while item is not None and (place := crew.place()) is not None:
+                number, block = item
+                pending[crew.send(place, block)] = (place, number, block)
+                item = again.pop() if again else next(work, None)
+            (ready,), _ = ray.wait(list(pending), num_returns=1)
+            place, number, block = pending.pop(ready)
+            try:
+                result = crew.receive(place, ready)
+            except ray.exceptions.RayActorError:
+                crew.lose(place)
+                if item is not None:
+                    again.append(item)
+                item = (number, block)
+                continue
+            yield [(number, result)]
+    finally:
+        crew.kill()
+
+
+class _Crew:
+    """The workers of one `map`, started when there is a block for them, and how many blocks each has."""
+
+    def __init__(self, ray: Any, worker: type, arguments: tuple[Any, ...], workers: int | None) -> None:
+        self._ray, self._arguments = ray, arguments
+        self._most, demand = demanded(ray.nodes(), workers)
+        self._class = ray.remote(worker).options(**demand)
+        self._actors: dict[int, Any] = {}
+        self._loads: dict[int, int] = {}
+        self._deaths = self._started = 0
+
+    def place(self) -> int | None:
+        """The worker that takes the next block, None when all have enough."""
+        least = min(self._loads.values(), default=DEPTH)
+        if least and len(self._actors) < self._most:
+            self._started += 1
+            self._actors[self._started] = self._class.remote(*self._arguments)
+            self._loads[self._started] = 0
+            return self._started
+        return next((place for place, load in self._loads.items() if load == least < DEPTH), None)
+
+    def send(self, place: int, block: list[Any]) -> Any:
+        self._loads[place] += 1
+        return self._actors[place].run.remote(block)
+
+    def receive(self, place: int, reference: Any) -> Any:
+        """Raises RayActorError when the worker is gone, RunError when the block is at fault."""
+        try:
+            result, error = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError:
+            raise
+        except Exception as failed:
+            raise failure(getattr(failed, "cause", None) or failed) from failed
+        if error is not None:
+            raise RunError(error)
+        self._loads[place] -= 1
+        self._deaths = 0
+        return result
+
+    def lose(self, place: int) -> None:
+        """Do without a worker that died; another one takes its place if the cluster still has room for it.
+
+        Raises RunError when workers do nothing but die, or no processor is left.
+        """
+        if (actor := self._actors.pop(place, None)) is None:
+            return  # another block of the same worker
+        del self._loads[place]
+        with suppress(Exception):
+            self._ray.kill(actor)
+        self._deaths += 1
+        if self._deaths > DEATHS:
+            raise RunError(DIED)
+        alive, _ = demanded(self._ray.nodes(), None)
+        self._most = min(self._most, alive)
+        if not self._most:
+            raise RunError("no node of the Ray cluster is left that could go on")
+
+    def kill(self) -> None:
+        for actor in self._actors.values():
+            with suppress(Exception):
+                self._ray.kill(actor)
+
+
+def demanded(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
+    """How many workers, and what each reserves. Ray would wait for ever for more than there is, so that is an error.
+
+    Workers that compute share the processors, and the accelerators if there are any and the number of workers is given.
+    """
+    here = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus = [int(resources.get("CPU", 0)) for resources in here]
+    gpus = sum(int(resources.get("GPU", 0)) for resources in here)
+    if workers is None:
+        return sum(cpus), {"num_cpus": 1}
+    if workers > sum(cpus):
+        raise RunError(f"run.workers is {workers}, but Ray has {sum(cpus)} processors")
+    if gpus:
+        return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
+    share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
+    return workers, {"num_cpus": share}

@@ -1,0 +1,160 @@
+"""A cluster of two Ray nodes, of which one does not see the project: its folder is hidden behind an empty disk."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lema.engine.head import QUIET
+from tests.e2e.project import Project
+
+HIDE = 'mount -t tmpfs none "$1" && cd / && shift && exec "$@"'
+
+
+def hideable() -> bool:
+    command = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$1"', "sh", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def address() -> str:
+    """Of this machine for others, so that nothing here can count on loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.255", 9))
+        return str(probe.getsockname()[0])
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hideable(), reason="needs leave to mount in a namespace")]
+
+
+class Cluster:
+    """Two nodes of one processor each, the second without `hidden`; killed as a whole at the end."""
+
+    def __init__(self, hidden: Path, place: Path, environment: dict[str, str]) -> None:
+        self.environment = {
+            **environment,
+            **QUIET,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": str(place),
+            "LEMA_TEST_NODE": "seen",
+        }
+        with socket.socket() as free:
+            free.bind(("", 0))
+            self.port = free.getsockname()[1]
+        self.host = address()
+        common = ["--block", "--disable-usage-stats", "--num-cpus=1", f"--object-store-memory={100 * 2**20}"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={self.host}", *common]
+        more = ["--min-worker-port=0", "--max-worker-port=0"]
+        self.head = self._start([*command, "--head", f"--port={self.port}", "--include-dashboard=false", *more])
+        self.environment["RAY_ADDRESS"] = f"{self.host}:{self.port}"
+        join = [*command, f"--address={self.host}:{self.port}", *more]
+        self.second = self._start(["unshare", "-m", "sh", "-c", HIDE, "sh", str(hidden), *join], LEMA_TEST_NODE="blind")
+
+    def _start(self, command: list[str], **more: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            command,
+            env={**self.environment, **more},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait(self) -> None:
+        code = """
+import ray, time
+ray.init(address="auto", log_to_driver=False)
+while sum(node["Alive"] for node in ray.nodes()) < 2:
+    time.sleep(0.2)
+"""
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, env=self.environment, cwd="/", check=True, capture_output=True, timeout=120)
+
+    def workers(self) -> list[str]:
+        """On which node each process of ours is that computes."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                if (
+                    "_Worker" in " ".join(process.cmdline())
+                    and environment.get("RAY_TMPDIR") == self.environment["RAY_TMPDIR"]
+                ):
+                    found.append(environment["LEMA_TEST_NODE"])
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self, node: "subprocess.Popen[bytes]") -> None:
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+    def close(self) -> None:
+        for node in (self.second, self.head):
+            self.kill(node)
+
+
+@pytest.fixture
+def clustered(smoke: Project, tmp_path: Path) -> Iterator[tuple[Project, Cluster]]:
+    """The recipe `smoke`, made until its samples, with a cluster to make those."""
+    project = smoke.copy(tmp_path / "project")
+    shutil.rmtree(project.root / "completions")
+    (project.root / "data" / "smoke" / "samples.parquet").unlink()
+
+    def spread(settings: dict[str, Any]) -> None:
+        settings["run"] |= {"executor": "ray", "workers": 2, "batch": 4}
+
+    project.change("params.yaml", spread)
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place:
+        cluster = Cluster(project.root, Path(place), project.env)
+        try:
+            cluster.wait()
+            project.env = cluster.environment
+            yield project, cluster
+        finally:
+            cluster.close()
+
+
+def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str], str]:
+    """Make the samples; on which nodes that was done, and what was said."""
+    nodes: set[str] = set()
+    running = project.start("lema", "make", "samples", "smoke")
+    journal = project.root / ".lema" / "journal"
+    while running.poll() is None:
+        nodes |= set(cluster.workers())
+        if kill and len(nodes) == 2 and any(path.stat().st_size for path in journal.glob("*.jsonl")):
+            cluster.kill(cluster.second)
+        time.sleep(0.1)
+    said, _ = running.communicate()
+    assert running.returncode == 0, said
+    return nodes, said
+
+
+def test_a_node_without_the_project_does_its_share(clustered: tuple[Project, Cluster], smoke: Project) -> None:
+    project, cluster = clustered
+    nodes, _ = follow(project, cluster, kill=False)
+    assert nodes == {"seen", "blind"}
+    made = [one.root / "data" / "smoke" / "samples.parquet" for one in (project, smoke)]
+    assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_a_run_goes_on_when_a_node_is_lost(clustered: tuple[Project, Cluster], smoke: Project) -> None:
+    project, cluster = clustered
+    nodes, _ = follow(project, cluster, kill=True)
+    assert nodes == {"seen", "blind"}
+    assert cluster.second.returncode == -signal.SIGKILL
+    made = [one.root / "data" / "smoke" / "samples.parquet" for one in (project, smoke)]
+    assert made[0].read_bytes() == made[1].read_bytes()
