@@ -4,8 +4,8 @@ that were spoilt by program, where the step is known.
     python benchmarks/locations.py [FOLDER] [--student N] [--model FOLDER]
 
 FOLDER holds mistakes/gsm8k_train_mistakes.jsonl and gsm8k/train.jsonl (../shared/data). `reference` is tried on all
-of them; with --student, a local model too, on N of each, blind: with the prompt of the locator, `locate_gsm8k`, and
-with that of the corrector, `correct_gsm8k`, of whose reply only the step is waited for. The model is SmolLM2, or the
+of them; with --student, a local model too, on N real ones, blind: with the prompt of the corrector, `correct_gsm8k`,
+of whose reply only the step is waited for, and with that of the locator, `locate_gsm8k`. The model is SmolLM2, or the
 one in the folder that --model names. Writes benchmarks/results/locations.md.
 """
 
@@ -14,7 +14,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -140,7 +140,9 @@ def student(folder: Path) -> Generate:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--student", type=int, default=0, metavar="N", help="Paths of each set that a model is asked.")
+    parser.add_argument(
+        "--student", type=int, default=0, metavar="N", help="Real wrong paths that a model is asked about."
+    )
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="Of a model; SmolLM2 when absent.")
     given = parser.parse_args(arguments)
     sets: dict[str, Callable[[], list[tuple[Question, Sample]]]] = {
@@ -150,18 +152,23 @@ def main(arguments: Sequence[str]) -> None:
     hinted = LocationsSpec(model="m", prompt=prompt("correct_reference"), hint="rationale", known=False)
     programme = reference(Model("m", "m", "m"), Run())
     lines = ["# Finding the incorrect step"]
-    folder = given.model or (embedded.ensure(home()) if given.student else Path())
+
+    def told(more: Iterable[str]) -> None:
+        lines.extend(more)
+        print("\n".join(more), flush=True)
+        RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
     for name, read in sets.items():
         pairs = read()
         made = found(pairs, hinted, lambda requests: iter(programme(list(requests))))
-        lines += [*table(f"`reference`, shown the gold rationale: {name}", pairs, made), chance(pairs)]
-        few = pairs[: given.student]
-        for asked in ("locate_gsm8k", "correct_gsm8k") if few else ():
-            blind = LocationsSpec(model="m", prompt=prompt(asked), known=False, max_tokens=12, stop=("\n",))
-            made = found(few, blind, student(folder))
-            lines += [*table(f"`{folder.name}` with the prompt `{asked}`, blind: {name}", few, made), chance(few)]
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+        told([*table(f"`reference`, shown the gold rationale: {name}", pairs, made), chance(pairs)])
+    few = sets["real mistakes"]()[: given.student]
+    folder = given.model or (embedded.ensure(home()) if few else Path())
+    for asked in ("correct_gsm8k", "locate_gsm8k") if few else ():
+        blind = LocationsSpec(model="m", prompt=prompt(asked), known=False, max_tokens=12, stop=("\n",))
+        made = found(few, blind, student(folder))
+        title = f"`{folder.name}` with the prompt `{asked}`, blind: real mistakes"
+        told([*table(title, few, made), chance(few)])
 
 
 if __name__ == "__main__":
