@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
 from lema.models import Completion, Model, Request, Sampling, key
-from lema.params import Endpoint, Run
+from lema.params import Budget, Endpoint, Price, Run
 from lema.prompt import render
 from lema.recipe import ModelSpec, Prompt
 from lema.rows import Message
@@ -48,6 +49,10 @@ SAID: dict[str, tuple[Callable[[], str], bool]] = {
     "stop": (lambda: asked(stop=("\n\n",)), True),
     "seed": (lambda: asked(seed=1), True),
     "label": (lambda: key(Request(named_model("weak", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling())), False),
+    "prompt": (
+        lambda: key(Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(), prompt="p")),
+        False,
+    ),
 }
 
 
@@ -118,11 +123,24 @@ class Nowhere(LocalExecutor):
         raise AssertionError("started")
 
 
-RUN = {"executor": "ray", "workers": 3, "batch": 7, "max_failures": 0.5}
+RUN = {
+    "executor": "ray",
+    "workers": 3,
+    "batch": 7,
+    "trainers": 2,
+    "trainings": 2,
+    "max_failures": 0.5,
+    "prices": {"m": Price(input=Decimal(1), output=Decimal(2))},
+    "budget": Budget(total=Decimal(1)),
+}
 ENDPOINT = {
     "url": "http://there/v1",
     "key": "OTHER_KEY",
     "concurrency": 3,
+    "requests_per_minute": 60,
+    "input_tokens_per_minute": 1000,
+    "output_tokens_per_minute": 1000,
+    "mode": "batch",
     "timeout": 5.0,
     "retries": 0,
     "models": {"m": "./served/m"},
