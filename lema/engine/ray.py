@@ -28,7 +28,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 REACH = 20.0  # seconds to wait for a head that is being started
-NOT_SENT = ["/.*", "/data", "/completions", "/node_modules", "/build", "*.safetensors", "*.parquet", "*.gguf"]
+# What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
+NOT_SENT = [".git", ".env*", ".dvc", ".lema", ".venv*", ".*_cache", "/data", "/completions", "/node_modules", "*.safetensors"]
 
 
 class RayExecutor:

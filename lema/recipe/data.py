@@ -230,6 +230,16 @@ class CotRows(Sized):
     per_question: Positive | None = Field(
         default=None, description="Most rows a question: the gold rationale first, then those with other figures."
     )
+    repeat: bool = Field(
+        default=False,
+        description="When there are fewer rows than the size asks for, all of them again, in another order each time.",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_fill(self) -> "CotRows":
+        if self.repeat and self.tokens is None and not isinstance(self.rows, int | Match):
+            raise ValueError("`repeat` needs a size to come up to: rows or tokens, a count or {match: arm}")
+        return self
 
 
 class CorrectionRows(Sized):

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ class _Row:
     prompt: Prompt
     variables: Mapping[str, Any]
     masked: bool = False
+    again: int = 0  # how often the row has been taken before
 
     def asked(self) -> tuple[Message, ...]:
         return render(self.prompt, self.variables)
@@ -63,7 +64,7 @@ def mix(
 
     pools = _Pools(list(questions), list(samples), list(grades), accepted(corrections, verdicts))
     rows = [row for part in _Arms(spec, pools, count).taken(arm) for row in part]
-    for place, row in enumerate(chosen(rows, spec.seed, lambda row: f"order:{row.kind}:{row.source_id}")):
+    for place, row in enumerate(chosen(rows, spec.seed, _in_order)):
         completion, masked = row.written()
         yield Example(
             id=f"{arm}/{place:06d}",
@@ -75,6 +76,10 @@ def mix(
             completion=completion,
             masked=masked,
         )
+
+
+def _in_order(row: _Row) -> str:
+    return f"order:{row.kind}:{row.source_id}" + (f":{row.again}" if row.again else "")
 
 
 @dataclass(frozen=True)
@@ -122,22 +127,39 @@ class _Arms:
         if wanted.match is not None:
             model = [row for part in self.taken(wanted.match) for row in part]
             if wanted.tokens is None:
-                return rows[: max(0, len(model) - len(others))]
-            return self._budget(rows, sum(self.count(model)) - sum(self.count(others)))
+                return self._first(wanted, rows, max(0, len(model) - len(others)))
+            return self._budget(wanted, rows, sum(self.count(model)) - sum(self.count(others)))
         if isinstance(wanted.tokens, int):
-            return self._budget(rows, wanted.tokens)
+            return self._budget(wanted, rows, wanted.tokens)
         if isinstance(wanted.rows, Fraction):
             return rows[: round(wanted.rows.fraction * len(rows))]
-        return rows[: wanted.rows] if isinstance(wanted.rows, int) else rows
+        return self._first(wanted, rows, wanted.rows) if isinstance(wanted.rows, int) else rows
 
-    def _budget(self, rows: list[_Row], tokens: int) -> list[_Row]:
+    def _first(self, wanted: Sized, rows: list[_Row], count: int) -> list[_Row]:
+        return (self._repeated(rows, count, len(rows)) if _repeats(wanted) else rows)[:count]
+
+    def _budget(self, wanted: Sized, rows: list[_Row], tokens: int) -> list[_Row]:
         """The first rows, as many as come nearest to so many tokens."""
+        if _repeats(wanted):
+            rows = self._repeated(rows, tokens, sum(self.count(rows)))
         total = 0
         for place, more in enumerate(self.count(rows)):
             if total + more / 2 > tokens:
                 return rows[:place]
             total += more
         return rows
+
+    def _repeated(self, rows: list[_Row], wanted: int, size: int) -> list[_Row]:
+        """Rows of this size as often as it takes to come to another, each time in another order."""
+        made = list(rows)
+        for time in range(1, wanted // size + 1 if size else 1):
+            again = [replace(row, again=time) for row in rows]
+            made += chosen(again, self.spec.seed, lambda row: f"{row.again} {row.source_id}")
+        return made
+
+
+def _repeats(wanted: Sized) -> bool:
+    return isinstance(wanted, CotRows) and wanted.repeat
 
 
 def _cot_rows(wanted: CotRows, spec: MixSpec, pools: _Pools) -> list[_Row]:

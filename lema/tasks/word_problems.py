@@ -16,31 +16,36 @@ from lema.tasks import Reading, Task
 from lema.tasks._numeric import equal, extract, plain
 from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
 
+OPERATIONS = ("+", "-", "*", "/")
 MOST_STEPS = 6  # longer stories would tell the same move twice
 _TEST_SHARE = 0.2
 _FACTORS = (2, 12)  # of new numbers that are multiplied or divided by
 _DETAILS = re.compile(rf"\b(?:{'|'.join([*GIRLS, *BOYS, *FOOD, *TOYS])}|he|she|him|his|her)\b", re.IGNORECASE)
-_MOVES_OF = {kind: [move for move in MOVES if move.kind == kind] for kind in {move.kind for move in MOVES}}
 _PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her")}
 
 
 def generate(
-    *, seed: int = 0, steps: Sequence[int] = (1, 2, 3), largest: int = 100
+    *, seed: int = 0, steps: Sequence[int] = (1, 2, 3), largest: int = 100, operations: Sequence[str] = OPERATIONS
 ) -> Iterator[tuple[Split, dict[str, Any]]]:
     """Yield (split, record) for ever; a record holds `question`, `answer`, `rationale` and `steps` (how many).
 
     `steps` are the numbers of steps to draw from, each from 1 to 6; no number exceeds `largest`. Every number in a
-    question, and every result, is an integer of at least 2. Equal options give equal records, in equal order; a
-    longer run only adds to a shorter one. A question may come twice; both are then in the same split.
+    question, and every result, is an integer of at least 2. Solutions are made of `operations` alone. Equal options
+    give equal records, in equal order; a longer run only adds to a shorter one. A question may come twice; both are
+    then in the same split.
 
-    Raises ValueError for steps outside 1 to 6 or `largest` under 20.
+    Raises ValueError for steps outside 1 to 6, `largest` under 20, and operations without both + and -.
     """
     wanted = tuple(steps)
     if not wanted or not set(wanted) <= set(range(1, MOST_STEPS + 1)):
         raise ValueError(f"steps are numbers from 1 to {MOST_STEPS}, not {list(wanted)}")
     if largest < 20:
         raise ValueError(f"largest is at least 20, not {largest}")
-    return _records(random.Random(f"word_problems {seed}"), wanted, largest)
+    # With one of them alone quantities soon run out, or out of bounds.
+    if not set("+-") <= set(operations) <= set(OPERATIONS):
+        raise ValueError(f"operations are + and -, with or without * and /, not {list(operations)}")
+    moves = [move for move in MOVES if {step[1] for step in move.steps.split()} <= set(operations)]
+    return _records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 
 
 def split(question: str) -> Split:
@@ -49,22 +54,24 @@ def split(question: str) -> Split:
     return "test" if int.from_bytes(digest[:8]) < _TEST_SHARE * 2**64 else "train"
 
 
-def _records(rng: random.Random, steps: tuple[int, ...], largest: int) -> Iterator[tuple[Split, dict[str, Any]]]:
+def _records(
+    rng: random.Random, steps: tuple[int, ...], largest: int, moves: Sequence[Move]
+) -> Iterator[tuple[Split, dict[str, Any]]]:
     while True:
         count = rng.choice(steps)
         record = None
         while record is None:
-            record = _tell(rng, *_plot(rng, count), largest)
+            record = _tell(rng, *_plot(rng, count, moves), largest)
         yield split(record["question"]), record | {"steps": count}
 
 
-def _plot(rng: random.Random, count: int) -> tuple[Beginning, list[Move]]:
-    """A beginning and moves of `count` steps in all."""
+def _plot(rng: random.Random, count: int, known: Sequence[Move]) -> tuple[Beginning, list[Move]]:
+    """A beginning and moves of `count` steps in all, from those that are known."""
     while True:
         beginning = rng.choice(BEGINNINGS)
         kind, left, moves = beginning.kind, count, list[Move]()
         while left:
-            fitting = [m for m in _MOVES_OF.get(kind, ()) if len(m.lines) <= left and m not in moves]
+            fitting = [m for m in known if m.kind == kind and len(m.lines) <= left and m not in moves]
             if not fitting:
                 break
             moves.append(rng.choice(fitting))

@@ -17,8 +17,8 @@ from lema.models._local import cores
 from lema.models._text import plain
 from lema.models.reference import correct
 from lema.prompt import render, reply
-from lema.recipe import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec, Prompt
-from lema.solutions import written
+from lema.recipe import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec
+from lema.solutions import marked, written
 from lema.steps import split
 from lema.tasks import Reading, Task
 from lema.train import Progress, silent
@@ -31,17 +31,19 @@ END, PAD = "<end>", "<pad>"
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What is read and what is written; `whole` tells whether the first is learnt too."""
+    """What is read and what is written; `whole` tells whether the first is learnt too. Of the latter, the characters
+    of `masked` are not."""
 
     prompt: str
     reply: str
     whole: bool
+    masked: tuple[tuple[int, int], ...] = ()
 
 
 def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     """Train a student and save it and its tokenizer into an existing folder. The loss is on the whole text: a model
-    that starts from nothing has to learn the language of the questions too. Of corrections it is on the reply alone:
-    what they read is a wrong path."""
+    that starts from nothing has to learn the language of the questions too. Of corrections it is on the reply alone,
+    without the incorrect step where the format writes it out: a wrong path is read and not learnt."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
     from transformers.utils import logging
@@ -111,11 +113,7 @@ def _texts(spec: PretrainSpec) -> Iterator[_Text]:
             chosen = wanted is not None and draw.random() < wanted.share
             correction = _correction(reading, steps, task, wanted, draw) if wanted and chosen else None
             variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
-            yield correction or _filled(spec.format, variables, whole=True)
-
-
-def _filled(format_: Prompt, variables: dict[str, Any], *, whole: bool) -> _Text:
-    return _Text(plain(render(format_, variables)), reply(format_, variables), whole)
+            yield correction or _Text(plain(render(spec.format, variables)), reply(spec.format, variables), True)
 
 
 def _correction(
@@ -139,7 +137,8 @@ def _correction(
         return None
     explanation, at = found.explanation or "", found.incorrect_step
     variables = written(reading.text, reading.gold, spoilt.steps, at, explanation, found.solution)
-    return _filled(spec.format, variables, whole=False)
+    text, masked = marked(spec.format, variables)
+    return _Text(plain(render(spec.format, variables)), text, False, masked)
 
 
 def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
@@ -171,12 +170,15 @@ def _batches(texts: Iterator[_Text], tokenizer: Any, spec: PretrainSpec) -> Iter
     while True:
         pool = []
         for text in itertools.islice(texts, spec.batch * 16):
-            read, wrote = (tokenizer(part)["input_ids"] for part in (text.prompt, text.reply))
-            ids = [*read, *wrote, tokenizer.eos_token_id]
+            read, wrote = tokenizer(text.prompt)["input_ids"], tokenizer(text.reply, return_offsets_mapping=True)
+            labels = [
+                IGNORED if any(start < last and end > first for first, last in text.masked) else token
+                for token, (start, end) in zip(wrote["input_ids"], wrote["offset_mapping"], strict=True)
+            ]
+            ids = [*read, *wrote["input_ids"], tokenizer.eos_token_id]
             if len(ids) <= spec.context:
-                pool.append(
-                    {"input_ids": ids, "labels": ids if text.whole else [*[IGNORED] * len(read), *ids[len(read) :]]}
-                )
+                unread = read if text.whole else [IGNORED] * len(read)
+                pool.append({"input_ids": ids, "labels": [*unread, *labels, tokenizer.eos_token_id]})
         if len(pool) < spec.batch:
             return
         pool.sort(key=lambda row: len(row["input_ids"]))

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -60,6 +61,9 @@ def sizes(rows: list[Example]) -> tuple[int, int]:
         ({"cot": {}, "corrections": {"rows": {"match": "b"}}}, (12, 8)),
         ({"cot": {"rows": {"match": "c"}, "samplers": ("good",)}}, (20, 0)),
         ({"cot": {"rows": {"match": "small"}}, "corrections": {"rows": 5}}, (0, 5)),
+        ({"cot": {"rows": 30, "repeat": True}}, (30, 0)),
+        ({"cot": {"rows": 5, "repeat": True}}, (5, 0)),
+        ({"cot": {"rows": {"match": "b"}, "repeat": True}, "corrections": {"rows": 2}}, (18, 2)),
     ],
 )
 def test_sizes(arm: dict[str, Any], expected: tuple[int, int]) -> None:
@@ -205,6 +209,7 @@ def tokens(rows: list[Example], of: str = "completion") -> int:
         {"cot": {"tokens": {"match": "b"}, "samplers": ("good",)}},
         {"cot": {"tokens": {"match": "b"}, "samplers": ("good",)}, "corrections": {"rows": 2}},
         {"cot": {"rows": 3}, "corrections": {"tokens": {"match": "b"}}},
+        {"cot": {"tokens": {"match": "b"}, "repeat": True}},
     ],
 )
 def test_an_arm_of_as_many_tokens_as_another(arm: dict[str, Any], of: str) -> None:
@@ -222,6 +227,22 @@ def test_a_budget_of_tokens_is_met_to_the_nearest_row(budget: int) -> None:
     assert {row.source_id for row in rows} <= {row.source_id for row in whole}
     each = {tokens([row]) for row in whole}
     assert abs(tokens(rows) - min(budget, tokens(whole))) <= max(each) / 2
+
+
+def test_rows_come_again_only_after_all_have_come_in_another_order_and_not_side_by_side() -> None:
+    rows = [row.source_id for row in mixed(a={"cot": {"rows": 3 * COUNT - 4, "repeat": True}})]
+    times = Counter(rows)
+    assert set(times) == {row.source_id for row in mixed(a={"cot": {}})}
+    assert sorted(times.values()) == [2] * 4 + [3] * (COUNT - 4)
+    assert sum(one == other for one, other in pairwise(rows)) < COUNT / 2
+    more = Counter(row.source_id for row in mixed(a={"cot": {"rows": 3 * COUNT, "repeat": True}}))
+    assert times <= more
+
+
+@pytest.mark.parametrize("size", [{}, {"rows": "all"}, {"rows": {"fraction": 0.5}}])
+def test_to_repeat_without_a_size_is_refused(size: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs a size to come up to"):
+        mixed(a={"cot": {"repeat": True, **size}})
 
 
 def test_choices_by_tokens_are_nested() -> None:

@@ -66,9 +66,27 @@ def test_options_are_kept() -> None:
     assert max(int(n) for record in rows for n in re.findall(r"\d+", record["question"] + record["rationale"])) <= 30
 
 
-@pytest.mark.parametrize("options", [{"steps": ()}, {"steps": (7,)}, {"steps": (0, 1)}, {"largest": 19}])
+@pytest.mark.parametrize("operations", ["+-", "+-*", "+-/", "+-*/"])
+def test_only_the_operations_that_are_wanted_are_needed(operations: str) -> None:
+    rows = [record for _, record in islice(generate(largest=30, operations=list(operations)), 400)]
+    assert {sign for record in rows for _, sign, _, _ in equations(record["rationale"])} == set(operations)
+
+
+def test_all_operations_are_what_there_is_without_the_option() -> None:
+    assert list(islice(generate(seed=3, operations=["/", "*", "+", "-"]), 50)) == MANY[:50]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"steps": ()}, {"steps": (7,)}, {"steps": (0, 1)}, {"largest": 19}),
+        *({"operations": ["+", "*"]}, {"operations": ["+", "-", "^"]}),
+    ],
+)
 def test_options_that_cannot_be_kept_are_refused_at_once(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"steps are numbers from 1 to 6|largest is at least 20"):
+    with pytest.raises(
+        ValueError, match=r"steps are numbers from 1 to 6|largest is at least 20|operations are \+ and -"
+    ):
         generate(**options)
 
 

@@ -74,6 +74,21 @@ def test_a_wrong_path_is_read_and_not_learnt(base):
     assert kinds == {True, False}
 
 
+def test_a_wrong_step_that_a_format_writes_out_is_not_learnt_either(base):
+    tokenizer = AutoTokenizer.from_pretrained(base.location)
+    inline = Prompt(user="{{ question }}", assistant="{{ wrong }}\nNo: {{ after | first }}")
+    texts = taken(count=64, share=1.0, format=inline)
+    batch = next(_batches(iter(texts), tokenizer, TINY.model_copy(update={"batch": 60})))
+    spoilt = {text.prompt + text.reply: text.reply.partition("\nNo: ") for text in texts if not text.whole}
+    seen = 0
+    for row in batch:
+        learnt = tokenizer.decode([token for token in row["labels"] if token != IGNORED], skip_special_tokens=True)
+        if parts := spoilt.get(tokenizer.decode(row["input_ids"], skip_special_tokens=True)):
+            assert learnt == "\nNo: " + parts[2]
+            seen += 1
+    assert seen > 30
+
+
 def test_questions_that_are_learnt_from_are_never_test_questions():
     questions = {text.prompt.partition("\nThis is wrong:")[0].strip() for text in taken(share=0.5)}
     records = itertools.islice(word_problems.generate(seed=5, steps=(1, 2), largest=50), 400)
