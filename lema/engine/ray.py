@@ -29,7 +29,18 @@ Result = TypeVar("Result")
 
 REACH = 20.0  # seconds to wait for a head that is being started
 # What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
-NOT_SENT = [".git", ".env*", ".dvc", ".lema", ".venv*", ".*_cache", "/data", "/completions", "/node_modules", "*.safetensors"]
+NOT_SENT = [
+    ".git",
+    ".env*",
+    ".dvc",
+    ".lema",
+    ".venv*",
+    ".*_cache",
+    "/data",
+    "/completions",
+    "/node_modules",
+    "*.safetensors",
+]
 
 
 class RayExecutor:
