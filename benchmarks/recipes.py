@@ -144,7 +144,7 @@ def built(root: Path, name: str, direct: bool) -> Built:
     start = time.perf_counter()
     makes = list(_makes(draft)) if direct else [["dvc", "repro"]]
     said = ""
-    for command in (["lema", "check", name], *_planned(root, name), *makes):
+    for command in (["lema", "check", name], ["lema", "plan", name], *makes):
         code, text = run(root, *command)
         said += text
         if code:
@@ -166,11 +166,6 @@ def _makes(draft: Draft) -> Iterator[list[str]]:
     for artifact in ARTIFACTS:
         for arm in draft.tree.keys("mix", "arms") if artifact in BY_ARM else [""]:
             yield ["lema", "make", artifact, f"{draft.name}/{arm}".rstrip("/")]
-
-
-def _planned(root: Path, name: str) -> list[list[str]]:
-    """`lema plan`, in versions that have it."""
-    return [["lema", "plan", name]] if run(root, "lema", "plan", "--help")[0] == 0 else []
 
 
 def table(done: Sequence[Built]) -> str:

@@ -17,19 +17,15 @@ def packed(folder: Path) -> bytes:
     Raises:
         RunError: they are too large to be sent around.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if (size := sum(path.stat().st_size for path in files)) > MOST:
+    if (size := sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())) > MOST:
         raise RunError(
             f"the model in {folder.name} has {size / 2**30:.0f} GiB, too much to send to the nodes of a cluster: "
             "name it by the hub, or put it on a disk that all nodes see, at the same path"
         )
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
-        for path in files:
-            entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-            entry.size = path.stat().st_size
-            with path.open("rb") as content:
-                archive.addfile(entry, content)
+        for path in sorted(folder.rglob("*")):
+            archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
     return whole.getvalue()
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
-from lema.engine.store import Store, _read_journal
+from lema.engine.journal import Lines
+from lema.engine.store import Store
 from lema.models import Model, Request, Sampling, key, openai
 from lema.params import Endpoint, Run
 from lema.rows import Message
@@ -43,7 +44,8 @@ def test_every_request_is_accounted_for_once(tmp_path: Path, monkeypatch: pytest
     assert sum(counts) == 300
     assert 0 < counts[1] < 12
     assert counts[2] == 0
-    kept = Counter(entry.id for path in (tmp_path / "journal").iterdir() for entry in _read_journal(path))
+    journals = [Lines(path) for path in (tmp_path / "journal").iterdir()]
+    kept = Counter(entry.id for lines in journals for _, batch in lines.batches() for entry in batch)
     assert kept == Counter(key(request) for request in asked)
 
 

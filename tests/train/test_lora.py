@@ -25,7 +25,7 @@ from lema.recipe import AdapterSpec, ChooseSpec
 from lema.rows import Example, Message
 from lema.train import _packed
 from lema.train._batch import IGNORED, Pad, encode, loss
-from lema.train._network import four_bit, open_network
+from lema.train._network import four_bit, refuse
 from lema.train.base import digest
 from lema.train.lora import _held_out, _order, train
 
@@ -297,7 +297,7 @@ def test_what_needs_a_gpu_says_so(base, tmp_path, monkeypatch, settings, named):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("lema.train._network.find_spec", lambda _: None)
     with pytest.raises(RunError, match=rf"{named} needs bitsandbytes: pip install -e '.\[qlora\]'"):
-        open_network(base, spec)
+        refuse(spec)
 
 
 def test_the_weights_of_qlora():
