@@ -1,6 +1,7 @@
 """Workers on Ray that compute: as many as the cluster has room for, each with a block and the next one waiting."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,9 @@ def compute(
     """The results of blocks, by actors of a class with `run(block) -> (result, error)`. Blocks of one that dies, with
     its node perhaps, go to the others."""
     crew = _Crew(ray, worker, arguments, workers)
+    gone = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
     pending: dict[Any, tuple[int, int, list[Any]]] = {}
+    lost: Counter[int] = Counter()
     again: list[tuple[int, list[Any]]] = []
     item = next(work, None)
     try:
@@ -32,8 +35,11 @@ def compute(
             place, number, block = pending.pop(ready)
             try:
                 result = crew.receive(place, ready)
-            except ray.exceptions.RayActorError:
+            except gone:
                 crew.lose(place)
+                lost[number] += 1
+                if lost[number] > DEATHS:
+                    raise RunError(DIED) from None
                 if item is not None:
                     again.append(item)
                 item = (number, block)
@@ -48,8 +54,8 @@ class _Crew:
 
     def __init__(self, ray: Any, worker: type, arguments: tuple[Any, ...], workers: int | None) -> None:
         self._ray, self._arguments = ray, arguments
-        self._most, demand = demanded(ray.nodes(), workers)
-        self._class = ray.remote(worker).options(**demand)
+        self._most, self._demand = demanded(ray.nodes(), workers)
+        self._class = ray.remote(worker).options(**self._demand)
         self._actors: dict[int, Any] = {}
         self._loads: dict[int, int] = {}
         self._deaths = self._started = 0
@@ -69,10 +75,11 @@ class _Crew:
         return self._actors[place].run.remote(block)
 
     def receive(self, place: int, reference: Any) -> Any:
-        """Raises RayActorError when the worker is gone, RunError when the block is at fault."""
+        """Raises RayActorError when the worker is gone, ObjectLostError when its node is, with the result, and RunError
+        when the block is at fault."""
         try:
             result, error = self._ray.get(reference)
-        except self._ray.exceptions.RayActorError:
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError):
             raise
         except Exception as failed:
             raise failure(getattr(failed, "cause", None) or failed) from failed
@@ -95,8 +102,7 @@ class _Crew:
         self._deaths += 1
         if self._deaths > DEATHS:
             raise RunError(DIED)
-        alive, _ = demanded(self._ray.nodes(), None)
-        self._most = min(self._most, alive)
+        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
         if not self._most:
             raise RunError("no node of the Ray cluster is left that could go on")
 
@@ -117,8 +123,19 @@ def demanded(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dic
     if workers is None:
         return sum(cpus), {"num_cpus": 1}
     if workers > sum(cpus):
-        raise RunError(f"run.workers is {workers}, but Ray has {sum(cpus)} processors")
+        raise RunError(f"run.workers or run.trainings is {workers}, but Ray has {sum(cpus)} processors")
     if gpus:
         return workers, {"num_cpus": 1, "num_gpus": 1 / math.ceil(workers / gpus)}
     share = max(size for size in range(1, max(cpus) + 1) if sum(count // size for count in cpus) >= workers)
     return workers, {"num_cpus": share}
+
+
+def fitting(nodes: list[dict[str, Any]], num_cpus: float, num_gpus: float = 0) -> int:
+    """How many workers that reserve so much have a place on the nodes that are alive."""
+    count = 0
+    for node in nodes:
+        cpus, gpus = (int(node["Resources"].get(name, 0)) if node["Alive"] else 0 for name in ("CPU", "GPU"))
+        room = int(cpus // num_cpus)
+        # A part of a GPU is a part of a single one.
+        count += min(room, gpus * round(1 / num_gpus)) if num_gpus else room
+    return count
