@@ -12,6 +12,7 @@ from lema.errors import RunError
 DEATHS = 3  # of workers in a row, before their blocks are held to be the cause
 DIED = f"a worker died {DEATHS + 1} times over the same work: killed for want of memory, or a library crashed"
 DEPTH = 2  # blocks of a worker: its next one is waiting
+PATIENCE = 30.0  # seconds without a result, after which it is seen whether all workers have a place
 
 
 def compute(
@@ -31,10 +32,13 @@ def compute(
                 number, block = item
                 pending[crew.send(place, block)] = (place, number, block)
                 item = again.pop() if again else next(work, None)
-            (ready,), _ = ray.wait(list(pending), num_returns=1)
-            place, number, block = pending.pop(ready)
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=PATIENCE)
+            if not ready:
+                crew.thin()
+                continue
+            place, number, block = pending.pop(ready[0])
             try:
-                result = crew.receive(place, ready)
+                result = crew.receive(place, ready[0])
             except gone:
                 crew.lose(place)
                 lost[number] += 1
@@ -58,6 +62,7 @@ class _Crew:
         self._class = ray.remote(worker).options(**self._demand)
         self._actors: dict[int, Any] = {}
         self._loads: dict[int, int] = {}
+        self._proved: set[int] = set()  # have given a result
         self._deaths = self._started = 0
 
     def place(self) -> int | None:
@@ -86,6 +91,7 @@ class _Crew:
         if error is not None:
             raise RunError(error)
         self._loads[place] -= 1
+        self._proved.add(place)
         self._deaths = 0
         return result
 
@@ -105,6 +111,15 @@ class _Crew:
         self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
         if not self._most:
             raise RunError("no node of the Ray cluster is left that could go on")
+
+    def thin(self) -> None:
+        """End workers that can have no place: a node was lost, and one was started before the cluster knew. Their
+        blocks then fail with RayActorError."""
+        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
+        latest = [self._actors[place] for place in reversed(self._actors) if place not in self._proved]
+        for actor in latest[: max(0, len(self._actors) - self._most)]:
+            with suppress(Exception):
+                self._ray.kill(actor)
 
     def kill(self) -> None:
         for actor in self._actors.values():

@@ -27,10 +27,11 @@ class Cluster:
 
     def __init__(self, fault: Callable[[int, Any], Exception | None], processors: int = 2) -> None:
         self.alive, self.processors, self.fault = [True, True], processors, fault
+        self.known = self.alive
         self.started, self.placed, self.dead = 0, dict[int, int](), set[int]()
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": alive, "Resources": {"CPU": self.processors}} for alive in self.alive]
+        return [{"Alive": alive, "Resources": {"CPU": self.processors}} for alive in self.known]
 
     def remote(self, _: type) -> Any:
         def options(*, num_cpus: int) -> Any:
@@ -53,6 +54,9 @@ class Cluster:
                 if node is not None and actor not in self.dead:
                     self.placed[actor] = node
                 return [one], []
+        if self.known != self.alive:
+            self.known = [*self.alive]
+            return [], []
         raise AssertionError("waits for ever")
 
     def _place(self) -> int | None:
@@ -97,6 +101,20 @@ def test_a_lost_node_takes_its_place_along() -> None:
     cluster = Cluster(fault)
     assert results(cluster, 20, 2) == [(number, number * 10) for number in range(20)]
     assert not cluster.alive[1]
+
+
+def test_a_node_whose_loss_is_known_later() -> None:
+    """The worker that follows the lost one has no place, and its blocks go to the other."""
+
+    def fault(actor: int, block: int) -> Exception | None:
+        if actor == 2 and block > 2:
+            cluster.alive = [True, False]
+            return Gone()
+        return None
+
+    cluster = Cluster(fault)
+    assert results(cluster, 20, 2) == [(number, number * 10) for number in range(20)]
+    assert cluster.started == 3
 
 
 def test_a_result_that_was_lost_with_its_node_is_made_again() -> None:
