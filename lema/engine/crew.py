@@ -108,18 +108,25 @@ class _Crew:
         self._deaths += 1
         if self._deaths > DEATHS:
             raise RunError(DIED)
-        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
-        if not self._most:
-            raise RunError("no node of the Ray cluster is left that could go on")
+        self._limit()
 
     def thin(self) -> None:
         """End workers that can have no place: a node was lost, and one was started before the cluster knew. Their
-        blocks then fail with RayActorError."""
-        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
-        latest = [self._actors[place] for place in reversed(self._actors) if place not in self._proved]
-        for actor in latest[: max(0, len(self._actors) - self._most)]:
+        blocks then fail with RayActorError.
+
+        Raises RunError when no processor is left.
+        """
+        self._limit()
+        latest = [place for place in reversed(self._actors) if place not in self._proved]
+        for place in latest[: max(0, len(self._actors) - self._most)]:
+            del self._loads[place]
             with suppress(Exception):
-                self._ray.kill(actor)
+                self._ray.kill(self._actors.pop(place))
+
+    def _limit(self) -> None:
+        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
+        if not self._most:
+            raise RunError("no node of the Ray cluster is left that could go on")
 
     def kill(self) -> None:
         for actor in self._actors.values():
