@@ -24,6 +24,7 @@ Answer = Callable[[dict[str, Any]], str]
 ERRORS: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
     "429": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {"Retry-After": "0.05"}),
     "429 later": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {"Retry-After": "0.4"}),
+    "429 now": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {"Retry-After": "0"}),
     "429 plain": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {}),
     "quota": (429, {"code": "insufficient_quota", "message": "you exceeded your quota"}, {}),
     "500": (500, {"message": "oops"}, {}),

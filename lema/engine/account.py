@@ -150,13 +150,13 @@ class Account:
                 one.reserved -= sum(freed.values(), Decimal(0))
             self._changed.notify_all()
 
-    def wait(self, block: Sequence[Request]) -> bool:
-        """Wait until a block that was not admitted has room, or until nothing is under way that could make some:
-        True when it may be tried again."""
+    def wait(self, block: Sequence[Request], stop: threading.Event) -> bool:
+        """Wait until a block that was not admitted has room, until nothing is under way that could make some, or until
+        `stop` is set, since batches that run on keep theirs: True when it may be tried again."""
         most = sum((self._most(one) for one in block), Decimal(0))
         with self._changed:
             while any(one.room() < most for one in self._limits):
-                if not self._reserved:
+                if stop.is_set() or not self._reserved:
                     return False
                 self._changed.wait(timeout=0.5)
         return True
@@ -257,6 +257,8 @@ class Account:
 
     def _most(self, request: Request) -> Decimal:
         of = self._price(request.model)
+        if of == FREE:
+            return Decimal(0)
         most = bound(of, request, batch=self._batch(request.model)) if of else None
         assert most is not None, "`open` has seen it"
         return most

@@ -199,7 +199,7 @@ class Generate:
             for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, folders=folders):
                 yield from together((sent.pop(number), reply) for number, reply in done)
             block = next(work, None)
-            if block is None or account is None or not account.wait(block):
+            if block is None or account is None or not account.wait(block, stop):
                 return
             work = itertools.chain([block], work)
 

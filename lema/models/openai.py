@@ -120,7 +120,8 @@ class _Asker:
             if not again:
                 return Completion("", "failed", outcome.reason)
             tries, limits = tries + (outcome.what == "retry"), limits + (outcome.what == "limit")
-            if outcome.wait is None:
+            # A server that asks for no pause at all is not asked again at once.
+            if not outcome.wait:
                 wait = min(FIRST_WAIT * 2 ** min(tries + limits - 1, 10), LONGEST_WAIT)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))
         return Completion("", "failed", self.fatal)

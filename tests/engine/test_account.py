@@ -84,7 +84,7 @@ def test_no_order_of_events_spends_more_than_the_budget(account: Callable[..., A
     costs: list[Decimal] = []
 
     def work(block: list[Request]) -> None:
-        if one.admit(block) or (one.wait(block) and one.admit(block)):
+        if one.admit(block) or (one.wait(block, threading.Event()) and one.admit(block)):
             replies = [reply(random.Random(str(each.messages)).choice((1, 10, 20))) for each in block]
             book(one, *block, replies=replies)
             costs.append(sum((Decimal(11 + each.completion_tokens) / 1000 for each in replies), Decimal(0)))
@@ -222,6 +222,26 @@ def test_what_runs_here_needs_no_budget(account: Callable[..., Account]) -> None
     assert one.admit([request(1, local)])
     assert buying.admit([request(1, local)])
     assert not buying.admit([request(1)])
+
+
+def test_what_is_free_needs_no_limit_of_tokens(account: Callable[..., Account]) -> None:
+    free = Price(input=Decimal(0), output=Decimal(0))
+    endless = Model("own", "openai", "x", name="own", endpoint="here", options={"omit": ["max_tokens"]})
+    one = account(run(total=0).model_copy(update={"prices": {"m": DEAR, "own": free}}))
+    one.open([endless])
+    assert one.admit([request(1, endless)])
+
+
+def test_who_waits_for_room_goes_when_all_stop(account: Callable[..., Account]) -> None:
+    """A batch that runs on after a fatal fault keeps what was set aside for it."""
+    one, stop = account(run(total=MOST)), threading.Event()
+    assert one.admit([request(1)])
+    waited: list[bool] = []
+    waiting = threading.Thread(target=lambda: waited.append(one.wait([request(2)], stop)), daemon=True)
+    waiting.start()
+    stop.set()
+    waiting.join(10)
+    assert waited == [False]
 
 
 def test_warnings_come_once_each(account: Callable[..., Account]) -> None:

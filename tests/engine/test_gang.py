@@ -44,6 +44,9 @@ def test_a_folder_survives_the_way(tmp_path: Path) -> None:
     unpack(packed(tmp_path / "a"), tmp_path / "b")
     assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
     assert (tmp_path / "b" / "deep" / "empty").is_dir()
+    unpack(packed(tmp_path / "a" / "deep"), tmp_path / "b")  # another process was first
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+    assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
 
 
 def counting(mark: Path, seat: Seat) -> None:

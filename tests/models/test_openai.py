@@ -191,6 +191,12 @@ def test_a_rate_limit_pauses_the_whole_endpoint(server: Any) -> None:
     assert ask(server, timeout=1.0).error == "rate limit (429 rate_limit_exceeded)"
 
 
+def test_a_rate_limit_without_a_pause_is_not_met_with_a_storm(server: Any) -> None:
+    server.faults = ["429 now"] * 100
+    ask(server, timeout=0.5)
+    assert len(server.requests) < 10
+
+
 def test_models_of_one_endpoint_share_its_concurrency(server: Any) -> None:
     server.latency = 0.02
     run = run_of(server, concurrency=3)
