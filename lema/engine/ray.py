@@ -140,8 +140,11 @@ def _wait(
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
     from ray import cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    kind = ray.remote(_Waiter).options(num_cpus=0)
+    # API keys are in the environment of this machine, and perhaps of no other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kind = ray.remote(_Waiter).options(num_cpus=0, scheduling_strategy=here)
     arguments = (*_surroundings(ray, ()), cloudpickle.dumps(factory), inflight)
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
