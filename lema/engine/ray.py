@@ -140,17 +140,21 @@ def _wait(
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
     from ray import cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    kind = ray.remote(_Waiter).options(num_cpus=0)
+    # API keys are in the environment of this machine, and perhaps of no other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kind = ray.remote(_Waiter).options(num_cpus=0, scheduling_strategy=here)
     arguments = (*_surroundings(ray, ()), cloudpickle.dumps(factory), inflight)
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
-    actor, room, deaths = kind.remote(*arguments), 1, 0
+    # What there is room for, the actor says when it is first asked.
+    actor, room, deaths = kind.remote(*arguments), 0, 0
     try:
         while True:
             fresh += itertools.islice(work, max(0, room - len(held)))
             held.update(fresh)
-            if not held:
+            if room and not held:
                 return
             try:
                 done, room, error = ray.get(actor.exchange.remote(fresh))
@@ -167,7 +171,8 @@ def _wait(
             deaths, fresh = 0, []
             for number, _ in done:
                 del held[number]
-            yield done
+            if done:
+                yield done
             if error is not None:
                 raise RunError(error)
     finally:
@@ -226,9 +231,10 @@ class _Waiter:
             self.waiting = Waiting(worker.work, inflight)
 
     def exchange(self, blocks: list[tuple[int, list[Any]]]) -> tuple[list[tuple[int, Any]], int, str | None]:
-        """Starts on blocks; returns what has finished, at least one, how many are worth holding, and an error."""
+        """Starts on blocks; returns what has finished, at least one if any are held, how many are worth holding, and an
+        error."""
         if self.error is not None:
             return [], 0, self.error
         self.waiting.put(blocks)
-        done, error = self.waiting.take()
+        done, error = self.waiting.take() if self.waiting.held else ([], None)
         return done, self.waiting.room(), None if error is None else str(failure(error))
