@@ -122,7 +122,11 @@ def _summary(found: Estimate) -> Iterator[str]:
     unknown = [stage.artifact for stage in found.stages if stage.unknown]
     low, expected, high = found.dollars()
     if missing:
-        yield f"To buy: {missing:,} replies, {dollars(expected)} expected ({dollars(low)} to {dollars(high)})."
+        priced = any(one.missing and one.price and one.model.endpoint for one in found.asked())
+        worth = (
+            f"{dollars(expected)} expected ({dollars(low)} to {dollars(high)})" if priced else "the price is unknown"
+        )
+        yield f"To buy: {missing:,} replies, {worth}."
     elif not unknown:
         yield "Nothing to buy."
     if local:

@@ -207,5 +207,6 @@ class Forecast:
 
 def understudy(number: int, length: int) -> str:
     """A text that stands for one that is not there yet."""
-    line = f"{MARK} {number} ".ljust(60, "-") + "\n"
+    # Letters: filters look for equations in every run of signs.
+    line = f"{MARK} {number} ".ljust(60, "x") + "\n"
     return (line * (length // len(line) + 1))[: max(length, len(line) - 1)].strip()

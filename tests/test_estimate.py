@@ -13,7 +13,7 @@ from lema.cli import app
 from lema.engine import ledger, parquet
 from lema.errors import RunError
 from lema.estimate import Estimate, estimate, text
-from lema.forecast import MARK, Lengths, Past
+from lema.forecast import MARK, Lengths, Past, understudy
 from lema.pipeline import make, place
 from lema.rows import Grade, Sample
 from tests.fake_server import FakeServer
@@ -236,12 +236,21 @@ def test_with_too_few_replies_the_guess_stays() -> None:
     assert Lengths().requests == 0
 
 
+def test_an_understudy_is_nothing_to_calculate() -> None:
+    """Of dashes, `arithmetic` takes a tenth of a second for each: 40 for the plan of a hundred questions."""
+    said = understudy(7, 500)
+    assert len(said) > 400
+    assert not set(said) & set("+-*/=^")
+
+
 def test_an_unknown_price_is_said_and_not_zero(empty: Path) -> None:
     edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
     found = estimate("good")
     assert found.unpriced() == ["strong-1"]
     assert "Not counted, the price is unknown: strong-1" in text(found)
     assert " ?  " in text(found)
+    assert "replies, the price is unknown." in text(found)
+    assert "$0 expected" not in text(found)
 
 
 def test_a_budget_is_held_against_the_estimate(empty: Path) -> None:
