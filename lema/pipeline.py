@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -126,13 +127,14 @@ class Kitchen:
                     file.write_text(text, encoding="utf-8")
 
     def close(self) -> None:
-        """Seal what was bought, say what it was, and end the workers."""
-        if self._generate is not None:
-            self.store.seal()
-            self.account.close()
-            self._say(self._generate.summary().partition(": ")[2])
-        if self._executor is not None:
-            self._executor.close()
+        """Seal what was bought, say what it was, and end the workers, the latter also when the disk is full."""
+        with ExitStack() as end:
+            if self._executor is not None:
+                end.callback(self._executor.close)
+            if self._generate is not None:
+                end.callback(self.account.close)
+                self._say(self._generate.summary().partition(": ")[2])
+                self.store.seal()
 
     def given(self, keywords: Sequence[str]) -> dict[str, Any]:
         """The keyword arguments of a stage, made only when it asks for them."""
