@@ -1,4 +1,4 @@
-"""The executor on Ray. The only module that imports ray.
+"""The executor on Ray. Ray is imported here and in `lema.engine.gang` only.
 
 Ray starts with the first block: it joins RAY_ADDRESS if set, else it is local, quiet, on loopback and gone with this
 process. Nothing here stops a Ray that it did not start.
