@@ -10,9 +10,9 @@ Needs aiohttp only; run it with `python tests/fake_server.py [port]` to have one
 """
 
 import asyncio
-import hashlib
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -125,7 +125,7 @@ class FakeServer:
             reason = "content_filter"
         content = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
         return {
-            "id": hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12],
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
             "model": body["model"],
             "choices": [{"index": 0, "finish_reason": reason, **content}],
             "usage": {"prompt_tokens": 11, "completion_tokens": len(text.split()), "total_tokens": 0},

@@ -164,7 +164,7 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
     methods take three times the processor's time, and its retries know nothing of other requests."""
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
-    from lema.models._connector import session
+    from lema.models._connector import Delivered, session
 
     loop, http = asyncio.get_running_loop(), DefaultAioHttpClient(timeout=endpoint.timeout)
     transport: Any = http._transport
@@ -177,7 +177,7 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
         for name, value in known.items()
         if isinstance(value, str) and not name.lower().startswith("x-stainless")
     }
-    url = str(client.base_url).rstrip("/")
+    url, delivered = str(client.base_url).rstrip("/"), Delivered()
 
     def close() -> None:
         with suppress(Exception):
@@ -185,6 +185,8 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
 
     async def post(path: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
         reply = await http.post(url + path, content=content, headers=headers)
+        if reply.is_success:
+            delivered.check(reply.content)
         return reply.status_code, reply.headers, reply.content
 
     atexit.register(close)

@@ -1,9 +1,13 @@
 """The `openai` backend against a server on a real socket."""
 
 import asyncio
+import http.server
+import itertools
 import json
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from email.utils import formatdate
 from typing import Any
 
@@ -310,6 +314,67 @@ def test_a_reply_that_is_delivered_twice_answers_one_request() -> None:
             assert reply.text == f"reply to question {n} #0"
             # The second copy is there before the connection is used again.
             time.sleep(0.02)
+
+
+@contextmanager
+def endpoint_of(handle: Callable[[int, bytes], Iterable[bytes]]) -> Iterator[Endpoint]:
+    """An endpoint at which `handle(number of the request, its body)` writes the bodies of the replies."""
+    numbers = itertools.count()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"]))
+            for said in handle(next(numbers), asked):
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(said)}\r\n\r\n"
+                self.wfile.write(head.encode() + said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1", timeout=5.0)
+        server.shutdown()
+
+
+def said_of(name: str, text: str) -> bytes:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": text}}
+    return json.dumps({"id": name, "choices": [choice]}).encode()
+
+
+def test_a_second_copy_that_comes_after_the_next_request_answers_nobody() -> None:
+    last: list[bytes] = []
+
+    def late(number: int, asked: bytes) -> Iterator[bytes]:
+        reply = said_of(f"chatcmpl-{number}", json.loads(asked)["messages"][1]["content"])
+        if number == 2:
+            yield last[-1]
+        last.append(reply)
+        yield reply
+
+    with endpoint_of(late) as endpoint:
+        worker = openai.openai(MODEL, Run(endpoints={"here": endpoint}))
+        for n in range(5):
+            (reply,) = answers(worker, [request(f"question {n}")])
+            assert reply.text == f"question {n}"
+
+
+@pytest.mark.parametrize("name", ["", "chatcmpl-1"])
+@pytest.mark.parametrize("text", ["eighteen", "{}"])
+def test_ids_that_name_nothing_cost_one_request_at_most(name: str, text: str) -> None:
+    asked: list[int] = []
+
+    def constant(number: int, _: bytes) -> Iterator[bytes]:
+        asked.append(number)
+        yield said_of(name, text.format(number))
+
+    with endpoint_of(constant) as endpoint:
+        worker = openai.openai(MODEL, Run(endpoints={"here": endpoint}))
+        replies = [answers(worker, [request(f"question {n}")])[0] for n in range(5)]
+    assert {reply.finish for reply in replies} == {"stop"}
+    assert len(asked) <= 6
 
 
 def test_cached_tokens_are_counted() -> None:
