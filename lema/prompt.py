@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.runtime import LoopContext
@@ -24,6 +24,9 @@ from lema.rows import Message
 
 LONGEST = 1_000_000
 DEEPEST = 2
+KEPT = 64  # prompts, more than a recipe has
+
+Made = TypeVar("Made")
 
 Turn = Literal["system", "user", "assistant"]
 TURNS: tuple[Turn, ...] = ("system", "user", "assistant")
@@ -195,16 +198,37 @@ def _line(error: Exception) -> int:
     return line
 
 
+def _once(make: Callable[[Prompt], Made]) -> Callable[[Prompt], Made]:
+    """What is made of a prompt alone, made once: a prompt is asked with a million times. It is known by where it is, so
+    it is held: no other can then be there."""
+    kept: dict[int, tuple[Prompt, Made]] = {}
+
+    @functools.wraps(make)
+    def known(prompt: Prompt) -> Made:
+        if id(prompt) not in kept:
+            if len(kept) == KEPT:
+                kept.clear()
+            kept[id(prompt)] = prompt, make(prompt)
+        return kept[id(prompt)][1]
+
+    return known
+
+
 def render(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[Message, ...]:
     """The messages of one request: system, then user and assistant of each demonstration, then the user's turn.
     A system template that comes out empty makes no message. Raises PromptError."""
-    messages = []
-    if prompt.system is not None and (system := _fill("system", prompt.system, variables)):
-        messages.append(Message("system", system))
-    for demonstration in prompt.demonstrations:
-        messages.append(Message("user", _fill("user", prompt.user, demonstration)))
-        messages.append(Message("assistant", reply(prompt, demonstration)))
-    return (*messages, Message("user", _fill("user", prompt.user, variables)))
+    system = _fill("system", prompt.system, variables) if prompt.system is not None else ""
+    before = (Message("system", system),) if system else ()
+    return (*before, *_shots(prompt), Message("user", _fill("user", prompt.user, variables)))
+
+
+@_once
+def _shots(prompt: Prompt) -> tuple[Message, ...]:
+    return tuple(
+        message
+        for shown in prompt.demonstrations
+        for message in (Message("user", _fill("user", prompt.user, shown)), Message("assistant", reply(prompt, shown)))
+    )
 
 
 def reply(prompt: Prompt, variables: Mapping[str, Any]) -> str:
@@ -226,6 +250,7 @@ def variables(prompt: Prompt, *turns: Turn) -> frozenset[str]:
     return found
 
 
+@_once
 def digest(prompt: Prompt) -> str:
     """SHA-256 of what decides the messages; outer white space does not."""
     turns: dict[str, Any] = {turn: text and text.strip() for turn in TURNS for text in [getattr(prompt, turn)]}

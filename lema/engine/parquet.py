@@ -11,6 +11,7 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +28,7 @@ LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Row = TypeVar("Row")
+Values = tuple[Any, ...]  # of a row's fields
 
 
 def _optional(hint: Any) -> tuple[Any, bool]:
@@ -115,11 +117,23 @@ def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     Raises:
         ValueError: a field that is not optional is None.
     """
-    ordered = list(rows)
-    columns = []
-    for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
+    return _table(row_type, map(_values(row_type), rows))
+
+
+def _values(row_type: type) -> Callable[[Any], Values]:
+    """A function that takes a row apart. Tuples are sorted, kept and read again in half the time of rows."""
+    first, *rest = _hints(row_type)
+    return attrgetter(first, *rest) if rest else lambda row: (getattr(row, first),)
+
+
+def _table(row_type: type, rows: Iterable[Values]) -> Any:
+    hints = _hints(row_type)
+    columns: list[Any] = []
+    for field, hint, values in zip(
+        schema(row_type), hints.values(), list(zip(*rows, strict=True)) or [()] * len(hints), strict=True
+    ):
         pack = _packer(hint)
-        column = pa.array([pack(getattr(row, field.name)) for row in ordered], field.type)
+        column = pa.array(values if pack is _same else [pack(value) for value in values], field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
         columns.append(column)
@@ -136,7 +150,8 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with Frames(path.parent) as frames, atomic(path) as partial:
-        ordered = _distinct(row_type.__name__, _sorted(rows, frames))
+        by_id = itemgetter(list(_hints(row_type)).index("id"))
+        ordered = _distinct(row_type.__name__, _sorted(map(_values(row_type), rows), by_id, frames), by_id)
         with pq.ParquetWriter(
             partial,
             schema(row_type),
@@ -150,40 +165,35 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
         ) as writer:
             # No rows at all are one empty row group.
             while (group := list(itertools.islice(ordered, ROW_GROUP))) or not count:
-                writer.write_table(table(row_type, group), row_group_size=ROW_GROUP)
+                writer.write_table(_table(row_type, group), row_group_size=ROW_GROUP)
                 count += len(group)
                 if len(group) < ROW_GROUP:
                     break
     return count
 
 
-def _id(row: Any) -> str:
-    name: str = row.id
-    return name
-
-
-def _sorted(rows: Iterable[Row], frames: Frames) -> Iterator[Row]:
+def _sorted(rows: Iterable[Values], by_id: Callable[[Values], str], frames: Frames) -> Iterator[Values]:
     """Rows by id: sorted runs of a row group each, on the disk when there are several, and merged."""
     rest = iter(rows)
-    run = sorted(itertools.islice(rest, ROW_GROUP), key=_id)
+    run = sorted(itertools.islice(rest, ROW_GROUP), key=by_id)
     runs: list[range] = []
     while len(run) == ROW_GROUP:
         numbers = [frames.append(run[start : start + FRAME]) for start in range(0, len(run), FRAME)]
         runs.append(range(numbers[0], numbers[-1] + 1))
-        run = sorted(itertools.islice(rest, ROW_GROUP), key=_id)
+        run = sorted(itertools.islice(rest, ROW_GROUP), key=by_id)
 
-    def read(numbers: range) -> Iterator[Row]:
+    def read(numbers: range) -> Iterator[Values]:
         return itertools.chain.from_iterable(frames.read(number) for number in numbers)
 
-    return heapq.merge(*(read(numbers) for numbers in runs), run, key=_id)
+    return heapq.merge(*(read(numbers) for numbers in runs), run, key=by_id)
 
 
-def _distinct(name: str, rows: Iterable[Row]) -> Iterator[Row]:
+def _distinct(name: str, rows: Iterable[Values], by_id: Callable[[Values], str]) -> Iterator[Values]:
     before: str | None = None
     for row in rows:
-        if _id(row) == before:
+        if by_id(row) == before:
             raise RunError(f"two rows of {name} have the id {before!r}")
-        before = _id(row)
+        before = by_id(row)
         yield row
 
 

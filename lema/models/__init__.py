@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from lema.params import Run
@@ -72,15 +73,21 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 def key(request: Request) -> str:
     """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
     of what is in it and what is not, with the reasons, is in docs/completions.md."""
-    parts = {
-        "scheme": KEY_SCHEME,
-        "model": request.model.identity,
-        "chat": request.model.chat,
-        "messages": [[message.role, message.content] for message in request.messages],
-        "sampling": {name: getattr(request.sampling, name) for name in Sampling.__slots__},
-        "index": request.index,
-    }
-    return hashlib.sha256(_encode(parts).encode()).hexdigest()
+    chat, rest = _how(request.model.chat, request.model.identity, request.sampling)
+    said = f'{chat}, "index": {request.index}, "messages": {_said(request.messages)}, {rest}, "scheme": {KEY_SCHEME}}}'
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+# A JSON object with sorted names, in parts: requests in a row share all but the index or the messages.
+@lru_cache(maxsize=64)
+def _how(chat: bool, identity: str, sampling: Sampling) -> tuple[str, str]:
+    parts = {"model": identity, "sampling": {name: getattr(sampling, name) for name in Sampling.__slots__}}
+    return _encode({"chat": chat})[:-1], _encode(parts)[1:-1]
+
+
+@lru_cache(maxsize=16)
+def _said(messages: tuple[Message, ...]) -> str:
+    return _encode([[message.role, message.content] for message in messages])
 
 
 @dataclass(frozen=True, slots=True)

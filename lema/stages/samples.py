@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lema.errors import RunError
@@ -108,7 +108,17 @@ def samples(
 
 
 def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Generate) -> Iterator[Sample]:
-    for slot, name, reply in ask(slots, lambda slot: _request(slot, models), generate):
+    last: tuple[_Slot, Request] | None = None
+
+    def request(slot: _Slot) -> Request:
+        nonlocal last
+        # The paths of a question, which come in a row, differ in the index alone.
+        if last and slot.path is None and last[0].spec is slot.spec and last[0].question is slot.question:
+            return replace(last[1], index=slot.index)
+        last = slot, _request(slot, models)
+        return last[1]
+
+    for slot, name, reply in ask(slots, request, generate):
         yield _sample(slot, reply, provenance(models[slot.spec.model], slot.spec.prompt, name))
 
 
