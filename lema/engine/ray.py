@@ -1,4 +1,4 @@
-"""The executor on Ray. Ray is imported here and in `lema.engine.gang` only.
+"""The executor on Ray, and what else is asked of Ray. It is imported here only; other modules are given it.
 
 Ray starts with the first block: it joins RAY_ADDRESS if set, else it is local, quiet, on loopback and gone with this
 process. Nothing here stops a Ray that it did not start.
@@ -139,13 +139,9 @@ def _wait(
     ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    from ray import cloudpickle
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     # API keys are in the environment of this machine, and perhaps of no other.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    kind = ray.remote(_Waiter).options(num_cpus=0, scheduling_strategy=here)
-    arguments = (*_surroundings(ray, ()), cloudpickle.dumps(factory), inflight)
+    kind = beside(ray, _Waiter)
+    arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
     # What there is room for, the actor says when it is first asked.
@@ -180,6 +176,43 @@ def _wait(
             ray.kill(actor)
 
 
+def beside(ray: Any, kind: type) -> Any:
+    """A class as that of actors on the node of this process, which reserve nothing."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here)
+
+
+def joined(
+    loop: Callable[[Any, int, int, Any], None], given: Any, count: int, demand: dict[str, float], folder: Path
+) -> None:
+    """Ray Train: call `loop(ray, rank, count, given)` in `count` processes, each of which reserves what `demand` says,
+    with a process group of torch. Nothing is reported to Ray Train, so it stores next to nothing in `folder`.
+
+    Raises what Ray Train does; its `worker_failures` are by rank.
+    """
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    TorchTrainer(
+        _called,
+        train_loop_config={"here": _here(), "loop": loop, "given": given},
+        scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
+        run_config=RunConfig(storage_path=str(folder.resolve())),
+    ).fit()
+
+
+def _called(settings: dict[str, Any]) -> None:
+    """What Ray Train calls in every process."""
+    import ray
+    import ray.train
+
+    _as_driver(*settings["here"])
+    context = ray.train.get_context()
+    settings["loop"](ray, context.get_world_rank(), context.get_world_size(), settings["given"])
+
+
 Folders = list[tuple[str, Any]]
 
 
@@ -188,7 +221,20 @@ def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Fol
     sent: Folders = []
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         sent = [(name, ray.put(ship.packed(Path(name)))) for name in sorted(set(folders))]
-    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
+    return *_here(), sent
+
+
+def _here() -> tuple[str, list[str]]:
+    """Folder and module path of this process."""
+    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path]
+
+
+def _as_driver(folder: str, path: list[str]) -> None:
+    """Work as in the driver: relative paths of models, and the user's own parts. A node without the project's folder
+    stays in the copy of its code that Ray has brought."""
+    with suppress(OSError):
+        os.chdir(folder)
+    sys.path += [entry for entry in path if entry not in sys.path]
 
 
 class _Worker:
@@ -198,11 +244,7 @@ class _Worker:
         import ray
         from ray import cloudpickle
 
-        # As in the driver: relative paths of models, and the user's own parts. A node without the project's folder
-        # stays in the copy of its code that Ray has brought.
-        with suppress(OSError):
-            os.chdir(folder)
-        sys.path += [entry for entry in path if entry not in sys.path]
+        _as_driver(folder, path)
         self.error: str | None = None
         try:
             for name, reference in folders:
