@@ -119,7 +119,7 @@ class Generate:
             with track(self._name, total, hits) as bar:
                 streams = list(self._streams(misses, stop, bar.tell))
                 self._store.writable()
-                for block, reply in merge(streams):
+                for block, reply in merge(streams, stop):
                     self._keep(block, reply)
                     missing -= len(block)
                     bar.advance(len(block), self._note(hits))

@@ -146,18 +146,22 @@ def _wait(
     fresh: list[tuple[int, list[Any]]] = []
     # What there is room for, the actor says when it is first asked.
     actor, room, deaths = kind.remote(*arguments), 0, 0
+    error: str | None = None
     try:
         while True:
-            fresh += itertools.islice(work, max(0, room - len(held)))
+            if error is None:
+                fresh += itertools.islice(work, max(0, room - len(held)))
             held.update(fresh)
+            if not held and error is not None:
+                raise RunError(error)
             if room and not held:
                 return
             try:
-                done, room, error = ray.get(actor.exchange.remote(fresh))
+                done, room, broken = ray.get(actor.exchange.remote(fresh))
             except ray.exceptions.RayActorError:
                 deaths += 1
-                if deaths > DEATHS:
-                    raise RunError(DIED) from None
+                if deaths > DEATHS or error is not None:
+                    raise RunError(error or DIED) from None
                 with suppress(Exception):
                     ray.kill(actor)
                 actor, fresh = kind.remote(*arguments), list(held.items())
@@ -165,12 +169,11 @@ def _wait(
             except Exception as failed:
                 raise failure(getattr(failed, "cause", None) or failed) from failed
             deaths, fresh = 0, []
-            for number, _ in done:
+            error = error or broken or next((failed for *_, failed in done if failed is not None), None)
+            for number, *_ in done:
                 del held[number]
             if done:
-                yield done
-            if error is not None:
-                raise RunError(error)
+                yield [(number, result) for number, result, failed in done if failed is None]
     finally:
         with suppress(Exception):
             ray.kill(actor)
@@ -272,11 +275,16 @@ class _Waiter:
         if self.error is None:
             self.waiting = Waiting(worker.work, inflight)
 
-    def exchange(self, blocks: list[tuple[int, list[Any]]]) -> tuple[list[tuple[int, Any]], int, str | None]:
-        """Starts on blocks; returns what has finished, at least one if any are held, how many are worth holding, and an
-        error."""
+    def exchange(
+        self, blocks: list[tuple[int, list[Any]]]
+    ) -> tuple[list[tuple[int, Any, str | None]], int, str | None]:
+        """Starts on blocks; returns what has finished, at least one if any are held, each with its result or its error,
+        how many are worth holding, and why none can be."""
         if self.error is not None:
             return [], 0, self.error
         self.waiting.put(blocks)
-        done, error = self.waiting.take() if self.waiting.held else ([], None)
-        return done, self.waiting.room(), None if error is None else str(failure(error))
+        done = [
+            (number, result, None if error is None else str(failure(error)))
+            for number, result, error in (self.waiting.take() if self.waiting.held else ())
+        ]
+        return done, self.waiting.room(), None

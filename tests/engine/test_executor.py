@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -68,6 +70,16 @@ def failing(kind: type[Exception]) -> Callable[[Block], Block]:
     def work(block: Block) -> Block:
         if block == [2]:
             raise kind("it broke\nand this line says more")
+        return block
+
+    return work
+
+
+def failing_first() -> Callable[[Block], Block]:
+    def work(block: Block) -> Block:
+        if block == [0]:
+            raise ValueError("it broke")
+        time.sleep(0.3)
         return block
 
     return work
@@ -143,6 +155,14 @@ def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
     done = sum(len(next(stream)) for _ in range(5))
     assert taken <= done + 3 + 1
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_under_way_when_a_block_fails_is_handed_out(where: Executor) -> None:
+    got: list[tuple[int, Block]] = []
+    with pytest.raises(RunError, match="ValueError: it broke"):
+        for done in where.map(failing_first, [[n] for n in range(6)], workers=1, inflight=3):
+            got += done
+    assert sorted(got) == [(1, [1]), (2, [2])]
 
 
 @pytest.mark.parametrize("inflight", [1, 3])
@@ -233,7 +253,7 @@ def test_blocks() -> None:
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_merging(streams: int) -> None:
-    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)])) == sorted(
+    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)], Event())) == sorted(
         n * 10 + k for n in range(streams) for k in range(5)
     )
 
@@ -242,7 +262,54 @@ def test_merging(streams: int) -> None:
         raise RunError("broken")
 
     with pytest.raises(RunError, match="broken"):
-        list(merge([iter(broken()) for _ in range(streams)]))
+        list(merge([iter(broken()) for _ in range(streams)], Event()))
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_merged_stream_goes_on_when_its_item_was_used(streams: int) -> None:
+    used: list[int] = []
+    early: list[int] = []
+
+    def stream(number: int) -> Iterator[int]:
+        for item in range(number, 60, 10):
+            yield item
+            early.extend({item} - set(used))
+
+    for item in merge([stream(number) for number in range(streams)], Event()):
+        time.sleep(0.001)
+        used.append(item)
+    assert sorted(used) == sorted(item for number in range(streams) for item in range(number, 60, 10))
+    assert early == []
+
+
+def test_when_a_merged_stream_fails_the_others_come_to_an_end_and_nothing_of_theirs_is_lost() -> None:
+    stop, late = Event(), list(range(5))
+
+    def broken() -> Iterator[int]:
+        yield 10
+        raise RunError("broken")
+
+    def under_way() -> Iterator[int]:
+        """Begins nothing new once it is told to stop, and then yields what it has begun."""
+        assert stop.wait(10)
+        yield from late
+
+    got: list[int] = []
+    with pytest.raises(RunError, match="broken"):
+        got.extend(merge([broken(), under_way()], stop))
+    assert got == [10, *late]
+
+
+def test_threads_of_merged_streams_that_nobody_reads_end() -> None:
+    before = threading.active_count()
+    merged = merge([iter(range(1000)) for _ in range(3)], Event())
+    next(merged)
+    merged.close()  # type: ignore[attr-defined]
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +323,6 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_local_threads_end_with_their_work() -> None:
-    import threading
-
     loop()  # runs as long as this process
     before = threading.active_count()
     assert len(flat(LocalExecutor().map(identity, [[n] for n in range(9)], inflight=4))) == 9
