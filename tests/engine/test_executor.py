@@ -159,9 +159,9 @@ def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
 
 def test_what_is_under_way_when_a_block_fails_is_handed_out(where: Executor) -> None:
     got: list[tuple[int, Block]] = []
+    stream = where.map(failing_first, [[n] for n in range(6)], workers=1, inflight=3)
     with pytest.raises(RunError, match="ValueError: it broke"):
-        for done in where.map(failing_first, [[n] for n in range(6)], workers=1, inflight=3):
-            got += done
+        got.extend(one for done in stream for one in done)
     assert sorted(got) == [(1, [1]), (2, [2])]
 
 
