@@ -84,9 +84,7 @@ class Driver:
         try:
             while self._pending and not self._stop.is_set():
                 yield from self._round()
-                idle = not (self._jobs or self._foreign) and self._pending.refused.issuperset(
-                    self._pending.open.values()
-                )
+                idle = self._pending.stuck and not (self._jobs or self._foreign)
                 if not self._pending or (idle and last):
                     return
                 # What is under way elsewhere may make room in the budget when it is answered.

@@ -90,6 +90,11 @@ class Pending:
     def __len__(self) -> int:
         return len(self.open) + len(self.sent)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the budget has allowed nothing of what is in no batch."""
+        return self.refused.issuperset(self.open.values())
+
     def cover(self, record: Record) -> None:
         """The requests of this record are in its batch."""
         self.sent.update((name, self.open.pop(name)) for name in record.asked if name in self.open)
