@@ -35,6 +35,7 @@ class Executor(Protocol):
         workers: int | None = None,
         inflight: int = 1,
         folders: Sequence[str] = (),
+        variables: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
@@ -42,7 +43,8 @@ class Executor(Protocol):
         `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
         With `inflight` above 1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): one worker holds
         up to so many blocks at once, and reserves no processor. Blocks are taken from their iterable only when there
-        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them.
+        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them; work that
+        waits finds these environment `variables` as they are here, from its first block on.
 
         Raises:
             RunError: a block failed, with the cause in one line, after what else was waited for has come; or the
@@ -83,6 +85,7 @@ class LocalExecutor:
         workers: int | None = None,  # noqa: ARG002
         inflight: int = 1,
         folders: Sequence[str] = (),  # noqa: ARG002
+        variables: Sequence[str] = (),  # noqa: ARG002
     ) -> Iterator[list[tuple[int, Result]]]:
         numbered = enumerate(blocks)
         first = next(numbered, None)

@@ -59,6 +59,7 @@ class RayExecutor:
         workers: int | None = None,
         inflight: int = 1,
         folders: Sequence[str] = (),
+        variables: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """See the contract. A worker that is killed is replaced and its blocks are sent again."""
         numbered = enumerate(blocks)
@@ -71,7 +72,7 @@ class RayExecutor:
             arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
             yield from compute(ray, _Worker, arguments, work, workers)
         else:
-            yield from _wait(ray, factory, work, inflight)
+            yield from _wait(ray, factory, work, inflight, variables)
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -136,16 +137,22 @@ def _reach(address: str) -> None:
 
 
 def _wait(
-    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int
+    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int, variables: Sequence[str]
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    # API keys are in the environment of this machine, and perhaps of no other.
     kind = beside(ray, _Waiter)
     arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
+
+    def started() -> Any:
+        actor = kind.remote(*arguments)
+        # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
+        actor.know.remote({name: os.environ[name] for name in variables if name in os.environ})
+        return actor
+
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
     # What there is room for, the actor says when it is first asked.
-    actor, room, deaths = kind.remote(*arguments), 0, 0
+    actor, room, deaths = started(), 0, 0
     error: str | None = None
     try:
         while True:
@@ -164,7 +171,7 @@ def _wait(
                     raise RunError(error or DIED) from None
                 with suppress(Exception):
                     ray.kill(actor)
-                actor, fresh = kind.remote(*arguments), list(held.items())
+                actor, fresh = started(), list(held.items())
                 continue
             except Exception as failed:
                 raise failure(getattr(failed, "cause", None) or failed) from failed
@@ -274,6 +281,9 @@ class _Waiter:
         self.error = worker.error
         if self.error is None:
             self.waiting = Waiting(worker.work, inflight)
+
+    def know(self, variables: dict[str, str]) -> None:
+        os.environ.update(variables)
 
     def exchange(
         self, blocks: list[tuple[int, list[Any]]]

@@ -93,6 +93,10 @@ def where_am_i() -> Callable[[Block], list[str]]:
     return lambda block: [str(Path.cwd()), *sys.path]
 
 
+def environment() -> Callable[[list[str]], list[str | None]]:
+    return lambda names: [os.environ.get(name) for name in names]
+
+
 def alarm(number: int) -> int:
     signal.alarm(5)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -163,6 +167,15 @@ def test_what_is_under_way_when_a_block_fails_is_handed_out(where: Executor) -> 
     with pytest.raises(RunError, match="ValueError: it broke"):
         got.extend(one for done in stream for one in done)
     assert sorted(got) == [(1, [1]), (2, [2])]
+
+
+def test_work_that_waits_knows_the_variables_of_this_process(where: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a Ray that was started without them, or with others."""
+    assert len(flat(where.map(identity, [[1]], workers=1, inflight=2))) == 1
+    monkeypatch.setenv("LEMA_TEST_KEY", "set after Ray was started")
+    variables = ["LEMA_TEST_KEY", "LEMA_TEST_NONE"]
+    ((_, found),) = flat(where.map(environment, [variables], inflight=2, variables=variables))
+    assert found == ["set after Ray was started", None]
 
 
 @pytest.mark.parametrize("inflight", [1, 3])
