@@ -131,14 +131,17 @@ def _summary(found: Estimate) -> Iterator[str]:
         yield "Nothing to buy."
     if local:
         yield f"Made here, for nothing: {local:,} replies."
+    rooms = left(found.run, found.recipe)
     if names := found.unpriced():
         yield f"Not counted, the price is unknown: {', '.join(names)}; `run.prices` in params.yaml sets it."
+        if rooms:
+            yield "There is a budget, so nothing is sent to a model of unknown price."
     if unknown:
         yield f"Not counted, unknown as yet: {', '.join(unknown)}."
     if "source" in unknown:
         first = " && ".join(f"lema make {one} {found.recipe}" for one in ("plan", "source", "questions"))
         yield f"Its questions cost nothing, and say more: {first}"
-    for key, room in left(found.run, found.recipe).items():
+    for key, room in rooms.items():
         enough = "" if room >= high else ", less than the high estimate" if room >= expected else ", too little"
         yield f"{key} has {dollars(max(room, Decimal(0)))} left{enough}."
     if found.notes:

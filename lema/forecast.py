@@ -14,7 +14,7 @@ from pathlib import Path
 from lema.engine import ledger
 from lema.models import Completion, Model, Request, key
 from lema.params import Price, Run
-from lema.prices import FREE, characters, cost, limit, price
+from lema.prices import characters, cost, limit, price
 
 MARK = "\ue000"  # of Unicode's private use: in no prompt and no reply
 ENOUGH = 20  # replies from which a mean is taken
@@ -114,7 +114,7 @@ class Asked:
     @property
     def free(self) -> bool:
         """Whether what is missing costs nothing."""
-        return not self.missing or self.price == FREE
+        return not self.missing or (self.price is not None and self.price.free)
 
     def tokens(self, past: Past) -> tuple[Three, Three]:
         """Tokens of prompts and of replies that are to be bought: low, expected, high."""

@@ -58,6 +58,11 @@ class Price(Spec):
         default=Decimal(1), description="Share of these prices that requests of a batch cost."
     )
 
+    @property
+    def free(self) -> bool:
+        """Whether nothing costs anything."""
+        return not (self.input or self.output or self.cached)
+
 
 class Budget(Spec):
     """The most that may be spent, in dollars, by all requests that the ledger has: a hard stop."""

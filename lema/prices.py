@@ -5,7 +5,7 @@ endpoint without a price is unknown, never free; what runs in this process costs
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,28 @@ A_MESSAGE, A_REQUEST = 16, 64
 def price(model: Model, run: Run) -> Price | None:
     """What a model costs, None when that is unknown. `run.prices` is looked up by the model's name, by its label when
     it has none; the table of lema by the address of its endpoint and the name that it has there."""
-    if own := run.prices.get(model.name or model.label):
+    found = _listed(model.label, model.name, model.endpoint, run)
+    # A backend of the user's may ask whom it likes.
+    return FREE if found is None and model.endpoint is None and ":" not in model.backend else found
+
+
+def _listed(label: str, name: str | None, where: str | None, run: Run) -> Price | None:
+    if own := run.prices.get(name or label):
         return own
-    if model.endpoint is None:
-        # A backend of the user's may ask whom it likes.
-        return FREE if ":" not in model.backend else None
-    endpoint = run.endpoints.get(model.endpoint)
-    if endpoint is None or model.name is None:
+    endpoint = run.endpoints.get(where or "")
+    if endpoint is None or name is None:
         return None
-    served = endpoint.models.get(model.name, model.name)
-    return known().get((urlsplit(endpoint.url).hostname or "", served))
+    return known().get((urlsplit(endpoint.url).hostname or "", endpoint.models.get(name, name)))
+
+
+def later(line: Mapping[str, Any], run: Run) -> Decimal | None:
+    """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
+    still none, or its reply told no tokens."""
+    of = _listed(line["model"], line["name"], line["endpoint"], run)
+    prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
+    if of is None or not (prompt or completion or of.free):
+        return None
+    return cost(of, prompt, cached, completion, batch=line["batch"])
 
 
 @functools.cache
@@ -69,7 +81,7 @@ def paid(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal
     that failed without a word about tokens is taken to be free."""
     if of is None:
         return None
-    if of != FREE and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
+    if not of.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
         return None
     return cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -109,12 +110,14 @@ def _train_shared(
         raise RunError("run.trainers above 1 needs run.executor: ray")
     for spec in todo:
         parts(spec, run.trainers)
-    waiting, news = iter(todo), dict[int, tuple[int, int]]()
+    waiting, news, stop = iter(todo), dict[int, tuple[int, int]](), threading.Event()
 
     def trainings(log: Progress) -> Iterator[None]:
         for spec in waiting:
 
             def tell(done: int, total: int, note: str, seed: int = spec.seed) -> None:
+                if stop.is_set():
+                    raise RunError("another training failed")  # this one goes on from its checkpoints, another time
                 news[seed] = done, total
                 log(sum(one for one, _ in news.values()), sum(one for _, one in news.values()), note)
 
@@ -123,7 +126,7 @@ def _train_shared(
             yield
 
     with told("adapter") as log:
-        for _ in merge([trainings(log) for _ in range(min(run.trainings, len(todo)))]):
+        for _ in merge([trainings(log) for _ in range(min(run.trainings, len(todo)))], stop):
             pass
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,7 +25,7 @@ from lema.engine.ledger import Ledger
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, key
 from lema.params import Price, Run
-from lema.prices import FREE, bound, characters, dollars, limit, paid, price
+from lema.prices import bound, characters, dollars, later, limit, paid, price
 
 WARN_AT = (Decimal("0.75"), Decimal("0.9"))  # shares of a limit
 
@@ -91,7 +92,7 @@ class Account:
         Raises:
             RunError: that is not so.
         """
-        paid_for = [model for model in models if self._price(model) != FREE]
+        paid_for = [model for model in models if not ((of := self._price(model)) and of.free)]
         if not self._limited or not paid_for:
             return
         wrong = {}
@@ -115,7 +116,7 @@ class Account:
             if not files.take(self._lock.fileno()):
                 self._say("another process buys under this budget; waiting for it")
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-            spent = ledger.spent(self._place)
+            spent = ledger.spent(self._place, partial(later, run=self._run))
             self._limits, self._batched = limits(self._run, self._who["recipe"], spent), spent.batched
 
     def admit(self, block: Sequence[Request]) -> bool:
@@ -257,7 +258,7 @@ class Account:
 
     def _most(self, request: Request) -> Decimal:
         of = self._price(request.model)
-        if of == FREE:
+        if of and of.free:
             return Decimal(0)
         most = bound(of, request, batch=self._batch(request.model)) if of else None
         assert most is not None, "`open` has seen it"
@@ -271,7 +272,7 @@ class Account:
 
     def _batch(self, model: Model) -> bool:
         endpoint = self._run.endpoints.get(model.endpoint or "")
-        return getattr(endpoint, "mode", None) == "batch"
+        return endpoint is not None and endpoint.mode == "batch"
 
     def _warn(self, one: Limit) -> None:
         passed = [share for share in WARN_AT if 0 < share * one.most <= one.spent and share not in one.warned]
@@ -286,4 +287,5 @@ def left(run: Run, recipe: str) -> Mapping[str, Decimal]:
     """What each limit of a recipe has left, by its key in params.yaml."""
     if run.budget.total is None and recipe not in run.budget.recipes:
         return {}
-    return {one.key: one.room() for one in limits(run, recipe, ledger.spent(ledger.folder()))}
+    spent = ledger.spent(ledger.folder(), partial(later, run=run))
+    return {one.key: one.room() for one in limits(run, recipe, spent)}

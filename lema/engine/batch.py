@@ -19,7 +19,7 @@ from lema.engine.pending import Budget, Group, Job, Pending, Queue, standing
 from lema.engine.submitted import Record
 from lema.engine.work import Reply
 from lema.errors import RunError
-from lema.models import Completion, Model, Request
+from lema.models import Model, Request
 from lema.models._batch import OVER, Batches, Trouble, path_of
 from lema.params import Endpoint
 
@@ -71,20 +71,24 @@ class Driver:
 
     def stream(self) -> Iterator[tuple[list[Request], Reply]]:
         """Blocks of requests with their replies, as batches end, until every request has one, `stop` is set, or the
-        budget allows none of the rest.
+        budget allows none of the rest and nothing is under way that could make room.
 
         Raises:
-            RunError: the endpoint's key is not in the environment, or the disk is full or not writable.
+            RunError: nothing more can be had from the endpoint; its key is not in the environment; the disk is full or
+                not writable.
         """
         self._pending = Pending(self._groups, self._budget)
         self._apis = [Batches(model, self._endpoint) for model in self._models]
         self._queues = [Queue() for _ in self._apis]
-        pause, before = FIRST_POLL, ""
+        pause, before, last = FIRST_POLL, "", False
         try:
             while self._pending and not self._stop.is_set():
                 yield from self._round()
-                if not (self._jobs or self._foreign) and self._pending.refused.issuperset(self._pending.open.values()):
+                idle = self._pending.stuck and not (self._jobs or self._foreign)
+                if not self._pending or (idle and last):
                     return
+                # What is under way elsewhere may make room in the budget when it is answered.
+                last = idle and not (self._budget and self._budget.wait([self._pending.first()], self._stop))
                 state = standing(self._jobs.values(), len(self._foreign), self._queues)
                 self._say(f"{self._where}: {state}")
                 pause = min(pause * 1.5, LONGEST_POLL) if state == before else FIRST_POLL
@@ -92,7 +96,8 @@ class Driver:
                 if self._pending:
                     self._stop.wait(pause)
         except Over as over:
-            yield [self._pending.first()], Reply([Completion("", "failed", str(over))], str(over))
+            asked = ", ".join(model.label for model in self._models)
+            raise RunError(f"{asked}: {over}; what was bought is kept") from None
         finally:
             for job in self._jobs.values():
                 job.record.release()

@@ -35,6 +35,7 @@ class Executor(Protocol):
         workers: int | None = None,
         inflight: int = 1,
         folders: Sequence[str] = (),
+        variables: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
@@ -42,10 +43,12 @@ class Executor(Protocol):
         `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
         With `inflight` above 1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): one worker holds
         up to so many blocks at once, and reserves no processor. Blocks are taken from their iterable only when there
-        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them.
+        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them; work that
+        waits finds these environment `variables` as they are here, from its first block on.
 
         Raises:
-            RunError: a block failed, with the cause in one line; or the workers cannot be had.
+            RunError: a block failed, with the cause in one line, after what else was waited for has come; or the
+                workers cannot be had.
         """
         ...
 
@@ -82,6 +85,7 @@ class LocalExecutor:
         workers: int | None = None,  # noqa: ARG002
         inflight: int = 1,
         folders: Sequence[str] = (),  # noqa: ARG002
+        variables: Sequence[str] = (),  # noqa: ARG002
     ) -> Iterator[list[tuple[int, Result]]]:
         numbered = enumerate(blocks)
         first = next(numbered, None)
@@ -116,42 +120,67 @@ def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) 
 
 
 def _at_once(waiting: Waiting, blocks: Iterator[tuple[int, list[Item]]]) -> Iterator[list[tuple[int, Any]]]:
+    error: Exception | None = None
     while True:
-        waiting.put(list(itertools.islice(blocks, max(0, waiting.room() - waiting.held))))
+        if error is None:
+            waiting.put(list(itertools.islice(blocks, max(0, waiting.room() - waiting.held))))
         if not waiting.held:
-            return
-        done, error = waiting.take()
-        yield done
-        if error is not None:
-            raise failure(error) from error
+            break
+        done = waiting.take()
+        error = error or next((failed for *_, failed in done if failed is not None), None)
+        yield [(number, result) for number, result, failed in done if failed is None]
+    if error is not None:
+        raise failure(error) from error
 
 
-def merge(streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
+def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Iterator[Item]:
     """The items of several iterators as they come, all running at once, each in a thread of its own; the only one of
-    a single stream runs in this one. The first exception ends all."""
+    a single stream runs in this one. A stream goes on when its last item was used: so nothing piles up, and what it
+    does next may rely on that.
+
+    When one fails, `stop` is set, which tells the others to come to an end; what they yield until then is yielded,
+    then the first exception is raised.
+    """
     if len(streams) == 1:
         yield from streams[0]
         return
-    items: queue.SimpleQueue[tuple[Item | None, Exception | None, bool]] = queue.SimpleQueue()
+    items: queue.SimpleQueue[tuple[Any, threading.Semaphore | None]] = queue.SimpleQueue()
+    turns = [threading.Semaphore(0) for _ in streams]
+    left = False
 
-    def drain(stream: Iterator[Item]) -> None:
+    def drain(stream: Iterator[Item], turn: threading.Semaphore) -> None:
+        error: Exception | None = None
         try:
             for item in stream:
-                items.put((item, None, False))
-        except Exception as error:
-            items.put((None, error, False))
-        items.put((None, None, True))
+                items.put((item, turn))
+                turn.acquire()
+                if left:
+                    return
+        except Exception as failed:
+            error = failed
+        items.put((error, None))
 
-    for stream in streams:
-        threading.Thread(target=drain, args=(stream,), daemon=True).start()
-    running = len(streams)
-    while running:
-        item, error, over = items.get()
-        if error is not None:
-            raise error
-        running -= over
-        if not over:
-            yield item  # type: ignore[misc]
+    errors: list[Exception] = []
+    try:
+        for stream, turn in zip(streams, turns, strict=True):
+            threading.Thread(target=drain, args=(stream, turn), daemon=True).start()
+        running = len(streams)
+        while running:
+            item, used = items.get()
+            if used is not None:
+                yield item
+                used.release()
+                continue
+            running -= 1
+            if item is not None:
+                errors.append(item)
+                stop.set()
+    finally:
+        left = True
+        for turn in turns:
+            turn.release()
+    if errors:
+        raise errors[0]
 
 
 def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -5,12 +5,9 @@ that are worth keeping; they travel through Ray.
 """
 
 import logging
-import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from lema.engine import ship
 from lema.engine.crew import DEATHS
 from lema.engine.executor import failure
 from lema.engine.files import atomic
-from lema.engine.ray import RayExecutor
+from lema.engine.ray import RayExecutor, beside, joined
 from lema.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -62,16 +59,8 @@ def gang(
         RunError: the job failed, with the cause in one line; or Ray has not enough for one gang.
     """
     ray = where.start()
-    from ray import cloudpickle
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     demand = _demand(ray.nodes(), count, at_once)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    keeper = (
-        ray.remote(_Keeper)
-        .options(num_cpus=0, scheduling_strategy=here)
-        .remote(str(folder.resolve()), cloudpickle.dumps(job))
-    )
+    keeper = beside(ray, _Keeper).remote(str(folder.resolve()), ray.cloudpickle.dumps(job))
     try:
         for attempt in range(DEATHS + 1):
             if _attempt(ray, keeper, demand, count, folder / "ray", tell):
@@ -84,27 +73,12 @@ def gang(
 
 def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder: Path, tell: Tell) -> bool:
     """Whether the job ended well; False when a process died. Raises RunError when it failed."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    settings = {
-        "keeper": keeper,
-        "folder": str(Path.cwd()),
-        "path": [entry or str(Path.cwd()) for entry in sys.path],
-    }
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config=settings,
-        scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
-        # Nothing is reported to Ray Train, so it stores next to nothing there.
-        run_config=RunConfig(storage_path=str(folder.resolve())),
-    )
     errors: list[Exception] = []
     ray.get(keeper.begin.remote())
 
     def fit() -> None:
         try:
-            trainer.fit()
+            joined(_sit, keeper, count, demand, folder)
         except Exception as error:
             errors.append(error)
 
@@ -167,23 +141,12 @@ class _Keeper:
                 shutil.rmtree(other)
 
 
-def _work(settings: dict[str, Any]) -> None:
-    """What Ray Train calls in every process. Errors are told as one line of text: an exception may not survive the
-    way."""
-    import ray
-    import ray.train
-    from ray import cloudpickle
-
-    # As in the driver: relative paths of models, and the user's own parts.
-    with suppress(OSError):
-        os.chdir(settings["folder"])
-    sys.path += [entry for entry in settings["path"] if entry not in sys.path]
-    context, keeper = ray.train.get_context(), settings["keeper"]
-    seat = Seat(context.get_world_rank(), context.get_world_size(), ray, keeper)
+def _sit(ray: Any, rank: int, count: int, keeper: Any) -> None:
+    """One process of the gang. Errors are told as one line of text: an exception may not survive the way."""
     try:
-        cloudpickle.loads(ray.get(keeper.job.remote()))(seat)
+        ray.cloudpickle.loads(ray.get(keeper.job.remote()))(Seat(rank, count, ray, keeper))
     except Exception as error:
-        ray.get(keeper.complain.remote(seat.rank, isinstance(error, RunError), str(failure(error))))
+        ray.get(keeper.complain.remote(rank, isinstance(error, RunError), str(failure(error))))
         raise
 
 

@@ -119,7 +119,7 @@ class Generate:
             with track(self._name, total, hits) as bar:
                 streams = list(self._streams(misses, stop, bar.tell))
                 self._store.writable()
-                for block, reply in merge(streams):
+                for block, reply in merge(streams, stop):
                     self._keep(block, reply)
                     missing -= len(block)
                     bar.advance(len(block), self._note(hits))
@@ -143,29 +143,37 @@ class Generate:
     def _streams(self, misses: Spool, stop: threading.Event, tell: Callable[[str, str], None]) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
+        local: list[Group] = []
         endpoints: dict[str, list[Group]] = {}
-        local, account = [], self._account
         for group in misses.groups.values():
-            if group.model.endpoint is None:
-                folders = [name for name in (group.model.folder, group.model.adapter) if name and Path(name).is_dir()]
-                work = misses.blocks(group, self._run.batch)
-                local.append(self._stream(work, stop, self._run.workers, 1, folders))
-            else:
-                endpoints.setdefault(group.model.endpoint, []).append(group)
+            where = group.model.endpoint
+            (local if where is None else endpoints.setdefault(where, [])).append(group)
         self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
         for where, groups in endpoints.items():
-            endpoint = self._run.endpoints[where]
-            reads = [partial(misses.blocks, group, READ // 8) for group in groups]
-            if endpoint.mode == "batch":
-                models = [group.model for group in groups]
-                yield Driver(models, reads, where, endpoint, stop, partial(tell, where), account).stream()
-                continue
-            refuse_twice(where, endpoint.url, reads)
-            size, inflight = portions(endpoint)
-            turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
-            yield self._stream((block for turn in turns for block in turn if block), stop, 1, inflight)
+            if self._run.endpoints[where].mode == "batch":
+                yield self._batched(where, groups, misses, stop, partial(tell, where))
+            else:
+                yield self._online(where, groups, misses, stop)
         if local:
-            yield itertools.chain.from_iterable(local)
+            yield itertools.chain.from_iterable(self._here(group, misses, stop) for group in local)
+
+    def _here(self, group: Group, misses: Spool, stop: threading.Event) -> Stream:
+        folders = [name for name in (group.model.folder, group.model.adapter) if name and Path(name).is_dir()]
+        return self._stream(misses.blocks(group, self._run.batch), stop, self._run.workers, 1, folders=folders)
+
+    def _online(self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event) -> Stream:
+        endpoint = self._run.endpoints[where]
+        refuse_twice(where, endpoint.url, _reads(groups, misses))
+        size, inflight = portions(endpoint)
+        turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
+        work = (block for turn in turns for block in turn if block)
+        return self._stream(work, stop, 1, inflight, variables=[endpoint.key] if endpoint.key else [])
+
+    def _batched(
+        self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event, tell: Callable[[str], None]
+    ) -> Stream:
+        models, endpoint = [group.model for group in groups], self._run.endpoints[where]
+        return Driver(models, _reads(groups, misses), where, endpoint, stop, tell, self._account).stream()
 
     def _stream(
         self,
@@ -173,7 +181,7 @@ class Generate:
         stop: threading.Event,
         workers: int,
         inflight: int,
-        folders: Sequence[str] = (),
+        **given: Sequence[str],
     ) -> Stream:
         """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
 
@@ -196,7 +204,7 @@ class Generate:
 
         factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
         while not stop.is_set():
-            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, folders=folders):
+            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, **given):
                 yield from together((sent.pop(number), reply) for number, reply in done)
             block = next(work, None)
             if block is None or account is None or not account.wait(block, stop):
@@ -242,3 +250,8 @@ class Generate:
         """The commonest reasons of failures and refusals, after a colon."""
         common = sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
         return ": " * bool(common) + ", ".join(f"{label}: {reason} ({count}x)" for (label, reason), count in common)
+
+
+def _reads(groups: Sequence[Group], misses: Spool) -> list[Callable[[], Iterator[list[Request]]]]:
+    """Functions that read the requests of each model."""
+    return [partial(misses.blocks, group, READ // 8) for group in groups]

@@ -17,11 +17,12 @@ import logging
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lema.engine import files
 from lema.errors import RunError
@@ -41,21 +42,28 @@ class Ledger:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Append lines; a kill of this process loses none of them, a power failure the last ones.
+        """Append lines, all or none; a kill of this process loses none of them, a power failure the last ones.
 
         Raises:
             RunError: the disk is full or not writable.
         """
-        text = "".join(json.dumps(line, sort_keys=True, default=str) + "\n" for line in lines)
+        content = "".join(json.dumps(line, sort_keys=True, default=str) + "\n" for line in lines).encode()
         try:
             if self._file is None:
                 self._place.mkdir(parents=True, exist_ok=True)
-                self._file = (self._place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab")
-            self._file.write(text.encode())
-            self._file.flush()
+                path = self._place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
+                self._file = path.open("ab", buffering=0)
+            end = self._file.tell()
+            try:
+                while content:
+                    content = content[self._file.write(content) :]
+            except OSError:
+                # Later lines must not be glued to a part of one.
+                self._file.truncate(end)
+                raise
         except OSError as error:
             raise RunError(f"the ledger cannot be written: {error}") from None
 
@@ -116,13 +124,14 @@ class Spent:
         return sum((*self.booked.values(), *self.doubt.values()), Decimal(0))
 
 
-def spent(place: Path) -> Spent:
-    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, and what
-    living processes have under way is in doubt, too."""
+def spent(place: Path, priced: Callable[[Line], Decimal | None] = lambda _: None) -> Spent:
+    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, one that
+    was booked without a price as `priced` says, and what living processes have under way is in doubt, too."""
     found = Spent()
     for line in read(place):
-        if line["kind"] == "request" and line["most"] is not None:
-            found.booked[line["recipe"]] += Decimal(line["most"])
+        if line["kind"] == "request":
+            most = priced(line) if line["most"] is None else Decimal(line["most"])
+            found.booked[line["recipe"]] += most or 0
         elif line["kind"] == "in doubt":
             found.doubt[line["recipe"]] += Decimal(line["cost"])
             if line["batch"]:

@@ -1,6 +1,7 @@
 """What waits for the Batch API: requests, which are in a batch or go into the next one, batches and queues."""
 
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -63,6 +64,11 @@ class Budget(Protocol):
         """Set aside what these requests can cost; False when that is too much."""
         ...
 
+    def wait(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
+        """Wait until these requests, which were not admitted, may be; False when nothing is under way that could make
+        room, or `stop` is set."""
+        ...
+
     def release(self, keys: Iterable[str], /) -> None:
         """Give back what was set aside for requests that were not sent, or not answered."""
         ...
@@ -84,6 +90,11 @@ class Pending:
     def __len__(self) -> int:
         return len(self.open) + len(self.sent)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the budget has allowed nothing of what is in no batch."""
+        return self.refused.issuperset(self.open.values())
+
     def cover(self, record: Record) -> None:
         """The requests of this record are in its batch."""
         self.sent.update((name, self.open.pop(name)) for name in record.asked if name in self.open)
@@ -101,9 +112,9 @@ class Pending:
             del self.sent[key(request)]
 
     def first(self) -> Request:
-        """A request that waits."""
+        """A request that is in no batch, of those that there are."""
         blocks = (block for group in self.groups for block in group())
-        return next(one for block in blocks for one in block if key(one) in self.open or key(one) in self.sent)
+        return next(one for block in blocks for one in block if key(one) in self.open)
 
     def fill(self, file: BinaryIO, number: int, most: int, endpoint: Endpoint) -> list[str]:
         """Write at most so many open requests of a group as lines of a batch, and return their keys."""

@@ -1,4 +1,4 @@
-"""The executor on Ray. Ray is imported here and in `lema.engine.gang` only.
+"""The executor on Ray, and what else is asked of Ray. It is imported here only; other modules are given it.
 
 Ray starts with the first block: it joins RAY_ADDRESS if set, else it is local, quiet, on loopback and gone with this
 process. Nothing here stops a Ray that it did not start.
@@ -59,6 +59,7 @@ class RayExecutor:
         workers: int | None = None,
         inflight: int = 1,
         folders: Sequence[str] = (),
+        variables: Sequence[str] = (),
     ) -> Iterator[list[tuple[int, Result]]]:
         """See the contract. A worker that is killed is replaced and its blocks are sent again."""
         numbered = enumerate(blocks)
@@ -71,7 +72,7 @@ class RayExecutor:
             arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
             yield from compute(ray, _Worker, arguments, work, workers)
         else:
-            yield from _wait(ray, factory, work, inflight)
+            yield from _wait(ray, factory, work, inflight, variables)
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -136,48 +137,90 @@ def _reach(address: str) -> None:
 
 
 def _wait(
-    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int
+    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int, variables: Sequence[str]
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    from ray import cloudpickle
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    kind = beside(ray, _Waiter)
+    arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
 
-    # API keys are in the environment of this machine, and perhaps of no other.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    kind = ray.remote(_Waiter).options(num_cpus=0, scheduling_strategy=here)
-    arguments = (*_surroundings(ray, ()), cloudpickle.dumps(factory), inflight)
+    def started() -> Any:
+        actor = kind.remote(*arguments)
+        # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
+        actor.know.remote({name: os.environ[name] for name in variables if name in os.environ})
+        return actor
+
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
     # What there is room for, the actor says when it is first asked.
-    actor, room, deaths = kind.remote(*arguments), 0, 0
+    actor, room, deaths = started(), 0, 0
+    error: str | None = None
     try:
         while True:
-            fresh += itertools.islice(work, max(0, room - len(held)))
+            if error is None:
+                fresh += itertools.islice(work, max(0, room - len(held)))
             held.update(fresh)
+            if not held and error is not None:
+                raise RunError(error)
             if room and not held:
                 return
             try:
-                done, room, error = ray.get(actor.exchange.remote(fresh))
+                done, room, broken = ray.get(actor.exchange.remote(fresh))
             except ray.exceptions.RayActorError:
                 deaths += 1
-                if deaths > DEATHS:
-                    raise RunError(DIED) from None
+                if deaths > DEATHS or error is not None:
+                    raise RunError(error or DIED) from None
                 with suppress(Exception):
                     ray.kill(actor)
-                actor, fresh = kind.remote(*arguments), list(held.items())
+                actor, fresh = started(), list(held.items())
                 continue
             except Exception as failed:
                 raise failure(getattr(failed, "cause", None) or failed) from failed
             deaths, fresh = 0, []
-            for number, _ in done:
+            error = error or broken or next((failed for *_, failed in done if failed is not None), None)
+            for number, *_ in done:
                 del held[number]
             if done:
-                yield done
-            if error is not None:
-                raise RunError(error)
+                yield [(number, result) for number, result, failed in done if failed is None]
     finally:
         with suppress(Exception):
             ray.kill(actor)
+
+
+def beside(ray: Any, kind: type) -> Any:
+    """A class as that of actors on the node of this process, which reserve nothing."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here)
+
+
+def joined(
+    loop: Callable[[Any, int, int, Any], None], given: Any, count: int, demand: dict[str, float], folder: Path
+) -> None:
+    """Ray Train: call `loop(ray, rank, count, given)` in `count` processes, each of which reserves what `demand` says,
+    with a process group of torch. Nothing is reported to Ray Train, so it stores next to nothing in `folder`.
+
+    Raises what Ray Train does; its `worker_failures` are by rank.
+    """
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    TorchTrainer(
+        _called,
+        train_loop_config={"here": _here(), "loop": loop, "given": given},
+        scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
+        run_config=RunConfig(storage_path=str(folder.resolve())),
+    ).fit()
+
+
+def _called(settings: dict[str, Any]) -> None:
+    """What Ray Train calls in every process."""
+    import ray
+    import ray.train
+
+    _as_driver(*settings["here"])
+    context = ray.train.get_context()
+    settings["loop"](ray, context.get_world_rank(), context.get_world_size(), settings["given"])
 
 
 Folders = list[tuple[str, Any]]
@@ -188,7 +231,20 @@ def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Fol
     sent: Folders = []
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         sent = [(name, ray.put(ship.packed(Path(name)))) for name in sorted(set(folders))]
-    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
+    return *_here(), sent
+
+
+def _here() -> tuple[str, list[str]]:
+    """Folder and module path of this process."""
+    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path]
+
+
+def _as_driver(folder: str, path: list[str]) -> None:
+    """Work as in the driver: relative paths of models, and the user's own parts. A node without the project's folder
+    stays in the copy of its code that Ray has brought."""
+    with suppress(OSError):
+        os.chdir(folder)
+    sys.path += [entry for entry in path if entry not in sys.path]
 
 
 class _Worker:
@@ -198,11 +254,7 @@ class _Worker:
         import ray
         from ray import cloudpickle
 
-        # As in the driver: relative paths of models, and the user's own parts. A node without the project's folder
-        # stays in the copy of its code that Ray has brought.
-        with suppress(OSError):
-            os.chdir(folder)
-        sys.path += [entry for entry in path if entry not in sys.path]
+        _as_driver(folder, path)
         self.error: str | None = None
         try:
             for name, reference in folders:
@@ -230,11 +282,19 @@ class _Waiter:
         if self.error is None:
             self.waiting = Waiting(worker.work, inflight)
 
-    def exchange(self, blocks: list[tuple[int, list[Any]]]) -> tuple[list[tuple[int, Any]], int, str | None]:
-        """Starts on blocks; returns what has finished, at least one if any are held, how many are worth holding, and an
-        error."""
+    def know(self, variables: dict[str, str]) -> None:
+        os.environ.update(variables)
+
+    def exchange(
+        self, blocks: list[tuple[int, list[Any]]]
+    ) -> tuple[list[tuple[int, Any, str | None]], int, str | None]:
+        """Starts on blocks; returns what has finished, at least one if any are held, each with its result or its error,
+        how many are worth holding, and why none can be."""
         if self.error is not None:
             return [], 0, self.error
         self.waiting.put(blocks)
-        done, error = self.waiting.take() if self.waiting.held else ([], None)
-        return done, self.waiting.room(), None if error is None else str(failure(error))
+        done = [
+            (number, result, None if error is None else str(failure(error)))
+            for number, result, error in (self.waiting.take() if self.waiting.held else ())
+        ]
+        return done, self.waiting.room(), None

@@ -40,8 +40,8 @@ class Waiting:
         self.held += len(blocks)
         loop().call_soon_threadsafe(self._start, blocks)
 
-    def take(self) -> tuple[list[tuple[int, Any]], Exception | None]:
-        """What has finished meanwhile, at least one block, with its number; and the first exception of one."""
+    def take(self) -> list[Done]:
+        """What has finished meanwhile, at least one block: its number, and its result or its exception."""
         with self._some:
             self._enough = 1
             self._some.wait_for(self._ready)
@@ -49,8 +49,7 @@ class Waiting:
             self._some.wait_for(self._ready, LINGER)
             done, self._done = self._done, []
         self.held -= len(done)
-        error = next((error for _, _, error in done if error is not None), None)
-        return [(number, result) for number, result, error in done if error is None], error
+        return done
 
     def _ready(self) -> bool:
         return len(self._done) >= self._enough

@@ -1,5 +1,6 @@
 """`lema check`: every mistake in recipes, prompts and params.yaml at once. Loads no model and asks no network."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -56,15 +57,16 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     for draft in drafts:
         problems += [*draft.problems, *rules.problems(draft, root), *sets.problems(draft), *targets.problems(draft)]
         problems += variables.problems(draft)
-        notes += targets.notes(draft)
-        urgent = recipes is not None or draft.name in settings.recipes
+        notes += [*targets.notes(draft), *_rounds(draft, settings)]
         problems += _endpoints(draft, settings)
-        if env is not None:
-            (problems if urgent else notes).extend(_keys(draft, settings, env))
         problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
+    if env is not None:
+        urgent = [draft for draft in drafts if recipes is not None or draft.name in settings.recipes]
+        problems += _keys(urgent, settings, env)
+        notes += _keys([draft for draft in drafts if draft not in urgent], settings, env)
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
-        notes += _idle(settings, drafts)
+    notes += _idle(settings, drafts)
     return Report(tuple(sorted(set(problems))), tuple(sorted(set(notes) - set(problems))))
 
 
@@ -100,16 +102,34 @@ def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
             yield say(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
 
 
-def _keys(draft: Draft, settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Environment variables that hold the keys of the endpoints that a recipe asks are set."""
-    models = draft.sections["models"] or {}
-    names = [name for _, name in (*outside.asked_models(draft), *rules.judges(draft)) if name in models]
-    asked = dict.fromkeys(models[name].endpoint for name in names)
-    for name in asked:
-        endpoint = settings.run.endpoints.get(name or "")
-        if name and endpoint and endpoint.key and not env.get(endpoint.key):
-            message = f"the environment variable {endpoint.key} is not set; the recipe {draft.name} needs it"
-            yield settings.say("run", "endpoints", name, "key", message=message, key=False)
+def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Environment variables that hold the keys of the endpoints that recipes ask are set."""
+    asked: dict[str, dict[str, None]] = defaultdict(dict)
+    for draft in drafts:
+        models = draft.sections["models"] or {}
+        for _, name in (*outside.asked_models(draft), *rules.judges(draft)):
+            if name in models and models[name].endpoint:
+                asked[models[name].endpoint][draft.name] = None
+    for where, names in asked.items():
+        endpoint = settings.run.endpoints.get(where)
+        if endpoint and endpoint.key and not env.get(endpoint.key):
+            who = f"the recipe {next(iter(names))} needs" if len(names) == 1 else f"the recipes {', '.join(names)} need"
+            message = f"the environment variable {endpoint.key} is not set; {who} it"
+            yield settings.say("run", "endpoints", where, "key", message=message, key=False)
+
+
+def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """A search for enough corrections asks in rounds; each round of batches takes up to a day."""
+    corrections, models = draft.sections["corrections"], draft.sections["models"] or {}
+    if not corrections or corrections.want is None:
+        return
+    asked = dict.fromkeys([corrections.model, *(name for _, name in rules.judges(draft))])
+    where = dict.fromkeys(models[name].endpoint or "" for name in asked if name in models)
+    for name in where:
+        if name in settings.run.endpoints and settings.run.endpoints[name].mode == "batch":
+            message = f"is searched for in a dozen rounds or so, and {settings.file} has {name} asked in batches, each "
+            message += "answered within a day: this may take weeks; `mode: online` does not"
+            yield say(draft.tree, ("corrections", "want"), message)
 
 
 def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
@@ -197,12 +217,16 @@ def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
 
 
 def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
-    """Recipes that `dvc repro` leaves alone, with the lines that would build them."""
-    for draft in drafts:
-        if draft.name not in settings.recipes and not draft.problems:
-            yield Mark(draft.file, 0, 0).problem(
-                f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"
-            )
+    """Recipes that `dvc repro` leaves alone, with the lines that would build it where it is a single one."""
+    idle = [draft for draft in drafts if draft.name not in settings.recipes and not draft.problems]
+    if len(idle) > 1:
+        names = ", ".join(draft.name for draft in idle)
+        message = f"not built by `dvc repro`: {names}; `lema check NAME` says what to add to have one built"
+        yield settings.say("recipes", message=message)
+    for draft in idle if len(idle) == 1 else ():
+        yield Mark(draft.file, 0, 0).problem(
+            f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"
+        )
 
 
 def lines(draft: Draft) -> str:

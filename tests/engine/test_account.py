@@ -1,9 +1,12 @@
 """Money: what is spent never passes the budget, whatever is under way, and all that was sent is in the ledger."""
 
 import random
+import resource
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -169,6 +172,24 @@ def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path)
     assert ledger.spent(tmp_path / "ledger").booked == {"trial": COST}
 
 
+def test_a_line_that_could_not_be_written_whole_leaves_no_part_of_it(tmp_path: Path) -> None:
+    line = {"kind": "request", "recipe": "trial", "key": "k", "most": "1", "batch": False}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    own = ledger.Ledger(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        own.write([line])
+        with pytest.raises(RunError, match="the ledger cannot be written"):
+            own.write([{**line, "key": "x" * 200}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    own.write([{**line, "most": "3"}])
+    own.close()
+    assert [one["most"] for one in ledger.read(tmp_path)] == ["1", "3"]
+
+
 def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_path: Path) -> None:
     book(account(run()), request(1))
     (line,) = ledger.read(tmp_path / "ledger")
@@ -224,8 +245,29 @@ def test_what_runs_here_needs_no_budget(account: Callable[..., Account]) -> None
     assert not buying.admit([request(1)])
 
 
-def test_what_is_free_needs_no_limit_of_tokens(account: Callable[..., Account]) -> None:
-    free = Price(input=Decimal(0), output=Decimal(0))
+def test_what_was_bought_before_its_price_was_known_counts_with_it(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    unpriced = run().model_copy(update={"prices": {}})
+    own = Model("own", "theirs.module:backend", "own")
+    book(account(unpriced), request(1), request(2), replies=[reply(), Completion("", "failed", "gone")])
+    book(account(unpriced), request(3, own))
+    assert ledger.spent(tmp_path / "ledger").total() == 0
+
+    def room(total: Decimal, **prices: Price) -> bool:
+        settings = run(total=total).model_copy(update={"prices": {"m": DEAR, **prices}})
+        with closing(account(settings)) as one:
+            admitted = one.admit([request(4)])
+            one.release([key(request(4))])
+            return admitted
+
+    assert [room(MOST + COST - Decimal("0.001")), room(MOST + COST)] == [False, True]
+    assert [room(MOST + COST, own=DEAR), room(MOST + 2 * COST, own=DEAR)] == [False, True]
+
+
+@pytest.mark.parametrize("cached", [None, Decimal(0)])
+def test_what_is_free_needs_no_limit_of_tokens(account: Callable[..., Account], cached: Decimal | None) -> None:
+    free = Price(input=Decimal(0), output=Decimal(0), cached=cached)
     endless = Model("own", "openai", "x", name="own", endpoint="here", options={"omit": ["max_tokens"]})
     one = account(run(total=0).model_copy(update={"prices": {"m": DEAR, "own": free}}))
     one.open([endless])

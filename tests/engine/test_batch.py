@@ -329,8 +329,8 @@ def test_a_stage_that_stops_leaves_its_batches(make: Callable[..., Generate], se
 class Purse:
     """A budget in requests."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, later: int = 0) -> None:
+        self.count, self.later = count, later
         self.aside: set[str] = set()
 
     def admit(self, block: Sequence[Request], /) -> bool:
@@ -339,6 +339,12 @@ class Purse:
             return False
         self.aside |= new
         return True
+
+    def wait(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
+        """There is more room once, when what is under way elsewhere is answered."""
+        more, self.later = self.later, 0
+        self.count += more
+        return more > 0
 
     def release(self, keys: Iterable[str], /) -> None:
         self.aside -= set(keys)
@@ -364,6 +370,25 @@ def test_a_budget_bounds_what_is_sent(
     assert {key(one) for one in stream()} == {key(one) for one in requests(25)}
     assert server.bought.total() == 28
     assert capsys.readouterr().err.count("a batch that was submitted before") == 5
+
+
+@pytest.mark.parametrize("now", [0, 4])
+def test_room_in_the_budget_that_others_make_is_waited_for(server: BatchServer, now: int) -> None:
+    groups = [lambda: [requests(6)], lambda: [requests(6, OTHER)]]
+    purse, stop = Purse(now, later=6), threading.Event()
+    driver = batch.Driver([MODEL, OTHER], groups, "here", Endpoint(url=server.url), stop, lambda _: None, purse)
+    assert len([one for block, _ in driver.stream() for one in block]) == now + 6
+    assert server.bought.total() == now + 6
+
+
+def test_nothing_is_booked_for_a_request_of_a_batch_that_is_lost(
+    make: Callable[..., Generate], server: BatchServer
+) -> None:
+    server.plans = [{"unknown": 10**6}]
+    generate = make()
+    with pytest.raises(RunError, match=r"strong: .*knows no batch batch_0.*; what was bought is kept"):
+        list(generate(requests(10)))
+    assert not generate.failed
 
 
 def test_nothing_secret_is_kept(make: Callable[..., Generate], server: BatchServer, tmp_path: Path) -> None:

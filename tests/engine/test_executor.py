@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -73,12 +75,26 @@ def failing(kind: type[Exception]) -> Callable[[Block], Block]:
     return work
 
 
+def failing_first() -> Callable[[Block], Block]:
+    def work(block: Block) -> Block:
+        if block == [0]:
+            raise ValueError("it broke")
+        time.sleep(0.3)
+        return block
+
+    return work
+
+
 def unbuildable() -> Callable[[Block], Block]:
     raise RunError("no such model")
 
 
 def where_am_i() -> Callable[[Block], list[str]]:
     return lambda block: [str(Path.cwd()), *sys.path]
+
+
+def environment() -> Callable[[list[str]], list[str | None]]:
+    return lambda names: [os.environ.get(name) for name in names]
 
 
 def alarm(number: int) -> int:
@@ -143,6 +159,23 @@ def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
     done = sum(len(next(stream)) for _ in range(5))
     assert taken <= done + 3 + 1
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_under_way_when_a_block_fails_is_handed_out(where: Executor) -> None:
+    got: list[tuple[int, Block]] = []
+    stream = where.map(failing_first, [[n] for n in range(6)], workers=1, inflight=3)
+    with pytest.raises(RunError, match="ValueError: it broke"):
+        got.extend(one for done in stream for one in done)
+    assert sorted(got) == [(1, [1]), (2, [2])]
+
+
+def test_work_that_waits_knows_the_variables_of_this_process(where: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a Ray that was started without them, or with others."""
+    assert len(flat(where.map(identity, [[1]], workers=1, inflight=2))) == 1
+    monkeypatch.setenv("LEMA_TEST_KEY", "set after Ray was started")
+    variables = ["LEMA_TEST_KEY", "LEMA_TEST_NONE"]
+    ((_, found),) = flat(where.map(environment, [variables], inflight=2, variables=variables))
+    assert found == ["set after Ray was started", None]
 
 
 @pytest.mark.parametrize("inflight", [1, 3])
@@ -233,7 +266,7 @@ def test_blocks() -> None:
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_merging(streams: int) -> None:
-    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)])) == sorted(
+    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)], Event())) == sorted(
         n * 10 + k for n in range(streams) for k in range(5)
     )
 
@@ -242,7 +275,54 @@ def test_merging(streams: int) -> None:
         raise RunError("broken")
 
     with pytest.raises(RunError, match="broken"):
-        list(merge([iter(broken()) for _ in range(streams)]))
+        list(merge([iter(broken()) for _ in range(streams)], Event()))
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_merged_stream_goes_on_when_its_item_was_used(streams: int) -> None:
+    used: list[int] = []
+    early: list[int] = []
+
+    def stream(number: int) -> Iterator[int]:
+        for item in range(number, 60, 10):
+            yield item
+            early.extend({item} - set(used))
+
+    for item in merge([stream(number) for number in range(streams)], Event()):
+        time.sleep(0.001)
+        used.append(item)
+    assert sorted(used) == sorted(item for number in range(streams) for item in range(number, 60, 10))
+    assert early == []
+
+
+def test_when_a_merged_stream_fails_the_others_come_to_an_end_and_nothing_of_theirs_is_lost() -> None:
+    stop, late = Event(), list(range(5))
+
+    def broken() -> Iterator[int]:
+        yield 10
+        raise RunError("broken")
+
+    def under_way() -> Iterator[int]:
+        """Begins nothing new once it is told to stop, and then yields what it has begun."""
+        assert stop.wait(10)
+        yield from late
+
+    got: list[int] = []
+    with pytest.raises(RunError, match="broken"):
+        got.extend(merge([broken(), under_way()], stop))
+    assert got == [10, *late]
+
+
+def test_threads_of_merged_streams_that_nobody_reads_end() -> None:
+    before = threading.active_count()
+    merged = merge([iter(range(1000)) for _ in range(3)], Event())
+    next(merged)
+    merged.close()  # type: ignore[attr-defined]
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +336,6 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_local_threads_end_with_their_work() -> None:
-    import threading
-
     loop()  # runs as long as this process
     before = threading.active_count()
     assert len(flat(LocalExecutor().map(identity, [[n] for n in range(9)], inflight=4))) == 9

@@ -709,6 +709,41 @@ def test_recipe_that_is_not_built_is_a_note_with_the_lines_to_add(project):
     assert "`other-lema: {recipe: other, arm: lema}`" in lines
 
 
+def test_notes_of_one_kind_are_one_line(project):
+    for name in ("one", "two"):
+        project.write(f"recipes/{name}.yaml", "extends: good.yaml\nmodels: {strong: {endpoint: paid}}\n")
+    report = check(None, project.root, {})
+    assert report.problems == ()
+    idle, key = (str(note) for note in report.notes)
+    assert key.endswith("the environment variable PAID_KEY is not set; the recipes one, two need it")
+    assert "recipes: not built by `dvc repro`: one, two; `lema check NAME` says what to add" in idle
+    (note,) = check(["two"], project.root, {"PAID_KEY": "x"}).notes
+    assert "`two: constraints.txt`" in str(note)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "noted"),
+    [
+        ("corrections: {want: 9}", True),
+        ("corrections: {tries: 1}", False),
+        ("corrections: {want: 9, model: base}", False),
+        ("corrections: {want: 9, model: base}\nverdicts: {filters: [judge: {model: strong, prompt: {user: hm}}]}", True),
+    ],
+)
+def test_a_search_in_batches_is_noted(project, recipe, noted):
+    project.write("recipes/two.yaml", f"extends: good.yaml\n{recipe}\n")
+    assert not any("rounds" in str(note) for note in check(["two"], project.root, None).notes)
+    project.edit("params.yaml", "local: {", "local: {mode: batch, ")
+    report = check(["two"], project.root, None)
+    assert report.problems == ()
+    found = [str(note) for note in report.notes if "rounds" in str(note)]
+    assert len(found) == noted
+    if noted:
+        assert found[0].startswith(
+            "recipes/two.yaml:2:21: corrections.want: is searched for in a dozen rounds or so, and"
+        )
+
+
 def test_batches_are_made_by_one_backend(project):
     assert check(["good"], project.root, None).problems == ()
     project.edit("params.yaml", "local: {", "local: {mode: batch, ")
