@@ -24,7 +24,7 @@ from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
 from lema.engine.store import Store
 from lema.engine.submitted import refuse_twice
-from lema.engine.work import Asking, Reply, answering, portions, together
+from lema.engine.work import Asking, Reply, answering, portions, shared, together
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
 from lema.params import Run
@@ -144,12 +144,11 @@ class Generate:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
         endpoints: dict[str, list[Group]] = {}
-        local, account = [], self._account
+        local: dict[str, list[Group]] = {}
+        account = self._account
         for group in misses.groups.values():
             if group.model.endpoint is None:
-                folders = [name for name in (group.model.folder, group.model.adapter) if name and Path(name).is_dir()]
-                work = misses.blocks(group, self._run.batch)
-                local.append(self._stream(work, stop, self._run.workers, 1, folders))
+                local.setdefault(shared(group.model), []).append(group)
             else:
                 endpoints.setdefault(group.model.endpoint, []).append(group)
         self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
@@ -165,7 +164,14 @@ class Generate:
             turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
             yield self._stream((block for turn in turns for block in turn if block), stop, 1, inflight)
         if local:
-            yield itertools.chain.from_iterable(local)
+            yield itertools.chain.from_iterable(self._local(misses, groups, stop) for groups in local.values())
+
+    def _local(self, misses: Spool, groups: Sequence[Group], stop: threading.Event) -> Stream:
+        """Local models that share what they load, one after the other."""
+        named = (name for group in groups for name in (group.model.folder, group.model.adapter))
+        folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
+        work = itertools.chain.from_iterable(misses.blocks(group, self._run.batch) for group in groups)
+        return self._stream(work, stop, self._run.workers, 1, folders)
 
     def _stream(
         self,
