@@ -16,7 +16,7 @@ from typing import Any
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, cut, key
 from lema.models._loaded import Loaded, loaded
-from lema.models._local import cores, prompt_ids
+from lema.models._local import cores, fitting_ids, prompt_ids
 from lema.params import Run
 from lema.rows import Finish
 
@@ -103,18 +103,16 @@ class Generator:
         return [replies[at] for at in range(len(requests))]
 
     def _row(self, at: int, request: Request) -> Row | Completion:
+        ids = fitting_ids(self.tokenizer, request, self.context)
+        if isinstance(ids, Completion):
+            return ids
         *before, last = request.messages
         try:
-            ids = prompt_ids(self.tokenizer, request.messages, request.model.chat)
             blank = prompt_ids(self.tokenizer, [*before, replace(last, content="")], request.model.chat)
         except ValueError as error:
             return Completion("", "failed", str(error))
-        room = self.context - len(ids)
-        if room < 1 or not ids:
-            reason = f"the prompt of {len(ids)} tokens leaves no room in the model's context of {self.context}"
-            return Completion("", "failed", reason if ids else "the prompt is empty", len(ids))
         same = next((n for n, (one, other) in enumerate(zip(ids, blank, strict=False)) if one != other), 0)
-        limit = min(request.sampling.max_tokens, room)
+        limit = min(request.sampling.max_tokens, self.context - len(ids))
         return Row(at, request, ids, same if same >= SHARED else 0, limit, random.Random(key(request)))
 
     def _read(self, ids: list[int]) -> Any:

@@ -382,7 +382,8 @@ BROKEN = {
     "adapter behind an endpoint": (
         "models: {strong: {adapter: good/lema}}",
         [
-            "2:28: models.strong.adapter: an adapter is asked with `backend: transformers`, and neither name nor",
+            "2:28: models.strong.adapter: an adapter is asked with `backend: transformers` or `backend: vllm`, and "
+            "neither name nor",
             "good.yaml:9:22: corrections.model: models with an adapter serve samplers only",
         ],
     ),
@@ -652,6 +653,11 @@ PARAMS = {
         "run:\n",
         "run:\n  executor: local\n  trainers: 2\n",
         "params.yaml:6:1: run: trainers and trainings above 1 need executor: ray",
+    ),
+    "a model on two GPUs of two workers": (
+        "run:\n",
+        "run:\n  vllm: {tensor_parallel_size: 2}\n",
+        "params.yaml:6:1: run: vllm.tensor_parallel_size above 1 needs executor: local",
     ),
     "repeated run": (
         "good-lema:",
