@@ -115,7 +115,7 @@ class Generator:
         with engine.lock:
             outputs = iter(self._generate(engine, asked) if asked else ())
         return [
-            _completion(request, len(ids), next(outputs)) if isinstance(ids, list) else ids
+            self._completion(request, len(ids), next(outputs)) if isinstance(ids, list) else ids
             for request, ids in zip(requests, read, strict=True)
         ]
 
@@ -156,16 +156,18 @@ class Generator:
             given["seed"] = _seed(request)
         return {name: value for name, value in given.items() if name not in self._omit}
 
+    def _completion(self, request: Request, read: int, output: Any) -> Completion:
+        reply = output.outputs[0]
+        written = len(reply.token_ids)
+        if reply.finish_reason not in ("stop", "length"):
+            return Completion("", "failed", f"vLLM ended the reply: {reply.finish_reason}", read, written)
+        # From the tokens, as `transformers` does it: the engine's own text lacks a character that is cut short.
+        text, stopped = cut(
+            self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True), request.sampling.stop
+        )
+        return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)
+
 
 def _seed(request: Request) -> int:
     """Of the random numbers of a request: 60 bits of its key."""
     return int(key(request)[:15], 16)
-
-
-def _completion(request: Request, read: int, output: Any) -> Completion:
-    reply = output.outputs[0]
-    text, stopped = cut(reply.text, request.sampling.stop)
-    written = len(reply.token_ids)
-    if reply.finish_reason not in ("stop", "length"):
-        return Completion("", "failed", f"vLLM ended the reply: {reply.finish_reason}", read, written)
-    return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)

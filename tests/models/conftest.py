@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=32,  # the least that vLLM has kernels for
         max_position_embeddings=CONTEXT,
         # Large enough for texts that neither repeat one token nor tie.
         initializer_range=0.3,

@@ -45,6 +45,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             if arguments.get("dtype") == "float1":
                 raise ValueError(f"{arguments['model']} has no float1\nand more")
             self.arguments, self.asked = arguments, []
+            self.said = load_tokenizer(arguments["model"])(" abc.")["input_ids"]
             self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=CONTEXT))
             # Not the engine itself: it would never leave the memory.
             made.append(SimpleNamespace(arguments=arguments, asked=self.asked))
@@ -54,7 +55,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.asked += [
                 (prompt["prompt_token_ids"], one, lora_request) for prompt, one in zip(prompts, sampling, strict=True)
             ]
-            reply = SimpleNamespace(text=" abc.", token_ids=[1, 2], finish_reason=reason[0])
+            reply = SimpleNamespace(token_ids=tuple(self.said), finish_reason=reason[0])
             return [SimpleNamespace(outputs=[reply]) for _ in prompts]
 
     reason = ["stop"]
@@ -87,7 +88,7 @@ def test_prompts_are_the_tokens_that_transformers_gets(model: Model, stand_in: l
     (reply,) = vllm(request.model, RUN)([request])
     ids = prompt_ids(load_tokenizer(str(model.folder)), request.messages, chat)
     assert stand_in[0].asked[0][0] == ids
-    assert reply == Completion("abc.", "stop", None, len(ids), 2)
+    assert reply == Completion("abc.", "stop", None, len(ids), 5)
 
 
 def test_sampling_parameters(model: Model, stand_in: list[Any]) -> None:
