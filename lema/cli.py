@@ -21,6 +21,7 @@ EXTRAS = {
     "hub": ("datasets", "huggingface_hub"),
     "math": ("latex2sympy2_extended", "math_verify"),
     "qlora": ("bitsandbytes",),
+    "vllm": ("vllm",),
 }
 
 

@@ -40,16 +40,13 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     neither a name nor an endpoint, so does its code."""
     program = spec.endpoint is None and spec.name is None
     code = fingerprint([component.module_name("models", spec.backend)], Path.cwd()) if program else None
-    # As a hash: the identity stands in every row, and options may be long or private.
-    digest = hashlib.sha256(json.dumps(spec.options, sort_keys=True).encode()).hexdigest()[:16]
-    options = f"options {digest}" if spec.options else None
     called = spec.name
-    if spec.backend == "transformers" and spec.name and Path(spec.name).is_dir():
+    if spec.backend in ("transformers", "vllm") and spec.name and Path(spec.name).is_dir():
         # The weights, not where they lie.
         from lema.train.base import digest as weights
 
         called = weights(Path(spec.name))
-    parts = [spec.backend, spec.endpoint, called, spec.revision, code, options]
+    parts = [spec.backend, spec.endpoint, called, spec.revision, code, _options(spec)]
     return Model(
         label=name,
         backend=spec.backend,
@@ -63,15 +60,28 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     )
 
 
-def base_model(folder: Path) -> Model:
+def adapter_model(name: str, spec: ModelSpec, base: Path, adapter: Path) -> Model:
+    """A model of the recipe that is the student of another one."""
+    asked = replace(base_model(base, spec.backend), options=spec.options)
+    model = adapted(asked, name, adapter)
+    return replace(model, identity=" ".join(filter(None, [model.identity, _options(spec)])))
+
+
+def _options(spec: ModelSpec) -> str | None:
+    """As a hash: the identity stands in every row, and options may be long or private."""
+    digest = hashlib.sha256(json.dumps(spec.options, sort_keys=True).encode()).hexdigest()[:16]
+    return f"options {digest}" if spec.options else None
+
+
+def base_model(folder: Path, backend: str = "transformers") -> Model:
     """The student before fine-tuning."""
     from lema.train.base import open_base
 
     base = open_base(folder, files.home())
     return Model(
         label="base",
-        backend="transformers",
-        identity=f"transformers {base.identity}",
+        backend=backend,
+        identity=f"{backend} {base.identity}",
         revision=base.revision,
         chat=base.chat,
         folder=base.location,

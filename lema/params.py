@@ -71,6 +71,17 @@ class Budget(Spec):
     recipes: dict[Name, Money] = Field(default={}, description="On single recipes, by name.")
 
 
+class Vllm(Spec):
+    """How vLLM's engine uses the machine; what decides replies is among the model's options."""
+
+    gpu_memory_utilization: Share | None = Field(default=None, description="Share of a GPU's memory that it takes.")
+    tensor_parallel_size: Positive | None = Field(
+        default=None, description="GPUs that share one model; above 1 with executor: local only."
+    )
+    max_num_seqs: Positive | None = Field(default=None, description="Replies under way at once, at most.")
+    enforce_eager: bool | None = Field(default=None, description="Start sooner and answer slower.")
+
+
 class Run(Spec):
     """`params.yaml: run`: what changes only speed. Listed as a parameter by no stage."""
 
@@ -79,12 +90,19 @@ class Run(Spec):
     batch: Positive = Field(default=64, description="Requests that a local model answers at once.")
     trainers: Positive = Field(default=1, description="Processes that share the batches of one training.")
     trainings: Positive = Field(default=1, description="Trainings at a time: seeds, and arms of a whole run.")
+    vllm: Vllm = Field(default=Vllm(), description="Engine of the backend vllm.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
     prices: dict[str, Price] = Field(
         default={}, description="By a model's name (its label where it has none); go before those that lema knows."
     )
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _one_gpu_an_actor(self) -> "Run":
+        if self.executor == "ray" and (self.vllm.tensor_parallel_size or 1) > 1:
+            raise ValueError("vllm.tensor_parallel_size above 1 needs executor: local")
+        return self
 
     @model_validator(mode="after")
     def _ray_trains(self) -> "Run":

@@ -22,6 +22,7 @@ from lema import component
 from lema.artifacts import ARTIFACTS, BY_ARM, DATA, place
 from lema.effects import (
     adapted,
+    adapter_model,
     base_model,
     build_base,
     judge,
@@ -234,7 +235,7 @@ class Kitchen:
         # The folder of an arm with several seeds has no record of its own, and is no model.
         if not (base / "base.json").is_file() or not (adapter / "training.json").is_file():
             raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
-        return adapted(base_model(base), name, adapter)
+        return adapter_model(name, spec, base, adapter)
 
     def _filters(self) -> dict[str, Any]:
         """Filters by name, with their options and what they ask for."""

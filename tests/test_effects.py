@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lema import effects
 from lema.effects import named_model, training
+from lema.models import Model
 from lema.recipe import ModelSpec
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -25,6 +27,25 @@ def test_a_local_model_is_known_by_its_weights_wherever_they_lie(
     assert "here" not in here.identity
     assert here.folder == "here"
     assert named_model("m", ModelSpec(backend="transformers", name="org/hub")).identity == "transformers org/hub"
+    theirs = named_model("m", ModelSpec(backend="vllm", name="here")).identity
+    assert theirs == here.identity.replace("transformers", "vllm")
+
+
+def test_an_adapter_of_another_recipe_is_another_model_for_every_backend_and_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects, "base_model", lambda _, backend: Model("base", backend, f"{backend} base"))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    specs = [
+        ModelSpec(backend="transformers", adapter="one/lema"),
+        ModelSpec(backend="vllm", adapter="one/lema"),
+        ModelSpec(backend="vllm", adapter="one/lema", options={"omit": ["seed"]}),
+    ]
+    models = [effects.adapter_model("m", spec, tmp_path, tmp_path) for spec in specs]
+    assert [model.backend for model in models] == ["transformers", "vllm", "vllm"]
+    assert models[2].options == {"omit": ["seed"]}
+    assert len({model.identity for model in models}) == 3
+    assert all(model.adapter == str(tmp_path) for model in models)
 
 
 def test_the_report_sees_the_first_training_and_mean_losses(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, mon
     models = "models: {first: {backend: transformers, adapter: one/lema/8}}\n"
     (project / "recipes/two.yaml").write_text(f"extends: good.yaml\n{models}", encoding="utf-8")
     make("plan", "two")
-    monkeypatch.setattr("lema.pipeline.base_model", lambda folder: Model("base", "transformers", f"of {folder}"))
+    monkeypatch.setattr("lema.effects.base_model", lambda folder, backend: Model("base", backend, f"of {folder}"))
     place("base", "one").mkdir(parents=True)
     (place("base", "one") / "base.json").write_text("{}", encoding="utf-8")
     kitchen = Kitchen("samples", "two", None, offline=False)

@@ -24,7 +24,7 @@ from lema.engine.progress import track
 from lema.engine.spool import Group, Spool
 from lema.engine.store import Store
 from lema.engine.submitted import refuse_twice
-from lema.engine.work import Asking, Reply, answering, portions, together
+from lema.engine.work import Asking, Reply, answering, portions, shared, together
 from lema.errors import RunError, allowed
 from lema.models import Completion, Request, key
 from lema.params import Run
@@ -143,11 +143,12 @@ class Generate:
     def _streams(self, misses: Spool, stop: threading.Event, tell: Callable[[str, str], None]) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
         share the processors."""
-        local: list[Group] = []
+        local: dict[str, list[Group]] = {}
         endpoints: dict[str, list[Group]] = {}
         for group in misses.groups.values():
             where = group.model.endpoint
-            (local if where is None else endpoints.setdefault(where, [])).append(group)
+            kin, name = (local, shared(group.model)) if where is None else (endpoints, where)
+            kin.setdefault(name, []).append(group)
         self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
         for where, groups in endpoints.items():
             if self._run.endpoints[where].mode == "batch":
@@ -155,11 +156,14 @@ class Generate:
             else:
                 yield self._online(where, groups, misses, stop)
         if local:
-            yield itertools.chain.from_iterable(self._here(group, misses, stop) for group in local)
+            yield itertools.chain.from_iterable(self._here(groups, misses, stop) for groups in local.values())
 
-    def _here(self, group: Group, misses: Spool, stop: threading.Event) -> Stream:
-        folders = [name for name in (group.model.folder, group.model.adapter) if name and Path(name).is_dir()]
-        return self._stream(misses.blocks(group, self._run.batch), stop, self._run.workers, 1, folders=folders)
+    def _here(self, groups: Sequence[Group], misses: Spool, stop: threading.Event) -> Stream:
+        """Local models that share what they load, one after the other."""
+        named = (name for group in groups for name in (group.model.folder, group.model.adapter))
+        folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
+        work = itertools.chain.from_iterable(misses.blocks(group, self._run.batch) for group in groups)
+        return self._stream(work, stop, self._run.workers, 1, folders=folders)
 
     def _online(self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event) -> Stream:
         endpoint = self._run.endpoints[where]

@@ -20,6 +20,13 @@ class Reply:
     fatal: str | None
 
 
+def shared(model: Model) -> str:
+    """Models that are equal in this lie in the same folder, and take turns in the same processes: their backend may
+    load what they have in common once."""
+    folder = model.folder and (model.folder, model.revision, sorted(model.options.items()))
+    return repr((model.backend, folder or (model.label, model.identity)))
+
+
 def portions(endpoint: Endpoint) -> tuple[int, int]:
     """Requests a block, and blocks in flight at most, that keep an endpoint busy.
 

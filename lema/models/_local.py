@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models import Model
+from lema.models import Completion, Model, Request
 from lema.models._text import plain
 from lema.rows import Message
 
@@ -27,7 +27,7 @@ def load_tokenizer(location: str, revision: str | None = None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(location, revision=revision)
     except (OSError, ValueError) as error:
-        raise RunError(_unloadable(location, error)) from error
+        raise RunError(unloadable(location, error)) from error
 
 
 def load_network(location: str, revision: str | None = None, **more: Any) -> Any:
@@ -42,11 +42,12 @@ def load_network(location: str, revision: str | None = None, **more: Any) -> Any
     try:
         network = AutoModelForCausalLM.from_pretrained(location, revision=revision, **more)
     except (OSError, ValueError) as error:
-        raise RunError(_unloadable(location, error)) from error
+        raise RunError(unloadable(location, error)) from error
     return network if "device_map" in more else network.to("cuda" if cuda else "cpu")
 
 
-def _unloadable(location: str, error: Exception) -> str:
+def unloadable(location: str, error: Exception) -> str:
+    """One line, without a folder of this machine."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     # A recipe names no absolute folder, so it is one of ours, and called as the recipe calls the model.
     shown = Path(location).name if Path(location).is_absolute() else location
@@ -74,6 +75,20 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], chat: bool) -> list[
     except Exception as error:  # templates are programs of the model's makers and raise what they like
         raise ValueError(f"the chat template refuses the messages ({type(error).__name__})") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def fitting_ids(tokenizer: Any, request: Request, context: int) -> list[int] | Completion:
+    """The tokens of a prompt that leaves room for a reply in a context of so many, or else the failure of it."""
+    try:
+        ids = prompt_ids(tokenizer, request.messages, request.model.chat)
+    except ValueError as error:
+        return Completion("", "failed", str(error))
+    if not ids:
+        return Completion("", "failed", "the prompt is empty")
+    if len(ids) >= context:
+        reason = f"the prompt of {len(ids)} tokens leaves no room in the model's context of {context}"
+        return Completion("", "failed", reason, len(ids))
+    return ids
 
 
 def count_tokens(model: Model, prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[int]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, cut, key
-from lema.models._local import cores, load_network, load_tokenizer, prompt_ids
+from lema.models._loaded import Loaded, loaded
+from lema.models._local import cores, fitting_ids, prompt_ids
 from lema.params import Run
 from lema.rows import Finish
 
@@ -26,7 +27,8 @@ SHARED = 16  # tokens that a common beginning must have to be computed once
 
 
 def transformers(model: Model, run: Run) -> "Generator":
-    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter.
+    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter. Workers of one
+    base share it in memory, as long as there is one.
 
     Raises RunError when it cannot be loaded.
     """
@@ -37,13 +39,7 @@ def transformers(model: Model, run: Run) -> "Generator":
         raise RunError(f"model {model.label!r}: the transformers backend needs the `name` of a folder or of the hub")
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, cores() // run.workers))
-    network = load_network(location, model.revision)
-    if model.adapter is not None:
-        from peft import PeftModel
-
-        # Merged: the product of the low-rank matrices is then made once, not at every token.
-        network = PeftModel.from_pretrained(network, model.adapter).merge_and_unload()
-    return Generator(load_tokenizer(location, model.revision), network.eval(), run.batch)
+    return Generator(loaded(location, model.revision), model.adapter, run.batch)
 
 
 @dataclass(slots=True)
@@ -73,11 +69,17 @@ class Row:
 class Generator:
     """Answers requests in batches of at most `batch`."""
 
-    def __init__(self, tokenizer: Any, network: Any, batch: int) -> None:
-        self.tokenizer, self.network, self.batch = tokenizer, network, batch
-        self.context = int(getattr(network.config, "max_position_embeddings", 0)) or 1 << 30
-        ends = network.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    def __init__(self, base: Loaded, adapter: str | None, batch: int) -> None:
+        self.tokenizer, self.batch = base.tokenizer, batch
+        self._base, self._adapter = base, adapter
+        self.context = int(getattr(self.network.config, "max_position_embeddings", 0)) or 1 << 30
+        ends = self.network.generation_config.eos_token_id
+        self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    @property
+    def network(self) -> Any:
+        """The base with this worker's adapter, until another worker of the base is asked."""
+        return self._base.network(self._adapter)
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
         import torch
@@ -91,7 +93,7 @@ class Generator:
             else:
                 rows.append(row)
         shared, prefix = None, None
-        with torch.inference_mode():
+        with self._base.lock, torch.inference_mode():
             for batch in _batches(rows, self.batch):
                 if batch[0].ids[: batch[0].shared] != shared:
                     shared = batch[0].ids[: batch[0].shared]
@@ -101,18 +103,16 @@ class Generator:
         return [replies[at] for at in range(len(requests))]
 
     def _row(self, at: int, request: Request) -> Row | Completion:
+        ids = fitting_ids(self.tokenizer, request, self.context)
+        if isinstance(ids, Completion):
+            return ids
         *before, last = request.messages
         try:
-            ids = prompt_ids(self.tokenizer, request.messages, request.model.chat)
             blank = prompt_ids(self.tokenizer, [*before, replace(last, content="")], request.model.chat)
         except ValueError as error:
             return Completion("", "failed", str(error))
-        room = self.context - len(ids)
-        if room < 1 or not ids:
-            reason = f"the prompt of {len(ids)} tokens leaves no room in the model's context of {self.context}"
-            return Completion("", "failed", reason if ids else "the prompt is empty", len(ids))
         same = next((n for n, (one, other) in enumerate(zip(ids, blank, strict=False)) if one != other), 0)
-        limit = min(request.sampling.max_tokens, room)
+        limit = min(request.sampling.max_tokens, self.context - len(ids))
         return Row(at, request, ids, same if same >= SHARED else 0, limit, random.Random(key(request)))
 
     def _read(self, ids: list[int]) -> Any:

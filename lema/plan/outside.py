@@ -10,6 +10,7 @@ from lema.plan.load import RECIPES, Draft, read_draft
 from lema.plan.yaml import Path_
 from lema.recipe import ImportSampler, ModelSampler
 
+LOCAL = ("transformers", "vllm")  # backends that load weights
 FORMATS = (".jsonl", ".csv", ".parquet")
 
 
@@ -89,7 +90,7 @@ def _named_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
             yield ("verdicts", "contamination", "files", at), name, False
     for label, model in (draft.sections["models"] or {}).items():
         # Anything else may be a name of the hub.
-        if model.backend == "transformers" and PurePosixPath(model.name or "").is_absolute():
+        if model.backend in LOCAL and PurePosixPath(model.name or "").is_absolute():
             yield ("models", label, "name"), str(model.name), True
     if base and base.folder:
         yield ("base", "folder"), base.folder, True
@@ -141,8 +142,9 @@ def rounds(draft: Draft, root: Path) -> Iterator[Found]:
             yield Found(path, f"the recipe {recipe} has no arm {arm!r}; {allowed(arm, arms)}")
         elif message := _seed(f"{recipe}/{arm}", seed, other):
             yield Found(path, message)
-        if model.backend != "transformers" or model.name or model.endpoint:
-            yield Found(path, "an adapter is asked with `backend: transformers`, and neither name nor endpoint")
+        if model.backend not in LOCAL or model.name or model.endpoint:
+            words = " or ".join(f"`backend: {one}`" for one in LOCAL)
+            yield Found(path, f"an adapter is asked with {words}, and neither name nor endpoint")
 
 
 def _seed(trained: str, seed: Sequence[str], other: Draft) -> str | None:

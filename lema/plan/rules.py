@@ -17,7 +17,7 @@ from lema.tasks import Task
 
 BASE = "base"
 # What our own backends cannot do without.
-NEEDS: Mapping[str, tuple[str, ...]] = {"openai": ("name", "endpoint"), "transformers": ("name",)}
+NEEDS: Mapping[str, tuple[str, ...]] = {"openai": ("name", "endpoint"), "transformers": ("name",), "vllm": ("name",)}
 
 
 def problems(draft: Draft, root: Path) -> list[Problem]:

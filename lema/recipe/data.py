@@ -20,8 +20,8 @@ class ModelSpec(Spec):
     adapter: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+(/-?[0-9]+)?$",
-        description="With the backend transformers, for samplers: an arm of another recipe, RECIPE/ARM, which samples; "
-        "RECIPE/ARM/SEED where that recipe trains with several `seeds`.",
+        description="With the backend transformers or vllm, for samplers: an arm of another recipe, RECIPE/ARM, which "
+        "samples; RECIPE/ARM/SEED where that recipe trains with several `seeds`.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 

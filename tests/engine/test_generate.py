@@ -72,6 +72,25 @@ def remote(server: Any, **options: Any) -> Run:
     return Run(endpoints={"here": endpoint}, batch=4)
 
 
+def test_local_models_of_one_folder_take_turns_in_the_same_processes(make: Callable[..., Generate]) -> None:
+    maps: list[list[str]] = []
+
+    class Counting(LocalExecutor):
+        def map(self, factory: Any, blocks: Any, **options: Any) -> Iterator[Any]:
+            taken = list(blocks)
+            maps.append([block[0].model.label for block in taken])
+            return super().map(factory, taken, **options)
+
+    arms = [
+        Model(label, "scripted", label, options=REPLIES, folder=folder, adapter=label)
+        for label, folder in (("one", "base"), ("two", "base"), ("three", "other base"))
+    ]
+    options = Model("four", "scripted", "four", options={"replies": ["x"]}, folder="base")
+    asked = [request(f"question {n}", model=model) for n in range(5) for model in (*arms, LOCAL, options, OTHER)]
+    assert len(list(make(executor=Counting())(asked))) == 30
+    assert maps == [["one", "one", "two", "two"], ["three", "three"], ["actor"] * 2, ["four"] * 2, ["other"] * 2]
+
+
 def test_replies_come_in_the_order_of_the_requests(make: Callable[..., Generate]) -> None:
     asked = [request(f"question {n % 7}", n % 3, model) for n in range(40) for model in (LOCAL, OTHER)]
     generate = make()

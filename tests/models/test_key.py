@@ -15,7 +15,7 @@ from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
 from lema.models import Completion, Model, Request, Sampling, key
-from lema.params import Budget, Endpoint, Price, Run
+from lema.params import Budget, Endpoint, Price, Run, Vllm
 from lema.prompt import render
 from lema.recipe import ModelSpec, Prompt
 from lema.rows import Message
@@ -129,6 +129,7 @@ RUN = {
     "batch": 7,
     "trainers": 2,
     "trainings": 2,
+    "vllm": Vllm(enforce_eager=True),
     "max_failures": 0.5,
     "prices": {"m": Price(input=Decimal(1), output=Decimal(2))},
     "budget": Budget(total=Decimal(1)),

