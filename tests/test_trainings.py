@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -137,11 +138,14 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
 ) -> None:
     (alone,) = trained(Run(), None, base, tmp_path / "alone", [SPEC])
     monkeypatch.setattr(trainings, "_train_share", partial(dying_once, tmp_path / "steps"))
+    news: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(trainings, "told", lambda _: nullcontext(lambda *said: news.append(said)))
     (shared,) = trained(Run(trainers=2), where, base, tmp_path / "shared", [SPEC])
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
     assert again[0] > 0, "it began from nothing"
     assert again[-1] == 10
+    assert news[-1][:2] == (10, 10)
     for name in ("loss", "lr", "grad_norm"):
         assert curve(shared, name) == pytest.approx(curve(alone, name), rel=1e-5)
     one, two = (json.loads((folder / "training.json").read_text()) for folder in (alone, shared))

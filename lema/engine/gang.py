@@ -23,6 +23,7 @@ from lema.errors import RunError
 
 log = logging.getLogger(__name__)
 
+CLEANER = "PlacementGroupCleanerCallback"
 # Called with what a job tells of itself: done, total, note.
 Tell = Callable[[int, int, str], None]
 
@@ -92,7 +93,16 @@ def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder
         "folder": str(Path.cwd()),
         "path": [entry or str(Path.cwd()) for entry in sys.path],
     }
-    trainer = TorchTrainer(
+    # Nobody takes machines back with a warning that anything here would heed.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without the one that asks a dashboard: where there is none, it keeps every training for 12 s at its end.
+            What it would free, Ray frees as soon as this process leaves."""
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ != CLEANER]
+
+    trainer = Trainer(
         _work,
         train_loop_config=settings,
         scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
