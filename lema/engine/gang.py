@@ -96,7 +96,7 @@ def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder
     # Nobody takes machines back with a warning that anything here would heed.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-    class Trainer(TorchTrainer):
+    class Trainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             """Without the one that asks a dashboard: where there is none, it keeps every training for 12 s at its end.
             What it would free, Ray frees as soon as this process leaves."""

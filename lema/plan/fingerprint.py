@@ -99,15 +99,10 @@ def _shape(node: Any) -> Any:
     if not isinstance(node, ast.AST):
         return node
     kept = []
-    for name in _fields(type(node)):
-        value = getattr(node, name, None)
+    for name in sorted(node._fields):
+        value: Any = getattr(node, name, None)
         if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
         if value is not None and value != []:
             kept.append((name, _shape(value)))
     return (type(node).__name__, *kept)
-
-
-@functools.cache
-def _fields(kind: type[ast.AST]) -> list[str]:
-    return sorted(kind._fields)

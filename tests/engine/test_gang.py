@@ -1,6 +1,5 @@
 """Several processes for one job, on a real Ray; that they go on after a death: `tests/test_trainings.py`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from lema.engine.ship import packed, unpack
 from lema.errors import RunError
 
 pytest.importorskip("torch", reason="needs the extra `train`")
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[RayExecutor]:
-    with RayExecutor() as it:
-        yield it
 
 
 def node(**resources: float) -> dict[str, object]:
@@ -69,7 +62,7 @@ def failing(seat: Seat) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
-def test_an_error_of_one_process_is_one_line_and_not_tried_again(where: RayExecutor, tmp_path: Path) -> None:
+def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
-        gang(where, failing, 2, tmp_path, lambda *_: None, at_once=1)
+        gang(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
     assert str(caught.value) == "no such model"
