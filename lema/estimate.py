@@ -15,7 +15,7 @@ from lema.engine.progress import duration
 from lema.errors import RecipeError
 from lema.forecast import Asked, Past
 from lema.params import Run
-from lema.plan import check
+from lema.plan import check, make_plan
 from lema.prices import dollars
 from lema.rehearsal import PLAYED, Rehearsal, Stage
 from lema.stale import Status
@@ -54,13 +54,14 @@ def estimate(recipe: str) -> Estimate:
     if report.problems:
         raise RecipeError(report.problems)
     play = Rehearsal(recipe)
-    status = Status(recipe, play.plan, list(play.recipe.mix.arms))
+    plan = make_plan(play.loaded, root)
+    status = Status(recipe, plan, list(play.recipe.mix.arms))
     again: dict[str, str] = {}
     stages = []
     for artifact in ARTIFACTS:
         if artifact == "plan":
             continue
-        if not play.plan[artifact]:
+        if not plan[artifact]:
             play.rows[artifact] = []  # the recipe does without
             continue
         stage = Stage(artifact, status.why(artifact, again))

@@ -39,7 +39,7 @@ from lema.errors import RecipeError, RunError, allowed
 from lema.filters import GIVEN, names
 from lema.models import Model
 from lema.models._local import count_tokens
-from lema.plan import check, load_params, load_recipe, make_plan, plan_text
+from lema.plan import check, load_params, load_recipe, make_plan, plan_key, plan_text
 from lema.recipe import ModelSpec
 from lema.rows import Answer, Example, Probe
 from lema.stages import once
@@ -96,7 +96,7 @@ class Kitchen:
         self.loaded = load_recipe(root / "recipes" / f"{recipe}.yaml", root)
         self.recipe = self.loaded.recipe
         self.run = load_params(root / "params.yaml").run
-        self.plan = make_plan(self.loaded, root)
+        self.key = plan_key(artifact, self.loaded, root)
         self._refuse_stale_plan()
         self._generate: Generate | None = None
         self._executor: Executor | None = None
@@ -261,7 +261,7 @@ class Kitchen:
     def _scratch(self) -> Path:
         """Where checkpoints of this very training lie: the same plan, mix and base resume, others start afresh. Seeds
         have folders of their own there."""
-        settled = {name: value for name, value in self.plan["adapter"].items() if name not in ("seed", "seeds")}
+        settled = {name: value for name, value in self.key.items() if name not in ("seed", "seeds")}
         digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode())
         for path in (place("mix", self.name, self.arm), place("base", self.name) / "base.json"):
             digest.update(path.read_bytes())
@@ -273,7 +273,7 @@ class Kitchen:
             made = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"no plan yet: lema make plan {self.name}, or dvc repro for everything") from None
-        if made.get(self.artifact) != self.plan[self.artifact]:
+        if made.get(self.artifact) != self.key:
             raise RunError(
                 f"the recipe or the code of {self.artifact} has changed since the plan was made: "
                 f"lema make plan {self.name}, or dvc repro for everything"

@@ -4,7 +4,8 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,12 +91,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def where() -> Iterator[RayExecutor]:
-    with RayExecutor() as it:
-        yield it
-
-
 def trained(run: Run, where: Any, base: Path, root: Path, specs: Sequence[AdapterSpec]) -> list[Path]:
     folders = [root / "out" / str(spec.seed) for spec in specs]
     for folder in folders:
@@ -133,15 +128,18 @@ def dying_once(mark: Path, base: Path, home: Path, examples: Sequence[Example], 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_two_processes_one_of_which_dies_train_as_one_does(
-    base: Path, where: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alone,) = trained(Run(), None, base, tmp_path / "alone", [SPEC])
     monkeypatch.setattr(trainings, "_train_share", partial(dying_once, tmp_path / "steps"))
-    (shared,) = trained(Run(trainers=2), where, base, tmp_path / "shared", [SPEC])
+    news: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(trainings, "told", lambda _: nullcontext(lambda *said: news.append(said)))
+    (shared,) = trained(Run(trainers=2), ray, base, tmp_path / "shared", [SPEC])
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
     assert again[0] > 0, "it began from nothing"
     assert again[-1] == 10
+    assert news[-1][:2] == (10, 10)
     for name in ("loss", "lr", "grad_norm"):
         assert curve(shared, name) == pytest.approx(curve(alone, name), rel=1e-5)
     one, two = (json.loads((folder / "training.json").read_text()) for folder in (alone, shared))
@@ -154,13 +152,13 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_trainings_at_the_same_time_come_to_the_same(
-    base: Path, where: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainings, "cores", lambda: 1)
     specs = [SPEC.model_copy(update={"seed": seed}) for seed in (0, 1)]
     monkeypatch.setattr("lema.train.lora.cores", lambda: 1)
     alone = trained(Run(), None, base, tmp_path / "alone", specs)
-    together = trained(Run(trainings=2), where, base, tmp_path / "together", specs)
+    together = trained(Run(trainings=2), ray, base, tmp_path / "together", specs)
     assert [files(folder) for folder in together] == [files(folder) for folder in alone]
     assert files(alone[0]) != files(alone[1])
 

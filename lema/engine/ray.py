@@ -27,6 +27,7 @@ from lema.errors import RunError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CLEANER = "PlacementGroupCleanerCallback"
 REACH = 20.0  # seconds to wait for a head that is being started
 # What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
 NOT_SENT = [
@@ -175,8 +176,10 @@ def _wait(
                 continue
             except Exception as failed:
                 raise failure(getattr(failed, "cause", None) or failed) from failed
+            if broken is not None:
+                raise RunError(broken)
             deaths, fresh = 0, []
-            error = error or broken or next((failed for *_, failed in done if failed is not None), None)
+            error = error or next((failed for *_, failed in done if failed is not None), None)
             for number, *_ in done:
                 del held[number]
             if done:
@@ -205,7 +208,16 @@ def joined(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    TorchTrainer(
+    # Nobody takes machines back with a warning that anything here would heed.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without the one that asks a dashboard: where there is none, it keeps every training for 12 s at its end.
+            What it would free, Ray frees as soon as this process leaves."""
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ != CLEANER]
+
+    Trainer(
         _called,
         train_loop_config={"here": _here(), "loop": loop, "given": given},
         scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),

@@ -4,7 +4,7 @@ from lema.errors import Problem, RecipeError
 from lema.plan.check import Report, check
 from lema.plan.fingerprint import fingerprint
 from lema.plan.load import Loaded, load_params, load_recipe, prompt_names
-from lema.plan.plan import make_plan, plan_text
+from lema.plan.plan import make_plan, plan_key, plan_text
 from lema.plan.schema import schema, schema_text
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "load_params",
     "load_recipe",
     "make_plan",
+    "plan_key",
     "plan_text",
     "prompt_names",
     "schema",

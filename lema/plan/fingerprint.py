@@ -71,9 +71,9 @@ def _read(module: str, file: Path, changed: int, size: int) -> tuple[str, tuple[
     return hashlib.sha256(repr(_shape(tree)).encode()).hexdigest(), tuple(sorted(imported - {module}))
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
     """What is imported anywhere, as dotted names; of `from a import b`, both a and a.b, one of which is a module."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -83,17 +83,26 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (f"{home}.{alias.name}" for alias in node.names)
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node, which are never in an expression."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from _statements(child)
+
+
 def _shape(node: Any) -> Any:
     """The tree as nested tuples, without docstrings, places and empty fields: versions of Python that differ in
     what they leave empty agree."""
     if isinstance(node, list):
-        return tuple(_shape(item) for item in node)
+        return tuple([_shape(item) for item in node])
     if not isinstance(node, ast.AST):
         return node
-    fields = dict(ast.iter_fields(node))
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        body = node.body
-        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            fields["body"] = body[1:] if isinstance(body[0].value.value, str) else body
-    kept = ((name, _shape(value)) for name, value in sorted(fields.items()) if value is not None and value != [])
+    kept = []
+    for name in sorted(node._fields):
+        value: Any = getattr(node, name, None)
+        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+        if value is not None and value != []:
+            kept.append((name, _shape(value)))
     return (type(node).__name__, *kept)

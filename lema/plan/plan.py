@@ -8,7 +8,7 @@ dvc.lock repeats it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,17 @@ MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
 
 def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     """Plain values: `recipe` and `description` for readers, then one key an artifact; `mix` has one key an arm."""
+    made = {artifact: key() for artifact, key in _keys(loaded, root).items()}
+    return {"recipe": loaded.name, "description": loaded.recipe.description or "", **made}
+
+
+def plan_key(artifact: str, loaded: Loaded, root: Path) -> dict[str, Any]:
+    """The key of one artifact; reads only the code that it depends on."""
+    return _keys(loaded, root)[artifact]()
+
+
+def _keys(loaded: Loaded, root: Path) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What makes the key of each artifact."""
     recipe = loaded.recipe
     task = _module("tasks", recipe.questions.task)
     tested = sorted({_module("tasks", name) for name in recipe.questions.tasks.values()})
@@ -56,46 +67,56 @@ def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
     # Which paths are right matters only to samplers that begin with those of others, and to those that stop.
     judged = recipe.samples.derived or recipe.samples.want is not None
-    verdicts = key(
-        "verdicts",
-        task,
-        *(_module("filters", part.use) for part in recipe.verdicts.parts),
-        *_backends(recipe, judges),
-        models=_models(recipe, judges),
-        hint=recipe.corrections.hint,
-        **graded,
-    )
-    # Verdicts decide how many corrections are asked for only where enough are enough.
-    target = {"verdicts": _digest(verdicts)} if recipe.corrections.want else {}
-    mix_code = fingerprint(["lema.stages.mix", TOKENS], root)
+
+    def verdicts() -> dict[str, Any]:
+        return key(
+            "verdicts",
+            task,
+            *(_module("filters", part.use) for part in recipe.verdicts.parts),
+            *_backends(recipe, judges),
+            models=_models(recipe, judges),
+            hint=recipe.corrections.hint,
+            **graded,
+        )
+
+    def corrections() -> dict[str, Any]:
+        # Verdicts decide how many corrections are asked for only where enough are enough.
+        target = {"verdicts": _digest(verdicts())} if recipe.corrections.want else {}
+        used = _backends(recipe, corrector)
+        return key("corrections", task, *used, models=_models(recipe, corrector), **graded, **target)
+
+    def mix() -> dict[str, Any]:
+        code = fingerprint(["lema.stages.mix", TOKENS], root)
+        return {name: {**arm_settings(recipe.mix, name), "code": code} for name in recipe.mix.arms}
+
     arms = list(recipe.mix.arms)  # the folder of an arm that has left the recipe stays where it is
     return {
-        "recipe": loaded.name,
-        "description": recipe.description or "",
-        "source": key("source", *sorted(generators), transfer=plain(transfer)),
-        "questions": key("questions", *tested, contamination=plain(recipe.verdicts.contamination)),
-        "base": key("base", "lema.train.base", *made, without=others),
-        "samples": key(
+        "source": lambda: key("source", *sorted(generators), transfer=plain(transfer)),
+        "questions": lambda: key("questions", *tested, contamination=plain(recipe.verdicts.contamination)),
+        "base": lambda: key("base", "lema.train.base", *made, without=others),
+        "samples": lambda: key(
             "samples",
             *_backends(recipe, sampled),
             *([task] if judged else []),
             models=_models(recipe, sampled),
             **(graded if judged else {}),
         ),
-        "grades": key("grades", task, **graded),
-        "locations": key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
-        "corrections": key(
-            "corrections", task, *_backends(recipe, corrector), models=_models(recipe, corrector), **graded, **target
-        ),
+        "grades": lambda: key("grades", task, **graded),
+        "locations": lambda: key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
+        "corrections": corrections,
         "verdicts": verdicts,
-        "evolved": key("evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded),
-        "mix": {name: {**arm_settings(recipe.mix, name), "code": mix_code} for name in recipe.mix.arms},
-        "export": key("export", cot=digest(recipe.mix.cot)),
-        "adapter": key("adapter", "lema.train.lora", without=MAKERS.values()),
-        "answers": key("answers", *tested, LOCAL, tasks=recipe.questions.tasks, arms=arms),
-        "probe": key("probe", LOCAL, "lema.train.likelihood", arms=arms, **(probed if recipe.probe.questions else {})),
-        "scores": key("scores", arms=arms),
-        "report": key("report", templates=_templates()),
+        "evolved": lambda: key(
+            "evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded
+        ),
+        "mix": mix,
+        "export": lambda: key("export", cot=digest(recipe.mix.cot)),
+        "adapter": lambda: key("adapter", "lema.train.lora", without=MAKERS.values()),
+        "answers": lambda: key("answers", *tested, LOCAL, tasks=recipe.questions.tasks, arms=arms),
+        "probe": lambda: key(
+            "probe", LOCAL, "lema.train.likelihood", arms=arms, **(probed if recipe.probe.questions else {})
+        ),
+        "scores": lambda: key("scores", arms=arms),
+        "report": lambda: key("report", templates=_templates()),
     }
 
 

@@ -27,16 +27,9 @@ from lema.params import Run
 Block = list[int]
 
 
-# One Ray for all of this module, also when tests are spread over processes.
-@pytest.fixture(scope="module")
-def other() -> Iterator[RayExecutor]:
-    with RayExecutor() as it:
-        yield it
-
-
 @pytest.fixture(scope="module", params=["local", "ray"])
 def where(request: pytest.FixtureRequest) -> Executor:
-    return LocalExecutor() if request.param == "local" else request.getfixturevalue("other")  # type: ignore[no-any-return]
+    return LocalExecutor() if request.param == "local" else request.getfixturevalue("ray")  # type: ignore[no-any-return]
 
 
 def test_params_choose_the_executor() -> None:
@@ -204,22 +197,22 @@ def test_alarms_work_in_computing_workers(where: Executor) -> None:
 
 
 @pytest.mark.parametrize("inflight", [1, 3])
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(other: RayExecutor, tmp_path: Path, inflight: int) -> None:
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(ray: RayExecutor, tmp_path: Path, inflight: int) -> None:
     work = [[n] for n in range(8)]
-    results = flat(other.map(partial(suicidal, tmp_path / "died"), work, workers=1, inflight=inflight))
+    results = flat(ray.map(partial(suicidal, tmp_path / "died"), work, workers=1, inflight=inflight))
     assert sorted(results) == [(n, [n]) for n in range(8)]
     assert (tmp_path / "died").exists()
 
 
 @pytest.mark.parametrize("inflight", [1, 3])
-def test_a_worker_that_always_dies_is_an_error(other: RayExecutor, inflight: int) -> None:
+def test_a_worker_that_always_dies_is_an_error(ray: RayExecutor, inflight: int) -> None:
     with pytest.raises(RunError, match="a worker died 4 times"):
-        list(other.map(always_dying, [[1]], workers=1, inflight=inflight))
+        list(ray.map(always_dying, [[1]], workers=1, inflight=inflight))
 
 
-def test_more_workers_than_processors_is_an_error(other: RayExecutor) -> None:
+def test_more_workers_than_processors_is_an_error(ray: RayExecutor) -> None:
     with pytest.raises(RunError, match=r"run\.workers or run\.trainings is 5000, but Ray has \d+ processors"):
-        list(other.map(identity, [[1]], workers=5000))
+        list(ray.map(identity, [[1]], workers=5000))
 
 
 @pytest.mark.parametrize(

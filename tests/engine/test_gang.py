@@ -1,25 +1,15 @@
-"""Several processes for one job, on a real Ray."""
+"""Several processes for one job, on a real Ray; that they go on after a death: `tests/test_trainings.py`."""
 
-import os
-import signal
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lema.engine.gang import Seat, _demand, gang
+from lema.engine.gang import Seat, _demand, _Keeper, gang
 from lema.engine.ray import RayExecutor
 from lema.engine.ship import packed, unpack
 from lema.errors import RunError
 
 pytest.importorskip("torch", reason="needs the extra `train`")
-
-
-@pytest.fixture(scope="module")
-def where() -> Iterator[RayExecutor]:
-    with RayExecutor() as it:
-        yield it
 
 
 def node(**resources: float) -> dict[str, object]:
@@ -49,39 +39,17 @@ def test_a_folder_survives_the_way(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
 
 
-def counting(mark: Path, seat: Seat) -> None:
-    """Adds the ranks up, keeps a file that it counts up, and dies once, the other process in the middle of waiting."""
-    import torch
-    from torch.distributed import all_reduce
-
-    place = Path(f"{mark}-{os.getpid()}")
-    seat.fetch("steps", place)
-    step = len(list(place.iterdir()))
-    while step < 3:
-        total = torch.tensor([seat.rank + 1])
-        all_reduce(total)
-        if seat.rank == 0:
-            new = place / f"new-{step}"
-            new.mkdir()
-            (new / "total").write_text(f"{total.item()} of {seat.count} at {step}")
-            seat.keep(new, f"steps/{step}", [str(one) for one in range(step)])
-        elif step == 1 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        step += 1
-        seat.tell(step, 3, "")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
-def test_a_process_that_dies_lets_all_go_on_from_what_was_kept(where: RayExecutor, tmp_path: Path) -> None:
-    news: list[tuple[int, int, str]] = []
-    folder = tmp_path / "kept"
-    gang(where, partial(counting, tmp_path / "mark"), 2, folder, lambda *said: news.append(said), at_once=1)
-    assert (tmp_path / "mark").exists()
-    kept = {path.parent.name: path.read_text() for path in sorted(folder.glob("steps/*/total"))}
-    assert kept == {str(step): f"3 of 2 at {step}" for step in range(3)}
-    assert news[-1] == (3, 3, "")
+def test_what_is_kept_is_handed_out_and_only_what_is_to_stay_stays_beside_it(tmp_path: Path) -> None:
+    keeper = _Keeper(str(tmp_path / "kept"), b"")
+    assert keeper.give("steps") == []
+    for step, stay in enumerate((None, ["0"], ["1"])):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        (tmp_path / "new" / "total").write_text(f"{step}")
+        keeper.take(f"steps/{step}", packed(tmp_path / "new"), stay)
+    given = keeper.give("steps")
+    assert [name for name, _ in given] == ["1", "2"]
+    unpack(given[1][1], tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "total").read_text() == "2"
 
 
 def failing(seat: Seat) -> None:
@@ -94,7 +62,7 @@ def failing(seat: Seat) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
-def test_an_error_of_one_process_is_one_line_and_not_tried_again(where: RayExecutor, tmp_path: Path) -> None:
+def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
-        gang(where, failing, 2, tmp_path, lambda *_: None, at_once=1)
+        gang(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
     assert str(caught.value) == "no such model"

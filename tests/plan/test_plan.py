@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from yaml import safe_load
 
 import lema
-from lema.plan import load_recipe, make_plan, plan_text
+from lema.plan import load_recipe, make_plan, plan_key, plan_text
 from lema.plan.plan import arm_settings
 
 KEYS = {
@@ -45,6 +45,13 @@ def copy(tmp_path, monkeypatch):
 def test_every_key_is_there(project):
     assert plan(project).keys() == KEYS
     assert set(plan(project)["mix"]) == {"cot", "lema"}
+
+
+def test_a_key_alone_is_that_of_the_plan(project):
+    loaded = load_recipe(project.root / "recipes/good.yaml", project.root)
+    whole = plan(project)
+    for artifact in KEYS - {"recipe", "description"}:
+        assert plan_key(artifact, loaded, project.root) == whole[artifact]
 
 
 FAR = "{source: {generator: word_problems, test: 5, options: {steps: [4]}}}"

@@ -197,7 +197,11 @@ SCRIPTED = {"model": "weak", "prompt": SOLVE, "paths": 6}
 
 
 @pytest.mark.parametrize("where", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_rounds_buy_once_and_more_buys_what_is_new(make: Callable[..., Generate], where: Any) -> None:
+def test_rounds_buy_once_and_more_buys_what_is_new(
+    make: Callable[..., Generate], where: Any, request: pytest.FixtureRequest
+) -> None:
+    if where == "ray":
+        request.getfixturevalue("ray")
     few, more = {"per_question": 1, "in_all": 20}, {"per_question": 2, "in_all": 50}
     alone = sampled(make("alone", executor="local", batch=1), few, weak=SCRIPTED)
     first = make("shared", executor=where, batch=7)
