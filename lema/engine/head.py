@@ -1,4 +1,4 @@
-"""The Ray head that `lema repro` lends to a whole run."""
+"""The Ray head that `lema repro` lends to a whole run, and how one is waited for."""
 
 import logging
 import os
@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from lema.engine.files import die_with_parent, home
+from lema.errors import RunError
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 STORE_BYTES = 100 * 2**20  # blocks are small and short-lived
+REACH = 20.0  # seconds to wait for a head that is being started
 
 
 @contextmanager
@@ -63,3 +66,17 @@ def head() -> Iterator[dict[str, str]]:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+def reach(address: str) -> None:
+    """Wait until something listens at an address; Ray itself would hang without a word. Raises RunError."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not host or not port.isdigit():
+        raise RunError(f"RAY_ADDRESS is {address!r}; it must be host:port, auto or local")
+    deadline = time.monotonic() + REACH
+    while True:
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+            return
+        if time.monotonic() > deadline:
+            raise RunError(f"no Ray answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS")
+        time.sleep(0.2)

@@ -7,10 +7,8 @@ process. Nothing here stops a Ray that it did not start.
 import itertools
 import logging
 import os
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Self, TypeVar
 from lema.engine import ship
 from lema.engine.crew import DEATHS, DIED, compute
 from lema.engine.executor import failure
-from lema.engine.head import LOOPBACK, QUIET, STORE_BYTES
+from lema.engine.head import LOOPBACK, QUIET, STORE_BYTES, reach
 from lema.engine.waiting import Waiting
 from lema.errors import RunError
 
@@ -28,7 +26,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CLEANER = "PlacementGroupCleanerCallback"
-REACH = 20.0  # seconds to wait for a head that is being started
 # What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
 NOT_SENT = [
     ".git",
@@ -112,7 +109,7 @@ def _connect() -> tuple[Any, bool]:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     else:
         if address != "auto":
-            _reach(address)
+            reach(address)
         if not address.startswith("127.0.0.1:"):
             # Nodes elsewhere need the code; the user's own parts are in no package that could be installed there.
             options["runtime_env"] = {"working_dir": str(Path.cwd()), "excludes": NOT_SENT}
@@ -121,20 +118,6 @@ def _connect() -> tuple[Any, bool]:
     except Exception as error:
         raise RunError(f"Ray at {address} cannot be used: {failure(error)}") from error
     return ray, True
-
-
-def _reach(address: str) -> None:
-    """Wait until something listens at an address; Ray itself would hang without a word."""
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    if not host or not port.isdigit():
-        raise RunError(f"RAY_ADDRESS is {address!r}; it must be host:port, auto or local")
-    deadline = time.monotonic() + REACH
-    while True:
-        with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
-            return
-        if time.monotonic() > deadline:
-            raise RunError(f"no Ray answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS")
-        time.sleep(0.2)
 
 
 def _wait(
