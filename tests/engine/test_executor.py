@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lema.engine import ray as on_ray
+from lema.engine import head as head_of_ray
 from lema.engine.crew import demanded
 from lema.engine.executor import Executor, LocalExecutor, blocks, executor, merge, pmap
 from lema.engine.head import head
@@ -319,13 +319,13 @@ def test_threads_of_merged_streams_that_nobody_reads_end() -> None:
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "REACH", 0.1)
+    monkeypatch.setattr(head_of_ray, "REACH", 0.1)
     for address, message in [
         ("127.0.0.1:1", "no Ray answers at RAY_ADDRESS=127.0.0.1:1"),
         ("nowhere", "must be host:port"),
     ]:
         with pytest.raises(RunError, match=message):
-            on_ray._reach(address)
+            head_of_ray.reach(address)
 
 
 def test_local_threads_end_with_their_work() -> None:
@@ -379,10 +379,9 @@ def test_a_head_serves_its_block_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 OWNER = """
 import json, time
-from lema.engine.head import head
-from lema.engine.ray import _reach
+from lema.engine.head import head, reach
 with head() as environment:
-    _reach(environment["RAY_ADDRESS"])
+    reach(environment["RAY_ADDRESS"])
     print(json.dumps(environment), flush=True)
     time.sleep(60)
 """
