@@ -108,18 +108,20 @@ def samples(
 
 
 def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Generate) -> Iterator[Sample]:
-    for slot, name, reply in ask(slots, lambda slot: _request(slot, models), generate):
-        yield _sample(slot, reply, provenance(models[slot.spec.model], slot.spec.prompt, name))
+    specs = {slot.sampler: slot.spec for slot in slots}
+    origins = {name: digest(spec.prompt) for name, spec in specs.items()}
+    for slot, name, reply in ask(slots, lambda slot: _request(slot, models, origins[slot.sampler]), generate):
+        yield _sample(slot, reply, provenance(models[slot.spec.model], origins[slot.sampler], name))
 
 
-def _request(slot: _Slot, models: Mapping[str, Model]) -> Request:
+def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
     variables: dict[str, Any] = {"question": slot.question.text}
     if slot.path is not None:
         steps = slot.path.steps if slot.error_type else slot.kept
         variables |= {"steps": list(steps), "path": number(steps)}
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
-    messages, origin = render(slot.spec.prompt, variables), digest(slot.spec.prompt)
+    messages = render(slot.spec.prompt, variables)
     return Request(models[slot.spec.model], messages, sampling(slot.spec), slot.index, origin)
 
 

@@ -721,13 +721,19 @@ def test_notes_of_one_kind_are_one_line(project):
     assert "`two: constraints.txt`" in str(note)
 
 
+JUDGE = "judge: {model: strong, prompt: {user: hm}}"
+
+
 @pytest.mark.parametrize(
     ("recipe", "noted"),
     [
         ("corrections: {want: 9}", True),
         ("corrections: {tries: 1}", False),
         ("corrections: {want: 9, model: base}", False),
-        ("corrections: {want: 9, model: base}\nverdicts: {filters: [judge: {model: strong, prompt: {user: hm}}]}", True),
+        (
+            "corrections: {want: 9, model: base}\nverdicts: {filters: [judge: {model: strong, prompt: {user: hm}}]}",
+            True,
+        ),
     ],
 )
 def test_a_search_in_batches_is_noted(project, recipe, noted):
