@@ -138,7 +138,7 @@ def needed(recipes: Collection[str]) -> tuple[set[str], set[str]]:
             columns = {field.name for field in fields(row_type)} & {"completion", "completions"} if row_type else set()
             if not columns or row_type is Example:
                 continue
-            rows: list[Any] = parquet.read(place(artifact, name), row_type)  # type: ignore[arg-type]
+            rows: parquet.Rows[Any] = parquet.Rows(place(artifact, name), row_type)  # type: ignore[arg-type]
             for row in rows:
                 keys |= {row.completion, *getattr(row, "completions", ())}
     return keys - {""}, labels

@@ -134,7 +134,7 @@ class Asked:
         if self.price is None:
             return None
         endpoint = run.endpoints.get(self.model.endpoint or "")
-        batch = getattr(endpoint, "mode", None) == "batch"
+        batch = endpoint is not None and endpoint.mode == "batch"
         prompts, replies = self.tokens(past)
         low, expected, high = (
             cost(self.price, sent, 0, written, batch=batch) for sent, written in zip(prompts, replies, strict=True)
@@ -144,16 +144,16 @@ class Asked:
     def seconds(self, past: Past, run: Run) -> float | None:
         """How long it takes at the limits of its endpoint; None for what runs here, and for a batch."""
         endpoint = run.endpoints.get(self.model.endpoint or "")
-        if endpoint is None or not self.missing or getattr(endpoint, "mode", None) == "batch":
+        if endpoint is None or not self.missing or endpoint.mode == "batch":
             return None
         prompts, replies = self.tokens(past)
         work = self.missing * SECONDS_A_REQUEST + replies[1] / TOKENS_A_SECOND
-        allowed = {
-            "requests_per_minute": self.missing,
-            "input_tokens_per_minute": prompts[1],
-            "output_tokens_per_minute": replies[1],
-        }
-        limited = [60 * amount / rate for name, amount in allowed.items() if (rate := getattr(endpoint, name, None))]
+        limits = (
+            (self.missing, endpoint.requests_per_minute),
+            (prompts[1], endpoint.input_tokens_per_minute),
+            (replies[1], endpoint.output_tokens_per_minute),
+        )
+        limited = [60 * amount / rate for amount, rate in limits if rate]
         width = endpoint.concurrency or USUAL_CONCURRENCY
         return max(work / width, *limited) if limited else work / width
 

@@ -9,27 +9,18 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 
 from lema import component
 from lema.artifacts import ARTIFACTS, BY_ARM, DATA, place
-from lema.effects import (
-    adapted,
-    adapter_model,
-    base_model,
-    build_base,
-    judge,
-    losses,
-    named_model,
-    training,
-)
+from lema.effects import adapted, adapter_model, base_model, build_base, judge, losses, named_model, training
 from lema.engine import files, parquet, records
 from lema.engine.account import Account
 from lema.engine.executor import Executor, executor, pmap
@@ -44,6 +35,8 @@ from lema.recipe import ModelSpec
 from lema.rows import Answer, Example, Probe
 from lema.stages import once
 from lema.trainings import train_adapters
+
+SORTED = ("answers", "probe")  # read in the order of the recipe's arms
 
 
 def store() -> Store:
@@ -105,7 +98,7 @@ class Kitchen:
         """Call the stage and write what it makes."""
         stage = getattr(import_module(f"lema.stages.{self.artifact}"), self.artifact)
         parameters = inspect.signature(stage).parameters.values()
-        reads = [self.read(one.name) for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+        reads = [self._input(one) for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
         keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
         out = place(self.artifact, self.name, self.arm)
         row_type = ARTIFACTS[self.artifact]
@@ -126,6 +119,13 @@ class Kitchen:
             for path, text in ((out, page.html), (out.with_suffix(".md"), page.markdown)):
                 with files.atomic(path) as file:
                     file.write_text(text, encoding="utf-8")
+
+    def _input(self, parameter: inspect.Parameter) -> Any:
+        """What a stage reads. One that only walks over rows is not given them all at once."""
+        row_type = ARTIFACTS.get(parameter.name)
+        if row_type is not None and get_origin(parameter.annotation) is Iterable and parameter.name not in SORTED:
+            return parquet.Rows(place(parameter.name, self.name, self.arm), row_type)
+        return self.read(parameter.name)
 
     def close(self) -> None:
         """Seal what was bought, say what it was, and end the workers, the latter also when the disk is full."""
@@ -170,7 +170,7 @@ class Kitchen:
     def read(self, artifact: str) -> Any:
         """An input of the stage: rows, a model, models by arm, or what the report shows of them."""
         arms = list(self.recipe.mix.arms)
-        if artifact in ("answers", "probe"):
+        if artifact in SORTED:
             # Rows lie sorted by id; scores and report take the base first, then the arms as the recipe orders them.
             order = {arm: rank for rank, arm in enumerate(["base", *arms])}
             rows: list[Any] = parquet.read(place(artifact, self.name), Probe if artifact == "probe" else Answer)

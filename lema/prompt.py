@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.runtime import LoopContext
@@ -25,8 +25,6 @@ from lema.rows import Message
 LONGEST = 1_000_000
 DEEPEST = 2
 KEPT = 64  # prompts, more than a recipe has
-
-Made = TypeVar("Made")
 
 Turn = Literal["system", "user", "assistant"]
 TURNS: tuple[Turn, ...] = ("system", "user", "assistant")
@@ -198,22 +196,6 @@ def _line(error: Exception) -> int:
     return line
 
 
-def _once(make: Callable[[Prompt], Made]) -> Callable[[Prompt], Made]:
-    """What is made of a prompt alone, made once: a prompt is asked with a million times. It is known by where it is, so
-    it is held: no other can then be there."""
-    kept: dict[int, tuple[Prompt, Made]] = {}
-
-    @functools.wraps(make)
-    def known(prompt: Prompt) -> Made:
-        if id(prompt) not in kept:
-            if len(kept) == KEPT:
-                kept.clear()
-            kept[id(prompt)] = prompt, make(prompt)
-        return kept[id(prompt)][1]
-
-    return known
-
-
 def render(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[Message, ...]:
     """The messages of one request: system, then user and assistant of each demonstration, then the user's turn.
     A system template that comes out empty makes no message. Raises PromptError."""
@@ -222,13 +204,21 @@ def render(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[Message, ...]:
     return (*before, *_shots(prompt), Message("user", _fill("user", prompt.user, variables)))
 
 
-@_once
+# Prompts are known by where they are, so they are held: no other can then be there.
+_shown: dict[int, tuple[Prompt, tuple[Message, ...]]] = {}
+
+
 def _shots(prompt: Prompt) -> tuple[Message, ...]:
-    return tuple(
-        message
-        for shown in prompt.demonstrations
-        for message in (Message("user", _fill("user", prompt.user, shown)), Message("assistant", reply(prompt, shown)))
-    )
+    """The demonstrations, rendered once: a prompt is asked with a million times."""
+    if id(prompt) not in _shown:
+        messages = []
+        for shown in prompt.demonstrations:
+            messages.append(Message("user", _fill("user", prompt.user, shown)))
+            messages.append(Message("assistant", reply(prompt, shown)))
+        if len(_shown) == KEPT:
+            _shown.clear()
+        _shown[id(prompt)] = prompt, tuple(messages)
+    return _shown[id(prompt)][1]
 
 
 def reply(prompt: Prompt, variables: Mapping[str, Any]) -> str:
@@ -250,7 +240,6 @@ def variables(prompt: Prompt, *turns: Turn) -> frozenset[str]:
     return found
 
 
-@_once
 def digest(prompt: Prompt) -> str:
     """SHA-256 of what decides the messages; outer white space does not."""
     turns: dict[str, Any] = {turn: text and text.strip() for turn in TURNS for text in [getattr(prompt, turn)]}

@@ -150,7 +150,7 @@ class Rehearsal(Kitchen):
         counts = Counter(row.sampler for row in rows)
         train = sum(question.split == "train" for question in self.read("questions"))
         missing = {row.sampler for row in rows if MARK in row.text}
-        self._targets("samples")
+        self._targets("samples", self.recipe.samples.want)
         for name, sampler in self.recipe.samples.samplers.items():
             of = sampler.branch.of if isinstance(sampler, BranchSampler) else None
             of = sampler.inject.of if isinstance(sampler, TypedSampler) else of
@@ -159,9 +159,9 @@ class Rehearsal(Kitchen):
                 self.notes.append(f"{name} begins with paths of {of} that are not there yet: up to {more:,} more")
         return rows
 
-    def _targets(self, artifact: str) -> None:
+    def _targets(self, artifact: str, want: object) -> None:
         """A stage that stops when it has enough is asked until the end here: no understudy is wrong, none accepted."""
-        if getattr(getattr(self.recipe, artifact), "want", None) is not None and self.forecast.of(artifact):
+        if want is not None and self.forecast.of(artifact):
             self.notes.append(f"{artifact} stop once there are as many as `want` says: these are the most")
 
     def _graded(self, rows: list[Grade]) -> list[Grade]:
@@ -203,7 +203,7 @@ class Rehearsal(Kitchen):
 
     def _corrected(self, rows: list[Correction]) -> list[Correction]:
         """So many can be read as of those that are known."""
-        self._targets("corrections")
+        self._targets("corrections", self.recipe.corrections.want)
         known = [row for row in rows if MARK not in row.reply] or _old(self.name, "corrections") or []
         unknown = [row for row in rows if MARK in row.reply]
         readable = sum(row.status == "parsed" for row in known)

@@ -253,6 +253,14 @@ def test_an_unknown_price_is_said_and_not_zero(empty: Path) -> None:
     assert "$0 expected" not in text(found)
 
 
+def test_with_a_budget_it_is_said_that_an_unknown_price_is_refused(empty: Path) -> None:
+    assert "budget" not in text(estimate("good"))
+    edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
+    assert "budget" not in text(estimate("good"))
+    edit("params.yaml", "  prices:", "  budget: {total: 5}\n  prices:")
+    assert "There is a budget, so nothing is sent to a model of unknown price." in text(estimate("good"))
+
+
 def test_a_budget_is_held_against_the_estimate(empty: Path) -> None:
     edit("params.yaml", "  prices:", "  budget: {total: 0.001, recipes: {good: 100}}\n  prices:")
     said = text(estimate("good"))

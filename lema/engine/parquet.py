@@ -11,9 +11,10 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from lema.engine.frames import Frames
 from lema.errors import RunError
 
 ROW_GROUP = 16_384
+BATCH = 1024  # rows that are read at once of a file
 FRAME = 256  # rows that are read at once of every sorted part
 LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
@@ -197,22 +199,38 @@ def _distinct(name: str, rows: Iterable[Values], by_id: Callable[[Values], str])
         yield row
 
 
-def load(path: Path, row_type: type) -> Any:
-    """The Arrow table (`pyarrow.Table`) in a file, checked against the fields of `row_type`.
+class Rows(Generic[Row]):
+    """The rows of a file in the order of their ids. They are read whenever they are walked over, a few at a time, so
+    memory does not grow with their number.
 
     Raises:
         RunError: the file is missing, is no Parquet file, or has other columns.
     """
-    expected = schema(row_type)
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path, self._row_type = path, row_type
+        expected = schema(row_type)
+        with _readable(path):
+            found = pq.read_schema(path)
+        if not found.equals(expected, check_metadata=False):
+            raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(found, expected)}")
+
+    def __iter__(self) -> Iterator[Row]:
+        unpackers = [(name, _unpacker(hint)) for name, hint in _hints(self._row_type).items()]
+        with _readable(self._path), pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(BATCH):
+                columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]
+                yield from (self._row_type(*values) for values in zip(*columns, strict=True))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        content = pq.read_table(path, partitioning=None)
+        yield
     except FileNotFoundError:
         raise RunError(f"{path} does not exist; the stage that makes it has not run") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    if not content.schema.equals(expected, check_metadata=False):
-        raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(content.schema, expected)}")
-    return content
 
 
 def _kind(field: Any) -> str:
@@ -232,14 +250,9 @@ def difference(found: Any, expected: Any) -> str:
 
 
 def read(path: Path, row_type: type[Row]) -> list[Row]:
-    """The rows of a file in the order of their ids.
+    """All rows of a file in the order of their ids.
 
     Raises:
         RunError: the file is missing, is no Parquet file, or has other columns.
     """
-    content = load(path, row_type)
-    columns = [
-        [unpack(value) for value in content.column(name).to_pylist()]
-        for name, unpack in ((name, _unpacker(hint)) for name, hint in _hints(row_type).items())
-    ]
-    return [row_type(*values) for values in zip(*columns, strict=True)]
+    return list(Rows(path, row_type))

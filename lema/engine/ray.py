@@ -124,8 +124,7 @@ def _wait(
     ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int, variables: Sequence[str]
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    kind = beside(ray, _Waiter)
-    arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
+    kind, arguments = beside(ray, _Waiter), (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
 
     def started() -> Any:
         actor = kind.remote(*arguments)
@@ -143,10 +142,10 @@ def _wait(
             if error is None:
                 fresh += itertools.islice(work, max(0, room - len(held)))
             held.update(fresh)
-            if not held and error is not None:
+            if not held and (room or error is not None):
+                if error is None:
+                    return
                 raise RunError(error)
-            if room and not held:
-                return
             try:
                 done, room, broken = ray.get(actor.exchange.remote(fresh))
             except ray.exceptions.RayActorError:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lema.models import Completion, Model, Request, Sampling, key
-from lema.prompt import digest
-from lema.recipe import Prompt, SamplingSpec
+from lema.recipe import SamplingSpec
 from lema.rows import Outcome, Question, Sample
 from lema.steps import number, split
 from lema.tasks import Task, Undecided
@@ -62,9 +61,9 @@ def once(generate: Generate) -> Generate:
     return remembering
 
 
-def provenance(model: Model, prompt: Prompt, completion: str) -> dict[str, Any]:
+def provenance(model: Model, prompt: str, completion: str) -> dict[str, Any]:
     """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
-    return {"model": model.identity, "prompt": digest(prompt), "completion": completion}
+    return {"model": model.identity, "prompt": prompt, "completion": completion}
 
 
 def shown(question: Question, sample: Sample, hint: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def corrections(
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     found = {row.id: row for row in locations}
     located = "incorrect_step" in variables(spec.prompt)
-    corrector = {**models, "base": base}[spec.model]
+    corrector, origin = {**models, "base": base}[spec.model], digest(spec.prompt)
     candidates = [
         sample
         for sample in samples
@@ -59,7 +59,7 @@ def corrections(
         sample, index = slot
         told = step(sample)
         seen = shown(asked[sample.question_id], sample, spec.hint) | ({"incorrect_step": told} if told else {})
-        return Request(corrector, render(spec.prompt, seen), sampling(spec), index, digest(spec.prompt))
+        return Request(corrector, render(spec.prompt, seen), sampling(spec), index, origin)
 
     def correct(some: Iterable[Sample]) -> Iterator[Correction]:
         slots = [(sample, index) for sample in some for index in range(spec.tries)]
@@ -71,13 +71,13 @@ def corrections(
                 index=index,
                 reply=reply.text,
                 **_read(reply, split(sample.text), step(sample) if located else None, spec, task),
-                **provenance(corrector, spec.prompt, name),
+                **provenance(corrector, origin, name),
                 **usage(reply),
             )
 
     paths = [sample for sample in candidates if not located or step(sample) is not None]
     rows = [
-        _unlocated(sample, index, found.get(sample.id), corrector, spec)
+        _unlocated(sample, index, found.get(sample.id), corrector, origin)
         for sample in candidates
         if located and step(sample) is None
         for index in range(spec.tries)
@@ -106,11 +106,11 @@ def corrections(
         say(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
 
 
-def _unlocated(sample: Sample, index: int, where: Location | None, model: Model, spec: CorrectionsSpec) -> Correction:
+def _unlocated(sample: Sample, index: int, where: Location | None, model: Model, origin: str) -> Correction:
     reason = "no location was asked for" if where is None else f"no location: {where.reason}"
     return Correction(
         f"{sample.id}/c{index}", sample.id, sample.question_id, index, "failed", reason, "",
-        None, None, None, None, None, model.identity, digest(spec.prompt), "", 0, 0,
+        None, None, None, None, None, model.identity, origin, "", 0, 0,
     )  # fmt: skip
 
 

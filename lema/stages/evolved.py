@@ -57,10 +57,9 @@ def evolved(
         raise RunError(f"evolved: the task {task.name} cannot write records")
     known, asked = {**models, "base": base}, list(questions)
     seeds = _seeds(asked, verdicts, spec)
-    writer, how = known[spec.write.model], sampling(spec.write)
+    writer, how, origin = known[spec.write.model], sampling(spec.write), digest(spec.write.prompt)
     requests = [
-        Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index, digest(spec.write.prompt))
-        for seed, index in seeds
+        Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index, origin) for seed, index in seeds
     ]
     taken = {_same(question.text): question.id for question in asked}
     written = [
@@ -78,7 +77,7 @@ def evolved(
     replies = iter(list(zip(tries, generate(tries), strict=True)) if tries else [])
     for new in written:
         own = [next(replies) for _ in range(spec.answers)] if new.reason is None else []
-        yield _row(new, own, spec, solver, task)
+        yield _row(new, own, solver, origin, task)
 
 
 def _seeds(questions: Sequence[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[Question, int]]:
@@ -123,7 +122,7 @@ def _same(text: str) -> str:
     return " ".join(re.findall(r"\w+|[-+*/^=<>|]", text.casefold()))
 
 
-def _row(new: _New, own: Sequence[tuple[Request, Completion]], spec: EvolvedSpec, solver: Model, task: Task) -> Evolved:
+def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, origin: str, task: Task) -> Evolved:
     answers = [task.extract(reply.text) if reply.finish == "stop" else None for _, reply in own]
     votes, place = _majority(answers, task)
     reason = new.reason
@@ -144,9 +143,9 @@ def _row(new: _New, own: Sequence[tuple[Request, Completion]], spec: EvolvedSpec
         accepted=reason is None,
         reason=reason,
         record=record,
-        **provenance(new.request.model, spec.write.prompt, key(new.request)),
+        **provenance(new.request.model, new.request.prompt, key(new.request)),
         solver=solver.identity,
-        solver_prompt=digest(spec.solve.prompt),
+        solver_prompt=origin,
         completions=tuple(key(request) for request, _ in own),
         prompt_tokens=new.reply.prompt_tokens + sum(reply.prompt_tokens for _, reply in own),
         completion_tokens=new.reply.completion_tokens + sum(reply.completion_tokens for _, reply in own),

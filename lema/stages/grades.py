@@ -14,8 +14,7 @@ def grades(
 ) -> Iterator[Grade]:
     """One row a sample, with an outcome, not a boolean: what could not be judged is not a mistake."""
     gold = {question.id: question.gold for question in questions}
-    pairs = [(sample, gold[sample.question_id]) for sample in samples]
-    return pmap(partial(_grade, task=task), pairs)
+    return pmap(partial(_grade, task=task), ((sample, gold[sample.question_id]) for sample in samples))
 
 
 def _grade(pair: tuple[Sample, str], *, task: Task) -> Grade:

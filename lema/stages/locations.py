@@ -32,25 +32,25 @@ def locations(
         return
     asked = {question.id: question for question in questions}
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
-    locator = {**models, "base": base}[spec.model]
+    locator, origin = {**models, "base": base}[spec.model], digest(spec.prompt)
     slots = []
     for sample in samples:
         if sample.id not in wrong or (spec.samplers is not None and sample.sampler not in spec.samplers):
             continue
         if spec.known and sample.incorrect_step is not None:
             known = {"status": "parsed", "reason": None, "reply": "", "incorrect_step": sample.incorrect_step}
-            origin = {"model": "injected", "prompt": "", "completion": "", "prompt_tokens": 0, "completion_tokens": 0}
-            yield _location(sample, known | origin)
+            nobody = {"model": "injected", "prompt": "", "completion": "", "prompt_tokens": 0, "completion_tokens": 0}
+            yield _location(sample, known | nobody)
         else:
             slots.append(sample)
 
     def request(sample: Sample) -> Request:
         messages = render(spec.prompt, shown(asked[sample.question_id], sample, spec.hint))
-        return Request(locator, messages, sampling(spec), prompt=digest(spec.prompt))
+        return Request(locator, messages, sampling(spec), prompt=origin)
 
     for sample, name, reply in ask(slots, request, generate):
         found = _read(reply, len(split(sample.text)))
-        yield _location(sample, found | provenance(locator, spec.prompt, name) | usage(reply))
+        yield _location(sample, found | provenance(locator, origin, name) | usage(reply))
 
 
 def _location(sample: Sample, fields: Mapping[str, Any]) -> Location:

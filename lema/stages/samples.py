@@ -108,6 +108,8 @@ def samples(
 
 
 def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Generate) -> Iterator[Sample]:
+    specs = {slot.sampler: slot.spec for slot in slots}
+    origins = {name: digest(spec.prompt) for name, spec in specs.items()}
     last: tuple[_Slot, Request] | None = None
 
     def request(slot: _Slot) -> Request:
@@ -115,21 +117,21 @@ def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Genera
         # The paths of a question, which come in a row, differ in the index alone.
         if last and slot.path is None and last[0].spec is slot.spec and last[0].question is slot.question:
             return replace(last[1], index=slot.index)
-        last = slot, _request(slot, models)
+        last = slot, _request(slot, models, origins[slot.sampler])
         return last[1]
 
     for slot, name, reply in ask(slots, request, generate):
-        yield _sample(slot, reply, provenance(models[slot.spec.model], slot.spec.prompt, name))
+        yield _sample(slot, reply, provenance(models[slot.spec.model], origins[slot.sampler], name))
 
 
-def _request(slot: _Slot, models: Mapping[str, Model]) -> Request:
+def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
     variables: dict[str, Any] = {"question": slot.question.text}
     if slot.path is not None:
         steps = slot.path.steps if slot.error_type else slot.kept
         variables |= {"steps": list(steps), "path": number(steps)}
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
-    messages, origin = render(slot.spec.prompt, variables), digest(slot.spec.prompt)
+    messages = render(slot.spec.prompt, variables)
     return Request(models[slot.spec.model], messages, sampling(slot.spec), slot.index, origin)
 
 

@@ -24,8 +24,10 @@ def verdicts(
     RunError if a filter leaves some out, or yields something else than findings.
     """
     asked = {question.id: question for question in questions}
-    paths = {sample.id: sample for sample in samples}
-    candidates = [_candidate(asked[row.question_id], paths[row.sample_id], row, task) for row in corrections]
+    rows = list(corrections)
+    mended = {row.sample_id for row in rows}
+    paths = {sample.id: sample for sample in samples if sample.id in mended}
+    candidates = [_candidate(asked[row.question_id], paths[row.sample_id], row, task) for row in rows]
     columns = [_column(name, judge, candidates) for name, judge in filters.items()]
     for place, candidate in enumerate(candidates):
         yield _verdict(candidate.correction, [column[place] for column in columns])

@@ -168,6 +168,31 @@ def test_more_columns_and_another_order_are_refused(tmp_path: Path) -> None:
         parquet.read(path, rows.Grade)
 
 
+MADE: list[str] = []
+
+
+@dataclass(frozen=True)
+class Counted:
+    id: str
+
+    def __post_init__(self) -> None:
+        MADE.append(self.id)
+
+
+def test_rows_are_read_a_few_at_a_time_and_as_often_as_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP", 100)
+    monkeypatch.setattr(parquet, "BATCH", 30)
+    names = [f"{number:04d}" for number in range(1000)]
+    parquet.write(tmp_path / "rows.parquet", Counted, map(Counted, names))
+    rows = parquet.Rows(tmp_path / "rows.parquet", Counted)
+    MADE.clear()
+    walk = iter(rows)
+    assert [next(walk).id for _ in range(5)] == names[:5]
+    assert len(MADE) <= 30
+    assert [row.id for row in rows] == names
+    assert [row.id for row in walk] == names[5:]
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"gone\.parquet does not exist"):
         parquet.read(tmp_path / "gone.parquet", rows.Grade)

@@ -727,6 +727,9 @@ def test_notes_of_one_kind_are_one_line(project):
     assert "`two: constraints.txt`" in str(note)
 
 
+JUDGE = "judge: {model: strong, prompt: {user: hm}}"
+
+
 @pytest.mark.parametrize(
     ("recipe", "noted"),
     [

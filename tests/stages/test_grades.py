@@ -1,8 +1,10 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lema.rows import Sample
 from lema.stages.grades import grades
 from lema.tasks import Undecided
 from tests.stages.rows import question, sample, task
@@ -43,3 +45,17 @@ def test_one_row_a_sample_in_their_order() -> None:
     made = list(grades([question(1), question(2)], rows, task=task(), pmap=map))
     assert [row.id for row in made] == [row.id for row in rows]
     assert {row.outcome for row in made} == {"correct"}
+
+
+def test_paths_are_read_as_they_are_graded() -> None:
+    read: list[str] = []
+
+    def paths() -> Iterator[Sample]:
+        for index in range(9):
+            read.append(f"{index}")
+            yield sample("q1", "The answer is 1.", index=index)
+
+    made = grades([question(1)], paths(), task=task(), pmap=map)
+    for _ in range(3):
+        next(made)
+    assert read == ["0", "1", "2"]
