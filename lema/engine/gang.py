@@ -23,7 +23,9 @@ from lema.errors import RunError
 
 log = logging.getLogger(__name__)
 
-CLEANER = "PlacementGroupCleanerCallback"
+# Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
+# gang for 12 s at its end; what it would free, Ray frees as soon as this process leaves. The other hands out data.
+UNUSED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # Called with what a job tells of itself: done, total, note.
 Tell = Callable[[int, int, str], None]
 
@@ -98,9 +100,7 @@ def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
-            """Without the one that asks a dashboard: where there is none, it keeps every training for 12 s at its end.
-            What it would free, Ray frees as soon as this process leaves."""
-            return [one for one in super()._create_default_callbacks() if type(one).__name__ != CLEANER]
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in UNUSED]
 
     trainer = Trainer(
         _work,
