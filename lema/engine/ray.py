@@ -25,7 +25,9 @@ from lema.errors import RunError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CLEANER = "PlacementGroupCleanerCallback"
+# Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
+# gang for 12 s at its end; what it would free, Ray frees as soon as this process leaves. The other hands out data.
+UNUSED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
 NOT_SENT = [
     ".git",
@@ -195,9 +197,7 @@ def joined(
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
-            """Without the one that asks a dashboard: where there is none, it keeps every training for 12 s at its end.
-            What it would free, Ray frees as soon as this process leaves."""
-            return [one for one in super()._create_default_callbacks() if type(one).__name__ != CLEANER]
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in UNUSED]
 
     Trainer(
         _called,

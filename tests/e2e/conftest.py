@@ -54,12 +54,6 @@ def smoke(once: Callable[..., Project]) -> Project:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Project:
-    """Nothing made yet."""
-    return new_project(tmp_path / "fresh")
-
-
-@pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
     """The tiny recipe with everything up to the mixes made, to do with as a test likes."""
     return template.copy(tmp_path / "project")

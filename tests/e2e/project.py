@@ -155,8 +155,8 @@ def new_project(root: Path) -> Project:
     project = Project(root)
     project.write("params.yaml", params())
     project.write("recipes/tiny.yaml", recipe())
+    project.edit(".dvc/config", "autostage = true", "autostage = false")  # staging belongs to `commit`
     project.run("git", "init", "-q", "-b", "main")
-    project.run("dvc", "config", "core.autostage", "false")  # staging belongs to `commit`
     project.commit()
     return project
 

@@ -112,10 +112,8 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
 
 @pytest.fixture
 def clustered(smoke: Project, tmp_path: Path) -> Iterator[tuple[Project, Cluster]]:
-    """The recipe `smoke`, made until its samples, with a cluster to make those."""
+    """The recipe `smoke`, with a cluster to make its samples."""
     project = smoke.copy(tmp_path / "project")
-    shutil.rmtree(project.root / "completions")
-    (project.root / "data" / "smoke" / "samples.parquet").unlink()
 
     def spread(settings: dict[str, Any]) -> None:
         settings["run"] |= {"executor": "ray", "workers": 2, "batch": 4}
@@ -131,9 +129,11 @@ def clustered(smoke: Project, tmp_path: Path) -> Iterator[tuple[Project, Cluster
             cluster.close()
 
 
-def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str], str]:
-    """Make the samples; on which nodes that was done, and what was said."""
-    nodes: set[str] = set()
+def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str], bytes]:
+    """Make the samples anew; on which nodes that was done, and what came out."""
+    samples, nodes = project.root / "data" / "smoke" / "samples.parquet", set[str]()
+    shutil.rmtree(project.root / "completions")
+    samples.unlink()
     running = project.start("lema", "make", "samples", "smoke")
     journal = project.root / ".lema" / "journal"
     while running.poll() is None:
@@ -143,21 +143,14 @@ def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str],
         time.sleep(0.1)
     said, _ = running.communicate()
     assert running.returncode == 0, said
-    return nodes, said
+    return nodes, samples.read_bytes()
 
 
-def test_a_node_without_the_project_does_its_share(clustered: tuple[Project, Cluster], smoke: Project) -> None:
+def test_a_node_without_the_project_does_its_share_and_a_run_goes_on_when_it_is_lost(
+    clustered: tuple[Project, Cluster], smoke: Project
+) -> None:
     project, cluster = clustered
-    nodes, _ = follow(project, cluster, kill=False)
-    assert nodes == {"seen", "blind"}
-    made = [one.root / "data" / "smoke" / "samples.parquet" for one in (project, smoke)]
-    assert made[0].read_bytes() == made[1].read_bytes()
-
-
-def test_a_run_goes_on_when_a_node_is_lost(clustered: tuple[Project, Cluster], smoke: Project) -> None:
-    project, cluster = clustered
-    nodes, _ = follow(project, cluster, kill=True)
-    assert nodes == {"seen", "blind"}
+    expected = (smoke.root / "data" / "smoke" / "samples.parquet").read_bytes()
+    assert follow(project, cluster, kill=False) == ({"seen", "blind"}, expected)
+    assert follow(project, cluster, kill=True) == ({"seen", "blind"}, expected)
     assert cluster.second.returncode == -signal.SIGKILL
-    made = [one.root / "data" / "smoke" / "samples.parquet" for one in (project, smoke)]
-    assert made[0].read_bytes() == made[1].read_bytes()

@@ -1,6 +1,5 @@
 """What `dvc repro` runs after an edit: what the edit concerns, and nothing else; and what it buys: what is new."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,21 +79,6 @@ def test_a_stale_plan_is_refused(project: Project) -> None:
     assert "Traceback" not in refused.text
     assert project.read("samples.parquet") == before
     project.make("grades")  # its own part of the plan is as it was
-
-
-def test_a_second_clone_pulls_everything_and_computes_nothing(project: Project, tmp_path: Path) -> None:
-    project.run("dvc", "remote", "add", "-q", "-d", "share", str(tmp_path / "share"))
-    project.commit()
-    project.run("dvc", "push", "-q")
-    project.run("dvc", "push", "-q", "--run-cache", *MIX)
-    project.run("git", "clone", "-q", str(project.root), str(tmp_path / "clone"))
-    clone = Project(tmp_path / "clone")
-    clone.run("dvc", "pull", "-q", "--with-deps", *MIX)
-    again = clone.run("dvc", "repro", "--pull", *MIX)
-    assert (again.ran, again.bought) == ([], {})
-    assert not (clone.root / ".lema" / "journal").exists()
-    assert not (clone.root / "completions").exists()
-    assert clone.read("mix/lema.parquet") == project.read("mix/lema.parquet")
 
 
 @pytest.mark.parametrize("secret", [CANARY, SECRET, "root"])

@@ -50,6 +50,8 @@ def test_a_second_clone_has_the_report_without_running_a_stage(smoke: Project, t
     clone.run("dvc", "pull", "-q")
     again = clone.run("dvc", "repro", "--pull")
     assert (again.ran, again.bought) == ([], {})
+    assert not (clone.root / ".lema" / "journal").exists()
+    assert not (clone.root / "completions").exists()
     assert clone.run("lema", "completions", "stats").text.split()[:2] == ["completions", "0"]
     for name in ("report.html", "adapters/lema/adapter_model.safetensors", "answers.parquet"):
         assert (clone.root / "data" / "smoke" / name).read_bytes() == (here.root / "data" / "smoke" / name).read_bytes()
