@@ -24,7 +24,7 @@ from lema.errors import RunError
 log = logging.getLogger(__name__)
 
 # Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
-# gang for 12 s at its end; what it would free, Ray frees as soon as this process leaves. The other hands out data.
+# gang for 12 s at its end; what it would free, Ray frees as soon as the driver leaves. The other hands out data.
 UNUSED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # Called with what a job tells of itself: done, total, note.
 Tell = Callable[[int, int, str], None]
@@ -95,7 +95,7 @@ def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder
         "folder": str(Path.cwd()),
         "path": [entry or str(Path.cwd()) for entry in sys.path],
     }
-    # Nobody takes machines back with a warning that anything here would heed.
+    # A process that waits to hear that a machine will be taken back: nothing here heeds it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
