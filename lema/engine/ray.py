@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
-# gang for 12 s at its end; what it would free, Ray frees as soon as this process leaves. The other hands out data.
+# gang for 12 s at its end; what it would free, Ray frees as soon as the driver leaves. The other hands out data.
 UNUSED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # What is never code. (`/.*` would leave out the project itself, which Ray calls `.`.)
 NOT_SENT = [
@@ -192,7 +192,7 @@ def joined(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    # Nobody takes machines back with a warning that anything here would heed.
+    # A process that waits to hear that a machine will be taken back: nothing here heeds it.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
