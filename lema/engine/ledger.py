@@ -56,7 +56,7 @@ class Ledger:
                 self._place.mkdir(parents=True, exist_ok=True)
                 path = self._place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
                 self._file = path.open("ab", buffering=0)
-            end = self._file.tell()
+            end = self._file.seek(0, os.SEEK_END)
             try:
                 while content:
                     content = content[self._file.write(content) :]

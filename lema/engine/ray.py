@@ -126,18 +126,14 @@ def _wait(
     ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int, variables: Sequence[str]
 ) -> Iterator[list[tuple[int, Any]]]:
     """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    kind, arguments = beside(ray, _Waiter), (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
-
-    def started() -> Any:
-        actor = kind.remote(*arguments)
-        # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
-        actor.know.remote({name: os.environ[name] for name in variables if name in os.environ})
-        return actor
-
+    kind = beside(ray, _Waiter)
+    arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
+    # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
+    known = {name: os.environ[name] for name in variables if name in os.environ}
     held: dict[int, list[Any]] = {}
     fresh: list[tuple[int, list[Any]]] = []
     # What there is room for, the actor says when it is first asked.
-    actor, room, deaths = started(), 0, 0
+    actor, room, deaths = kind.remote(*arguments), 0, 0
     error: str | None = None
     try:
         while True:
@@ -149,14 +145,14 @@ def _wait(
                     return
                 raise RunError(error)
             try:
-                done, room, broken = ray.get(actor.exchange.remote(fresh))
+                done, room, broken = ray.get(actor.exchange.remote(fresh, known))
             except ray.exceptions.RayActorError:
                 deaths += 1
                 if deaths > DEATHS or error is not None:
                     raise RunError(error or DIED) from None
                 with suppress(Exception):
                     ray.kill(actor)
-                actor, fresh = started(), list(held.items())
+                actor, fresh = kind.remote(*arguments), list(held.items())
                 continue
             except Exception as failed:
                 raise failure(getattr(failed, "cause", None) or failed) from failed
@@ -276,16 +272,14 @@ class _Waiter:
         if self.error is None:
             self.waiting = Waiting(worker.work, inflight)
 
-    def know(self, variables: dict[str, str]) -> None:
-        os.environ.update(variables)
-
     def exchange(
-        self, blocks: list[tuple[int, list[Any]]]
+        self, blocks: list[tuple[int, list[Any]]], variables: dict[str, str]
     ) -> tuple[list[tuple[int, Any, str | None]], int, str | None]:
-        """Starts on blocks; returns what has finished, at least one if any are held, each with its result or its error,
-        how many are worth holding, and why none can be."""
+        """Starts on blocks, with these variables in the environment; returns what has finished, at least one if any are
+        held, each with its result or its error, how many are worth holding, and why none can be."""
         if self.error is not None:
             return [], 0, self.error
+        os.environ.update(variables)
         self.waiting.put(blocks)
         done = [
             (number, result, None if error is None else str(failure(error)))

@@ -61,9 +61,9 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _endpoints(draft, settings)
         problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
     if env is not None:
-        urgent = [draft for draft in drafts if recipes is not None or draft.name in settings.recipes]
-        problems += _keys(urgent, settings, env)
-        notes += _keys([draft for draft in drafts if draft not in urgent], settings, env)
+        idle = {draft.name for draft in drafts if recipes is None and draft.name not in settings.recipes}
+        problems += _keys([draft for draft in drafts if draft.name not in idle], settings, env)
+        notes += _keys([draft for draft in drafts if draft.name in idle], settings, env)
     if recipes is None:
         problems += _names(settings, {path.stem for path in shipped})
     notes += _idle(settings, drafts)

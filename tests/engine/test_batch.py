@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -419,6 +420,29 @@ def test_what_was_handed_out_is_fetched_again_rather_than_bought(
     monkeypatch.setattr(submitted, "KEPT", 0.0)
     list(make(home="newer")(requests(10)))
     assert server.sizes == [10, 1, 10]
+
+
+def test_what_ended_before_it_was_kept_is_not_bought_again_online(
+    make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another model is asked beside: a batch is handed out when its replies are in the store."""
+    local = Model("actor", "scripted", "scripted/actor", options={"replies": ["one"]})
+    add = Store.add
+
+    def ends(store: Store, pairs: Any, *, model: str) -> None:
+        if model == "strong":
+            raise RunError("the process ends")
+        add(store, pairs, model=model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", ends)
+        with pytest.raises(RunError, match="the process ends"):
+            list(make()([*requests(10), *requests(10, local)]))
+        time.sleep(0.2)
+    with pytest.raises(RunError, match="10 requests to endpoint here are in batches"):
+        list(make("online")(requests(10)))
+    assert len(list(make()(requests(10)))) == 10
+    assert once(server, 10)
 
 
 MINE = [f"{when} {what}" for when in ("before", "after") for what in ("write", "file", "batch", "left", "add")]

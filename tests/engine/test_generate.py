@@ -245,6 +245,36 @@ def test_a_backend_that_loses_a_request_is_refused(
         list(make()(requests(3, Model("x", "theirs:bad", "x"))))
 
 
+def test_a_backend_that_fails_loses_no_reply_of_others(
+    make: Callable[..., Generate], server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an endpoint are under way when a model that runs here fails."""
+    (tmp_path / "failing.py").write_text(
+        "import pathlib, time\n"
+        "def part(model, run):\n"
+        "    while not pathlib.Path('asked').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    raise OSError('no weights')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    server.latency = 0.2
+
+    def answer(_: Any) -> str:
+        if len(server.requests) > 4:
+            Path("asked").touch()
+        return "reply"
+
+    server.answer = answer
+    with pytest.raises(RunError, match="OSError: no weights"):
+        list(make(remote(server))([*requests(50, REMOTE), *requests(1, Model("x", "failing:part", "x"))]))
+    sent = len(server.requests)
+    assert 0 < sent < 50
+    again = make(remote(server))
+    list(again(requests(50, REMOTE)))
+    assert (again.hits["strong"], len(server.requests)) == (sent, 50)
+
+
 BUYER = """
 import sys
 from pathlib import Path
