@@ -60,7 +60,7 @@ TRANSFORMERS_SERVE = "transformers serve --host 127.0.0.1 --port {port} --device
 ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": {"engine": ENGINE}}
 WAYS = {
     "vllm-serve": Way(VLLM_SERVE, {**SERVED, "options": {"omit": ["seed"]}}),
-    "transformers-serve": Way(TRANSFORMERS_SERVE, SERVED),
+    "transformers-serve": Way(TRANSFORMERS_SERVE, {**SERVED, "options": {"omit": ["top_k"]}}),
     "engine-local": Way(None, ENGINE_MODEL),
     "engine-ray": Way(None, ENGINE_MODEL, "ray"),
 }
@@ -78,6 +78,7 @@ def environment(root: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEMA_", "DVC_", "RAY_"))}
     path = os.pathsep.join([str(VENV / "bin"), os.environ["PATH"]])
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    quiet["HF_HUB_CACHE"] = str(root / "hub")  # `transformers serve` lists it, and must find it
     # Threads that spin while they wait would take the processor from each other.
     return {**kept, **quiet, "PATH": path, "PYTHONPATH": str(root), "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -99,6 +100,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
     for name in ("lema", "recipes"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "constraints.txt", root)
+    (root / "hub").mkdir()
     for link in (root / NAME, root / ".lema/models" / embedded.NAME):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(model)
