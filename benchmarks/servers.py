@@ -57,7 +57,7 @@ VLLM_SERVE = (
     f"--port {{port}} --dtype float32 --max-model-len {CONTEXT} --enforce-eager"
 )
 TRANSFORMERS_SERVE = "transformers serve --host 127.0.0.1 --port {port} --device cpu --dtype float32 {folder}"
-ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": {"engine": ENGINE}}
+ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": ENGINE}
 WAYS = {
     "vllm-serve": Way(VLLM_SERVE, {**SERVED, "options": {"omit": ["seed"]}}),
     "transformers-serve": Way(TRANSFORMERS_SERVE, {**SERVED, "options": {"omit": ["top_k"]}}),
