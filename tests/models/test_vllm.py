@@ -55,6 +55,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.asked += [
                 (prompt["prompt_token_ids"], one, lora_request) for prompt, one in zip(prompts, sampling, strict=True)
             ]
+            if reason[0] == "seeds":
+                raise RuntimeError("CPU Generator does not use offset\nand more")
             reply = SimpleNamespace(token_ids=tuple(self.said), finish_reason=reason[0])
             return [SimpleNamespace(outputs=[reply]) for _ in prompts]
 
@@ -170,6 +172,14 @@ def test_what_the_engine_refuses_is_one_line_without_a_folder(model: Model, stan
     with pytest.raises(RunError, match=r"^model \w+ cannot be loaded: \w+ has no float1$") as caught:
         vllm(model, RUN, dtype="float1")([asked(model)])
     assert str(Path(str(model.folder)).parent) not in str(caught.value)
+
+
+def test_an_engine_that_takes_no_seeds_is_an_error_with_advice(model: Model, stand_in: list[Any]) -> None:
+    sys.modules["vllm"].reason[0] = "seeds"
+    with pytest.raises(
+        RunError, match=r"^vLLM stopped: CPU Generator does not use offset; the option `omit: \[seed\]`"
+    ):
+        vllm(model, RUN)([asked(model)])
 
 
 def test_without_vllm_the_error_says_how_to_install_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
