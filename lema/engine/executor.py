@@ -7,7 +7,7 @@ a block; results come back with the number of their block, as they finish. `lema
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -133,7 +133,7 @@ def _at_once(waiting: Waiting, blocks: Iterator[tuple[int, list[Item]]]) -> Iter
         raise failure(error) from error
 
 
-def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Iterator[Item]:
+def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator[Item, None, None]:
     """The items of several iterators as they come, all running at once, each in a thread of its own; the only one of
     a single stream runs in this one. A stream goes on when its last item was used: so nothing piles up, and what it
     does next may rely on that.

@@ -11,6 +11,7 @@ import threading
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,16 @@ class Generate:
             with track(self._name, total, hits) as bar:
                 streams = list(self._streams(misses, stop, bar.tell))
                 self._store.writable()
-                for block, reply in merge(streams, stop):
-                    self._keep(block, reply)
-                    missing -= len(block)
-                    bar.advance(len(block), self._note(hits))
-                    if reply.fatal and fatal is None:
-                        fatal = f"{block[0].model.label}: {reply.fatal}"
-                    if fatal or self._too_many():
-                        # What is under way is still awaited and kept: it is paid for.
-                        stop.set()
+                with closing(merge(streams, stop)) as replies:
+                    for block, reply in replies:
+                        self._keep(block, reply)
+                        missing -= len(block)
+                        bar.advance(len(block), self._note(hits))
+                        if reply.fatal and fatal is None:
+                            fatal = f"{block[0].model.label}: {reply.fatal}"
+                        if fatal or self._too_many():
+                            # What is under way is still awaited and kept: it is paid for.
+                            stop.set()
         finally:
             stop.set()
         if fatal:

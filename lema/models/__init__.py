@@ -73,14 +73,17 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 def key(request: Request) -> str:
     """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
     of what is in it and what is not, with the reasons, is in docs/completions.md."""
-    chat, rest = _how(request.model.chat, request.model.identity, request.sampling)
-    said = f'{chat}, "index": {request.index}, "messages": {_said(request.messages)}, {rest}, "scheme": {KEY_SCHEME}}}'
+    how = request.sampling
+    chat, rest = _how(request.model.chat, request.model.identity, how, how.temperature, how.top_p)
+    messages = _said(tuple(request.messages))
+    said = f'{chat}, "index": {request.index}, "messages": {messages}, {rest}, "scheme": {KEY_SCHEME}}}'
     return hashlib.sha256(said.encode()).hexdigest()
 
 
 # A JSON object with sorted names, in parts: requests in a row share all but the index or the messages.
-@lru_cache(maxsize=64)
-def _how(chat: bool, identity: str, sampling: Sampling) -> tuple[str, str]:
+# Of 0 and 0.0, which are equal and not the same JSON, each has its own.
+@lru_cache(maxsize=64, typed=True)
+def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _top_p: float) -> tuple[str, str]:
     parts = {"model": identity, "sampling": {name: getattr(sampling, name) for name in Sampling.__slots__}}
     return _encode({"chat": chat})[:-1], _encode(parts)[1:-1]
 

@@ -7,11 +7,11 @@ it, and the one after that with the reply to this one.
 import re
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiohttp import ClientPayloadError, ClientSession, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 
-REMEMBERED = 4096  # replies; one that comes again follows its first delivery on the same connection
 NAME = re.compile(rb'"id"\s*:\s*"([^"\\]+)"')
 
 _used: ContextVar[ResponseHandler | None] = ContextVar("connection", default=None)
@@ -33,14 +33,21 @@ class Connector(TCPConnector):
         return connection
 
 
+def close() -> None:
+    """Do not use the connection again on which this task's reply came."""
+    connection = _used.get()
+    if connection is not None and connection.transport is not None:
+        connection.force_close()
+        connection.transport.close()
+
+
 class Delivered:
-    """The replies of one endpoint, known by the id that each has in the API. An endpoint that gives the same id to more
-    replies than not, or to different ones, names nothing by it, and nothing is then refused."""
+    """The last reply of each connection, known by its bytes and by the id that replies have in the API. Where it comes
+    again more often than once and in one reply of twenty, ids name nothing, and it is taken."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, int] = {}
+        self._last: WeakKeyDictionary[ResponseHandler, tuple[bytes, int]] = WeakKeyDictionary()
         self._fresh = self._repeated = 0
-        self._names = True
 
     def check(self, content: bytes) -> None:
         """To be called in the task that received a reply.
@@ -48,25 +55,18 @@ class Delivered:
         Raises:
             ClientPayloadError: it came before. Its connection, on which all later ones are out of step, is closed.
         """
-        found = NAME.search(content)
-        if not self._names or found is None:
+        connection, found = _used.get(), NAME.search(content)
+        if connection is None or found is None:
             return
-        name, mark = found[1], hash(content)
-        if name not in self._seen:
-            self._seen[name] = mark
+        this = found[1], hash(content)
+        if self._last.get(connection) != this:
+            self._last[connection] = this
             self._fresh += 1
-            if len(self._seen) > REMEMBERED:
-                del self._seen[next(iter(self._seen))]
             return
         self._repeated += 1
-        self._names = self._seen[name] == mark and self._repeated <= self._fresh
-        if not self._names:
-            return
-        connection = _used.get()
-        if connection is not None and connection.transport is not None:
-            connection.force_close()
-            connection.transport.close()
-        raise ClientPayloadError("a reply was delivered twice")
+        if self._repeated <= 1 + self._fresh // 20:
+            close()
+            raise ClientPayloadError("a reply was delivered twice")
 
 
 def session(ssl: Any, keep: float = 4.0) -> ClientSession:

@@ -165,6 +165,7 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     from lema.models._connector import Delivered, session
+    from lema.models._connector import close as close_connection
 
     loop, http = asyncio.get_running_loop(), DefaultAioHttpClient(timeout=endpoint.timeout)
     transport: Any = http._transport
@@ -187,6 +188,9 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
         reply = await http.post(url + path, content=content, headers=headers)
         if reply.is_success:
             delivered.check(reply.content)
+        else:
+            # An error has no id by which a second copy could be known.
+            close_connection()
         return reply.status_code, reply.headers, reply.content
 
     atexit.register(close)

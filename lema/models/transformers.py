@@ -72,8 +72,8 @@ class Generator:
     def __init__(self, base: Loaded, adapter: str | None, batch: int) -> None:
         self.tokenizer, self.batch = base.tokenizer, batch
         self._base, self._adapter = base, adapter
-        self.context = int(getattr(self.network.config, "max_position_embeddings", 0)) or 1 << 30
-        ends = self.network.generation_config.eos_token_id
+        self.context = int(getattr(base.config, "max_position_embeddings", 0)) or 1 << 30
+        ends = base.generation_config.eos_token_id
         self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
     @property

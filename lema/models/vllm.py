@@ -21,7 +21,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, cut, key
@@ -103,6 +103,7 @@ class Engine:
 
 
 _engines: "WeakValueDictionary[str, Engine]" = WeakValueDictionary()
+_all: "WeakSet[Generator]" = WeakSet()
 
 
 class Generator:
@@ -112,6 +113,7 @@ class Generator:
         self.tokenizer, self._adapter, self._omit = tokenizer, adapter, omit
         self._arguments = arguments
         self._engine: Engine | None = None
+        _all.add(self)
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
         engine = self._engine = self._engine or self._open(requests[0])
@@ -128,7 +130,9 @@ class Generator:
         name = repr(sorted(self._arguments.items()))
         engine = _engines.get(name)
         if engine is None:
-            gc.collect()  # what is left of another engine holds its memory
+            for other in _all:
+                other._engine = None
+            gc.collect()  # an engine of other arguments holds the memory
             engine = _engines[name] = Engine(self._arguments, _seed(first) % (1 << 31))
         return engine
 

@@ -14,7 +14,7 @@ from lema.effects import adapted, named_model
 from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
-from lema.models import Completion, Model, Request, Sampling, key
+from lema.models import Completion, Model, Request, Sampling, _how, key
 from lema.params import Budget, Endpoint, Price, Run, Vllm
 from lema.prompt import render
 from lema.recipe import ModelSpec, Prompt
@@ -180,3 +180,19 @@ def test_keys_stay_as_they_are() -> None:
     messages = (Message("system", "Solve it."), Message("user", "Two ☃ and\n3?"))
     request = Request(model, messages, Sampling(0.7, 0.95, None, 256, ("\n\n",), 5), 2)
     assert key(request) == "5b5ac4f47847baf2bd7465e0c2809f2821021cafab656a71a421dc5661a6c3d0"
+
+
+def test_a_key_does_not_depend_on_what_was_asked_before() -> None:
+    def named(temperature: float) -> str:
+        _how.cache_clear()
+        return key(
+            Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=temperature))
+        )
+
+    alone = named(0), named(0.0)
+    _how.cache_clear()
+    both = [
+        key(Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=one)))
+        for one in (0.0, 0, 0.0)
+    ]
+    assert both == [alone[1], alone[0], alone[1]]
