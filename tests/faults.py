@@ -111,6 +111,7 @@ class FaultServer(FakeServer):
             assert request.transport is not None
             assert isinstance(request.transport, asyncio.WriteTransport)
             request.transport.write(head.encode() + raw)
+            return web.Response(body=raw, content_type="application/json")
         return await super()._reply(request, body, fault)
 
 

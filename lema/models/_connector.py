@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import ClientPayloadError, ClientSession, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 
-NAME = re.compile(rb'"id"\s*:\s*"([^"\\]+)"')
+NAMED = re.compile(rb'"id"\s*:\s*"[^"]')
 
 _used: ContextVar[ResponseHandler | None] = ContextVar("connection", default=None)
 
@@ -42,11 +42,11 @@ def close() -> None:
 
 
 class Delivered:
-    """The last reply of each connection, known by its bytes and by the id that replies have in the API. Where it comes
-    again more often than once and in one reply of twenty, ids name nothing, and it is taken."""
+    """The last reply of each connection, known by its bytes, in which the API has an id. Where the same comes again
+    more often than once and in one reply of twenty, ids name nothing, and it is taken."""
 
     def __init__(self) -> None:
-        self._last: WeakKeyDictionary[ResponseHandler, tuple[bytes, int]] = WeakKeyDictionary()
+        self._last: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
         self._fresh = self._repeated = 0
 
     def check(self, content: bytes) -> None:
@@ -55,10 +55,9 @@ class Delivered:
         Raises:
             ClientPayloadError: it came before. Its connection, on which all later ones are out of step, is closed.
         """
-        connection, found = _used.get(), NAME.search(content)
-        if connection is None or found is None:
+        connection, this = _used.get(), hash(content)
+        if connection is None or not NAMED.search(content):
             return
-        this = found[1], hash(content)
         if self._last.get(connection) != this:
             self._last[connection] = this
             self._fresh += 1

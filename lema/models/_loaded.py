@@ -1,4 +1,5 @@
-"""Networks in memory: models that are adapters of one base share it, and a switch of adapters loads nothing anew."""
+"""Networks in memory: models that are adapters of one base share it, and from the second adapter on a switch loads
+nothing anew."""
 
 import threading
 from typing import Any
