@@ -37,10 +37,11 @@ NAMES = {
     "client": "bare AsyncOpenAI",
     "local": "lema, in process",
     "ray": "lema, on Ray",
+    "actors": "lema, two actors",
     "curator": "Curator 0.1.31",
     "distilabel": "distilabel 1.5.3",
 }
-COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#d97706", "#b45309")
+COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#0b2e63", "#d97706", "#b45309")
 WORDS = [
     "the",
     "train",
@@ -165,7 +166,7 @@ async def client(url: str, count: int, inflight: int) -> list[str]:
         return await _gathered(ask, count, inflight)
 
 
-def lema(url: str, count: int, inflight: int, where: str) -> list[str]:
+def lema(url: str, count: int, inflight: int, where: str, actors: int = 1) -> list[str]:
     from lema.engine.executor import executor
     from lema.engine.generate import Generate
     from lema.engine.store import Store
@@ -173,7 +174,8 @@ def lema(url: str, count: int, inflight: int, where: str) -> list[str]:
     from lema.params import Endpoint, Run
     from lema.rows import Message
 
-    run = Run(executor=where, endpoints={"here": Endpoint(url=url, concurrency=inflight)})  # type: ignore[arg-type]
+    endpoint = Endpoint(url=url, concurrency=inflight, actors=actors)
+    run = Run(executor=where, endpoints={"here": endpoint})  # type: ignore[arg-type]
     model, sampling = Model("strong", "openai", "openai/m", name="m", endpoint="here"), Sampling(temperature=0.7)
     with tempfile.TemporaryDirectory() as folder:
         generate = Generate(Store(Path(folder) / "journal", Path(folder) / "packs"), executor(run), run)
@@ -227,6 +229,8 @@ def contend(name: str, url: str, count: int, inflight: int) -> None:
     """Ask, and print when all texts were there and how many."""
     if name in ("local", "ray"):
         texts = lema(url, count, inflight, name)
+    elif name == "actors":
+        texts = lema(url, count, inflight, "ray", actors=2)
     elif name in ("aiohttp", "client"):
         texts = asyncio.run({"aiohttp": aiohttp, "client": client}[name](url, count, inflight))
     else:

@@ -35,9 +35,7 @@ CONTENDERS = {
     "lema": "as a recipe runs it, with `group_by_length: false`: the same batches as `trl`",
     "trl": "SFTTrainer with its own sampler, collator and loss; fp32 and no checkpointing, as lema",
     "trl-grouped": "the same with `train_sampling_strategy: group_by_length`: TRL at its best here; another order",
-    "trl-defaults": "SFTTrainer with all of its defaults: bf16 autocast and gradient checkpointing too",
 }
-ONCE = ("trl-defaults",)  # much slower; one round is enough to say so
 
 
 def examples(count: int, seed: int) -> list[Example]:
@@ -137,7 +135,6 @@ def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: A
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(now())
 
-    same = {} if more.pop("defaults", False) else {"bf16": torch.cuda.is_available(), "gradient_checkpointing": False}
     arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch,
@@ -153,7 +150,8 @@ def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: A
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        **same,
+        bf16=torch.cuda.is_available(),
+        gradient_checkpointing=False,
         **more,
     )
     data = Dataset.from_list(
@@ -189,11 +187,8 @@ def child(contender: str, job: Path) -> None:
         if contender == "lema":
             times, losses = with_lema(rows, settings, Path(folder))
         else:
-            more: dict[str, dict[str, Any]] = {
-                "trl-grouped": {"train_sampling_strategy": "group_by_length"},
-                "trl-defaults": {"defaults": True},
-            }
-            times, losses = with_trl(rows, settings, Path(folder), **more.get(contender, {}))
+            more = {"train_sampling_strategy": "group_by_length"} if contender == "trl-grouped" else {}
+            times, losses = with_trl(rows, settings, Path(folder), **more)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
@@ -232,7 +227,7 @@ def main() -> None:
 def _turn(names: list[str], turn: int) -> list[str]:
     """The contenders of a round, each time another one first."""
     first = turn % len(names)
-    return [name for name in [*names[first:], *names[:first]] if turn == 0 or name not in ONCE]
+    return [*names[first:], *names[:first]]
 
 
 def _run(contender: str, job: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lema.recipe import Count, Label, Name, Positive, Share, Spec
 
-# Requests in flight at most, at an endpoint whose concurrency is not given.
+# Requests in flight at most of a process that asks an endpoint whose concurrency is not given.
 MOST_IN_FLIGHT = 512
 
 
@@ -29,12 +29,32 @@ class Endpoint(Spec):
     )
     timeout: float = Field(default=600, gt=0, description="Seconds a request.")
     retries: Count = 5
+    actors: Positive = Field(
+        default=1,
+        description="Processes that ask it, each with its share of the limits: where the processor of one, at about a "
+        "thousand replies a second, is the limit.",
+    )
     mode: Literal["online", "batch"] = Field(
         default="online", description="`batch`: files of requests that are answered within a day, for less money."
     )
     models: dict[str, str] = Field(
         default={}, description="What it calls a model, where that is not the name in the recipe: a path, an alias."
     )
+
+    def part(self) -> "Endpoint":
+        """The endpoint as one of its actors knows it: limits that are not above the whole together."""
+        shared = ("concurrency", "requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
+        own = {name: limit // self.actors for name in shared if (limit := getattr(self, name))}
+        return self.model_copy(update=own)
+
+    @model_validator(mode="after")
+    def _something_for_each(self) -> "Endpoint":
+        least = min(filter(None, (self.concurrency, self.requests_per_minute)), default=self.actors)
+        if self.actors > least:
+            raise ValueError(f"actors is {self.actors}, and so many cannot share a limit of {least}")
+        if self.actors > 1 and self.mode == "batch":
+            raise ValueError("actors above 1 needs mode: online")
+        return self
 
 
 def _decimal(value: Any) -> Any:
@@ -102,6 +122,12 @@ class Run(Spec):
     def _one_gpu_an_actor(self) -> "Run":
         if self.executor == "ray" and (self.vllm.tensor_parallel_size or 1) > 1:
             raise ValueError("vllm.tensor_parallel_size above 1 needs executor: local")
+        return self
+
+    @model_validator(mode="after")
+    def _ray_asks(self) -> "Run":
+        if several := [name for name, one in self.endpoints.items() if one.actors > 1 and self.executor == "local"]:
+            raise ValueError(f"endpoints.{several[0]}.actors above 1 needs executor: ray")
         return self
 
     @model_validator(mode="after")

@@ -40,15 +40,16 @@ class Executor(Protocol):
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
 
-        `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once.
-        With `inflight` above 1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): one worker holds
-        up to so many blocks at once, and reserves no processor. Blocks are taken from their iterable only when there
-        is room. Work that computes finds the `folders` that it reads where they are here, or copies of them; work that
-        waits finds these environment `variables` as they are here, from its first block on.
+        `workers` processes at most each call the picklable `factory` once. Work that computes (None: as many as there
+        are processors) finds the `folders` that it reads where they are here, or copies of them. With `inflight` above
+        1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): a worker (None: one) holds up to so
+        many blocks at once, reserves no processor and finds these environment `variables` as they are here, from its
+        first block on; the first has an answer before others start. Blocks are taken from their iterable only when
+        there is room, by one thread at a time.
 
         Raises:
             RunError: a block failed, with the cause in one line, after what else was waited for has come; or the
-                workers cannot be had.
+                workers cannot be had. What the iterable raises comes through, then too.
         """
         ...
 
@@ -96,7 +97,7 @@ class LocalExecutor:
         except Exception as error:
             raise failure(error) from error
         rest = itertools.chain([first], numbered)
-        yield from _inline(work, rest) if inflight == 1 else _at_once(Waiting(work, inflight), rest)
+        yield from _inline(work, rest) if inflight == 1 else _at_once(Waiting(work, inflight), Source(rest))
 
     def close(self) -> None:
         """Nothing was started that outlives a `map`."""
@@ -119,18 +120,41 @@ def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) 
         yield [(number, result)]
 
 
-def _at_once(waiting: Waiting, blocks: Iterator[tuple[int, list[Item]]]) -> Iterator[list[tuple[int, Any]]]:
-    error: Exception | None = None
+class Source:
+    """The numbered blocks that workers which wait take from, one at a time. After a first error nothing is taken: what
+    is held is still handed out, and then the error raised."""
+
+    def __init__(self, blocks: Iterator[tuple[int, list[Any]]]) -> None:
+        self._blocks, self._lock = blocks, threading.Lock()
+        self.error: Exception | None = None
+
+    def take(self, count: int) -> list[tuple[int, list[Any]]]:
+        """Up to so many; fewer when there are no more."""
+        taken: list[tuple[int, list[Any]]] = []
+        with self._lock:
+            try:
+                while self.error is None and len(taken) < count and (item := next(self._blocks, None)) is not None:
+                    taken.append(item)
+            except Exception as error:
+                self.fail(error)
+        return taken
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+
+
+def _at_once(waiting: Waiting, source: Source) -> Iterator[list[tuple[int, Any]]]:
     while True:
-        if error is None:
-            waiting.put(list(itertools.islice(blocks, max(0, waiting.room() - waiting.held))))
+        waiting.put(source.take(waiting.room() - waiting.held))
         if not waiting.held:
             break
         done = waiting.take()
-        error = error or next((failed for *_, failed in done if failed is not None), None)
-        yield [(number, result) for number, result, failed in done if failed is None]
-    if error is not None:
-        raise failure(error) from error
+        for *_, error in done:
+            if error is not None:
+                source.fail(failure(error))
+        yield [(number, result) for number, result, error in done if error is None]
+    if source.error is not None:
+        raise source.error
 
 
 def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator[Item, None, None]:

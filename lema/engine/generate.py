@@ -165,15 +165,18 @@ class Generate:
         named = (name for group in groups for name in (group.model.folder, group.model.adapter))
         folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
         work = itertools.chain.from_iterable(misses.blocks(group, self._run.batch) for group in groups)
-        return self._stream(work, stop, self._run.workers, 1, folders=folders)
+        return self._stream(work, stop, partial(answering, self._run), workers=self._run.workers, folders=folders)
 
     def _online(self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event) -> Stream:
         endpoint = self._run.endpoints[where]
         refuse_twice(where, endpoint.url, _reads(groups, misses))
-        size, inflight = portions(endpoint)
+        part = endpoint.part()
+        size, inflight = portions(part)
+        asking = partial(Asking, self._run.model_copy(update={"endpoints": {where: part}}))
         turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
         work = (block for turn in turns for block in turn if block)
-        return self._stream(work, stop, 1, inflight, variables=[endpoint.key] if endpoint.key else [])
+        keys = [endpoint.key] if endpoint.key else []
+        return self._stream(work, stop, asking, workers=endpoint.actors, inflight=inflight, variables=keys)
 
     def _batched(
         self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event, tell: Callable[[str], None]
@@ -185,9 +188,8 @@ class Generate:
         self,
         work: Iterator[list[Request]],
         stop: threading.Event,
-        workers: int,
-        inflight: int,
-        **given: Sequence[str],
+        factory: Callable[[], Work[Request, Any]],
+        **given: Any,
     ) -> Stream:
         """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
 
@@ -208,9 +210,8 @@ class Generate:
                 sent[number] = block
                 yield block
 
-        factory: Callable[[], Work[Request, Any]] = partial(Asking if inflight > 1 else answering, self._run)
         while not stop.is_set():
-            for done in self._executor.map(factory, taken(), workers=workers, inflight=inflight, **given):
+            for done in self._executor.map(factory, taken(), **given):
                 yield from together((sent.pop(number), reply) for number, reply in done)
             if stop.is_set():
                 return

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lema.engine import ship
-from lema.engine.crew import DEATHS, DIED, compute
-from lema.engine.executor import failure
+from lema.engine.askers import ask
+from lema.engine.crew import compute
+from lema.engine.executor import Source, failure
 from lema.engine.head import LOOPBACK, QUIET, STORE_BYTES, reach
 from lema.engine.waiting import Waiting
 from lema.errors import RunError
@@ -67,12 +68,14 @@ class RayExecutor:
         if item is None:
             return
         ray = self.start()
-        work = itertools.chain([item], numbered)
+        work, packed = itertools.chain([item], numbered), ray.cloudpickle.dumps(factory)
         if inflight == 1:
-            arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
-            yield from compute(ray, _Worker, arguments, work, workers)
-        else:
-            yield from _wait(ray, factory, work, inflight, variables)
+            yield from compute(ray, _Worker, (*_surroundings(ray, folders), packed), work, workers)
+            return
+        kind, arguments = beside(ray, _Waiter), (*_surroundings(ray, ()), packed, inflight)
+        # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
+        known = {name: os.environ[name] for name in variables if name in os.environ}
+        yield from ask(lambda: kind.remote(*arguments), ray, Source(work), known, workers or 1)
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -120,53 +123,6 @@ def _connect() -> tuple[Any, bool]:
     except Exception as error:
         raise RunError(f"Ray at {address} cannot be used: {failure(error)}") from error
     return ray, True
-
-
-def _wait(
-    ray: Any, factory: Callable[[], Any], work: Iterator[tuple[int, list[Any]]], inflight: int, variables: Sequence[str]
-) -> Iterator[list[tuple[int, Any]]]:
-    """One actor holds the blocks; each call brings it new ones and takes away what has finished."""
-    kind = beside(ray, _Waiter)
-    arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory), inflight)
-    # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
-    known = {name: os.environ[name] for name in variables if name in os.environ}
-    held: dict[int, list[Any]] = {}
-    fresh: list[tuple[int, list[Any]]] = []
-    # What there is room for, the actor says when it is first asked.
-    actor, room, deaths = kind.remote(*arguments), 0, 0
-    error: str | None = None
-    try:
-        while True:
-            if error is None:
-                fresh += itertools.islice(work, max(0, room - len(held)))
-            held.update(fresh)
-            if not held and (room or error is not None):
-                if error is None:
-                    return
-                raise RunError(error)
-            try:
-                done, room, broken = ray.get(actor.exchange.remote(fresh, known))
-            except ray.exceptions.RayActorError:
-                deaths += 1
-                if deaths > DEATHS or error is not None:
-                    raise RunError(error or DIED) from None
-                with suppress(Exception):
-                    ray.kill(actor)
-                actor, fresh = kind.remote(*arguments), list(held.items())
-                continue
-            except Exception as failed:
-                raise failure(getattr(failed, "cause", None) or failed) from failed
-            if broken is not None:
-                raise RunError(broken)
-            deaths, fresh = 0, []
-            error = error or next((failed for *_, failed in done if failed is not None), None)
-            for number, *_ in done:
-                del held[number]
-            if done:
-                yield [(number, result) for number, result, failed in done if failed is None]
-    finally:
-        with suppress(Exception):
-            ray.kill(actor)
 
 
 def beside(ray: Any, kind: type) -> Any:
@@ -273,16 +229,18 @@ class _Waiter:
             self.waiting = Waiting(worker.work, inflight)
 
     def exchange(
-        self, blocks: list[tuple[int, list[Any]]], variables: dict[str, str]
-    ) -> tuple[list[tuple[int, Any, str | None]], int, str | None]:
-        """Starts on blocks, with these variables in the environment; returns what has finished, at least one if any are
-        held, each with its result or its error, how many are worth holding, and why none can be."""
+        self, blocks: list[tuple[int, list[Any]]], variables: dict[str, str], pause: float, patience: float | None
+    ) -> tuple[list[tuple[int, Any, str | None]], int, str | None, float]:
+        """Starts on blocks, with these variables in the environment; returns what has finished, each with its result or
+        its error, at least one if any are held unless `patience` seconds pass; how many are worth holding, and why none
+        can be. `pause`, until when the other side asked for quiet, is told and returned (`Waiting.pause`)."""
         if self.error is not None:
-            return [], 0, self.error
+            return [], 0, self.error, 0.0
         os.environ.update(variables)
+        self.waiting.pause(pause)
         self.waiting.put(blocks)
         done = [
             (number, result, None if error is None else str(failure(error)))
-            for number, result, error in (self.waiting.take() if self.waiting.held else ())
+            for number, result, error in (self.waiting.take(patience) if self.waiting.held else ())
         ]
-        return done, self.waiting.room(), None
+        return done, self.waiting.room(), None, self.waiting.paused()

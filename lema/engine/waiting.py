@@ -19,12 +19,15 @@ class Waiting:
     """Blocks go in with their numbers, results come out as they finish. One thread may use it, the driver's.
 
     `work` is a coroutine function, or is called in a thread of its own for each block. It may have a `room()`: how many
-    blocks are worth holding at the time.
+    blocks are worth holding at the time; and a `paused()` and `pause(until)`: until when the other side asked for
+    quiet, by `time.monotonic`, which is the same in all processes of a machine.
     """
 
     def __init__(self, work: Callable[[list[Any]], Any], inflight: int) -> None:
         self._work = work if asynchronous(work) else lambda block: in_thread(work, block)
         self._room = getattr(work, "room", lambda: inflight)
+        self.paused: Callable[[], float] = getattr(work, "paused", lambda: 0.0)
+        self._pause: Callable[[float], None] = getattr(work, "pause", lambda _: None)
         self._inflight = inflight
         self._done: list[Done] = []
         self._some = threading.Condition()
@@ -35,16 +38,21 @@ class Waiting:
         """Blocks worth holding, at least one."""
         return max(1, min(self._inflight, self._room()))
 
+    def pause(self, until: float) -> None:
+        """Tell the work what another process was told."""
+        loop().call_soon_threadsafe(self._pause, until)
+
     def put(self, blocks: list[tuple[int, list[Any]]]) -> None:
         """Start on blocks; returns at once."""
         self.held += len(blocks)
         loop().call_soon_threadsafe(self._start, blocks)
 
-    def take(self) -> list[Done]:
-        """What has finished meanwhile, at least one block: its number, and its result or its exception."""
+    def take(self, patience: float | None = None) -> list[Done]:
+        """What has finished meanwhile, at least one block unless so many seconds pass: its number, and its result or
+        its exception."""
         with self._some:
             self._enough = 1
-            self._some.wait_for(self._ready)
+            self._some.wait_for(self._ready, patience)
             self._enough = max(1, self.held // ENOUGH)
             self._some.wait_for(self._ready, LINGER)
             done, self._done = self._done, []

@@ -72,6 +72,16 @@ class Asking:
         """Blocks of one request worth holding, of all models together; one before the first."""
         return max((getattr(worker, "room", MOST_IN_FLIGHT) for worker in self._workers.built()), default=1)
 
+    def paused(self) -> float:
+        """Until when an endpoint has asked for quiet."""
+        return max((getattr(worker, "paused", 0.0) for worker in self._workers.built()), default=0.0)
+
+    def pause(self, until: float) -> None:
+        """Ask nothing until then, as another process was told. On the event loop."""
+        for worker in self._workers.built():
+            if hasattr(worker, "pause"):
+                worker.pause(until)
+
 
 class _Workers:
     """The workers of a process, each with a lock for those that are called from one thread at a time."""

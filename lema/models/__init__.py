@@ -114,7 +114,9 @@ class Worker(Protocol):
     `concurrent = True`.
 
     It may have `fatal: str | None`: why every further request would fail the same way; the block is kept, then the
-    stage stops. It may have `room: int`: how many requests are worth holding here at once, which may change.
+    stage stops. It may have `room: int`: how many requests are worth holding here at once, which may change. And where
+    several processes ask one endpoint, `paused: float` and `pause(until)`: until when (`time.monotonic`) the endpoint
+    has asked for quiet, and a way to be told so.
     """
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion] | Awaitable[list[Completion]]: ...

@@ -115,13 +115,14 @@ class Pace:
         self.window = Window(endpoint.concurrency)
         limits = (endpoint.requests_per_minute, endpoint.input_tokens_per_minute, endpoint.output_tokens_per_minute)
         self._buckets = [Bucket(limit, now) if limit else None for limit in limits]
-        self._paused_until, self._gap, self._thawing = now, 0.0, 0
+        # Until when the endpoint asked for quiet, and when the next of those may go that waited for that.
+        self.paused_until, self._next, self._gap, self._thawing = -math.inf, now, 0.0, 0
         self._replies = self._written = 0
 
     def wait(self, characters: int, max_tokens: int) -> float:
         """Seconds until a request with so long a prompt may go; 0: now; infinite: when another has ended."""
         now = self._clock()
-        if (paused := self._paused_until - now) > 0:
+        if (paused := self._next - now) > 0:
             return paused
         if self.window.full:
             return math.inf
@@ -135,7 +136,7 @@ class Pace:
         if self._thawing:
             # Those that were held back by a pause do not go at the same instant.
             self._thawing -= 1
-            self._paused_until = now + self._gap
+            self._next = now + self._gap
         ticket = Ticket(now, *self._expected(characters, max_tokens))
         self.window.enter()
         self._take(1.0, ticket.input_tokens, ticket.output_tokens)
@@ -157,10 +158,14 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Nothing goes for so long; what has waited then goes spread over a tenth of that time."""
-        until = self._clock() + seconds
-        if until > self._paused_until:
+        self.pause_until(self._clock() + seconds)
+
+    def pause_until(self, until: float) -> None:
+        """The same by the clock; nothing changes where more was asked for before."""
+        if until > self.paused_until:
             self._thawing = int(self.window.limit)
-            self._paused_until, self._gap = until, 0.1 * seconds / self._thawing
+            self._gap = 0.1 * max(0.0, until - self._clock()) / self._thawing
+            self.paused_until = self._next = until
 
     def _expected(self, characters: int, max_tokens: int) -> tuple[float, float]:
         mean = self._written / self._replies if self._replies else max_tokens

@@ -81,6 +81,16 @@ class _Asker:
         """Requests worth holding here; see `lema.models.Worker`."""
         return self._line.room() if self._line else 1
 
+    @property
+    def paused(self) -> float:
+        """Until when nothing may go, as the endpoint said; see `lema.models.Worker`."""
+        return self._line.pace.paused_until if self._line else 0.0
+
+    def pause(self, until: float) -> None:
+        """Until then nothing goes: another process was told so."""
+        if self._line:
+            self._line.pace.pause_until(until)
+
     async def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
         if self._line is None:
             self._line = line(self._endpoint, self._secret, self._connect)

@@ -654,6 +654,21 @@ PARAMS = {
         "run:\n  executor: local\n  trainers: 2\n",
         "params.yaml:6:1: run: trainers and trainings above 1 need executor: ray",
     ),
+    "actors without Ray": (
+        "  endpoints:\n",
+        "  executor: local\n  endpoints:\n    here: {url: 'http://h', actors: 2}\n",
+        "params.yaml:6:1: run: endpoints.here.actors above 1 needs executor: ray",
+    ),
+    "more actors than requests at a time": (
+        "  endpoints:\n",
+        "  endpoints:\n    here: {url: 'http://h', concurrency: 4, actors: 5}\n",
+        "params.yaml:8:5: run.endpoints.here: actors is 5, and so many cannot share a limit of 4",
+    ),
+    "actors of batches": (
+        "  endpoints:\n",
+        "  endpoints:\n    here: {url: 'http://h', mode: batch, actors: 2}\n",
+        "params.yaml:8:5: run.endpoints.here: actors above 1 needs mode: online",
+    ),
     "a model on two GPUs of two workers": (
         "run:\n",
         "run:\n  vllm: {tensor_parallel_size: 2}\n",
