@@ -237,7 +237,8 @@ class _Waiter:
         if self.error is not None:
             return [], 0, self.error, 0.0
         os.environ.update(variables)
-        self.waiting.pause(pause)
+        if pause:
+            self.waiting.pause(pause)
         self.waiting.put(blocks)
         done = [
             (number, result, None if error is None else str(failure(error)))
