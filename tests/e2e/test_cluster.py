@@ -1,5 +1,6 @@
 """A cluster of two Ray nodes, of which one does not see the project: its folder is hidden behind an empty disk."""
 
+import json
 import os
 import secrets
 import shutil
@@ -85,14 +86,14 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
         command = [sys.executable, "-c", code]
         subprocess.run(command, env=self.environment, cwd="/", check=True, capture_output=True, timeout=120)
 
-    def workers(self) -> list[str]:
+    def workers(self, kind: str = "_Worker") -> list[str]:
         """On which node each process of ours is that computes."""
         found = []
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
                 if (
-                    "_Worker" in " ".join(process.cmdline())
+                    kind in " ".join(process.cmdline())
                     and environment.get("RAY_TMPDIR") == self.environment["RAY_TMPDIR"]
                 ):
                     found.append(environment["LEMA_TEST_NODE"])
@@ -154,3 +155,24 @@ def test_a_node_without_the_project_does_its_share_and_a_run_goes_on_when_it_is_
     assert follow(project, cluster, kill=False) == ({"seen", "blind"}, expected)
     assert follow(project, cluster, kill=True) == ({"seen", "blind"}, expected)
     assert cluster.second.returncode == -signal.SIGKILL
+
+
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
+def test_nodes_that_share_no_folder_train_as_one_process_does(
+    clustered: tuple[Project, Cluster], smoke: Project
+) -> None:
+    project, cluster = clustered
+    adapter, nodes = "data/smoke/adapters/cot", set[str]()
+    project.change("params.yaml", lambda settings: settings["run"].update(trainers=2))
+    shutil.rmtree(project.root / adapter)
+    running = project.start("lema", "make", "adapter", "smoke/cot")
+    while running.poll() is None:
+        nodes |= set(cluster.workers("RayTrainWorker"))
+        time.sleep(0.1)
+    said, _ = running.communicate()
+    assert running.returncode == 0, said
+    assert nodes == {"seen", "blind"}
+    shared, alone = (json.loads((one.root / adapter / "training.json").read_text()) for one in (project, smoke))
+    losses = ("first_loss", "final_loss")
+    assert [shared.pop(name) for name in losses] == pytest.approx([alone.pop(name) for name in losses], rel=1e-4)
+    assert shared == alone
