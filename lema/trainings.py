@@ -124,7 +124,7 @@ def _train_shared(
                 log(sum(one for one, _ in news.values()), sum(one for _, one in news.values()), note)
 
             job = partial(_train_share, base, files.home(), examples, spec)
-            gang.gang(where, job, run.trainers, scratch, tell, at_once=run.trainings)
+            gang.gang(where, job, run.trainers, scratch, tell, at_once=run.trainings, folders=[str(base)])
             yield
 
     with told("adapter") as log:

@@ -48,9 +48,17 @@ class Seat:
 
 
 def gang(
-    where: RayExecutor, job: Callable[[Seat], None], count: int, folder: Path, tell: Tell, *, at_once: int
+    where: RayExecutor,
+    job: Callable[[Seat], None],
+    count: int,
+    folder: Path,
+    tell: Tell,
+    *,
+    at_once: int,
+    folders: Sequence[str] = (),
 ) -> None:
     """Run a picklable `job` in `count` processes that form a process group of torch; what it keeps comes into `folder`.
+    It finds the `folders` that it reads where they are here, or copies of them.
 
     With GPUs every process has one of its own; else the processors are shared among the processes of all gangs that may
     run `at_once`. When a process dies, all begin again, from what was kept.
@@ -63,7 +71,7 @@ def gang(
     keeper = beside(ray, _Keeper).remote(str(folder.resolve()), ray.cloudpickle.dumps(job))
     try:
         for attempt in range(DEATHS + 1):
-            if _attempt(ray, keeper, demand, count, folder / "ray", tell):
+            if _attempt(ray, keeper, demand, count, folder / "ray", folders, tell):
                 return
             log.warning("a trainer died; all begin again from the last checkpoint (%d of %d)", attempt + 1, DEATHS)
     finally:
@@ -71,14 +79,16 @@ def gang(
     raise RunError(f"a trainer died {DEATHS + 1} times: killed for want of memory, or a library crashed")
 
 
-def _attempt(ray: Any, keeper: Any, demand: dict[str, float], count: int, folder: Path, tell: Tell) -> bool:
+def _attempt(
+    ray: Any, keeper: Any, demand: dict[str, float], count: int, folder: Path, folders: Sequence[str], tell: Tell
+) -> bool:
     """Whether the job ended well; False when a process died. Raises RunError when it failed."""
     errors: list[Exception] = []
     ray.get(keeper.begin.remote())
 
     def fit() -> None:
         try:
-            joined(_sit, keeper, count, demand, folder)
+            joined(_sit, keeper, count, demand, folder, folders)
         except Exception as error:
             errors.append(error)
 

@@ -134,13 +134,20 @@ def beside(ray: Any, kind: type) -> Any:
 
 
 def joined(
-    loop: Callable[[Any, int, int, Any], None], given: Any, count: int, demand: dict[str, float], folder: Path
+    loop: Callable[[Any, int, int, Any], None],
+    given: Any,
+    count: int,
+    demand: dict[str, float],
+    folder: Path,
+    folders: Sequence[str],
 ) -> None:
     """Ray Train: call `loop(ray, rank, count, given)` in `count` processes, each of which reserves what `demand` says,
-    with a process group of torch. Nothing is reported to Ray Train, so it stores next to nothing in `folder`.
+    with a process group of torch; they find `folders` as workers that compute do. Nothing is reported to Ray Train, so
+    it stores next to nothing in `folder`.
 
     Raises what Ray Train does; its `worker_failures` are by rank.
     """
+    import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -153,7 +160,7 @@ def joined(
 
     Trainer(
         _called,
-        train_loop_config={"here": _here(), "loop": loop, "given": given},
+        train_loop_config={"surroundings": _surroundings(ray, folders), "loop": loop, "given": given},
         scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
         run_config=RunConfig(storage_path=str(folder.resolve())),
     ).fit()
@@ -164,7 +171,7 @@ def _called(settings: dict[str, Any]) -> None:
     import ray
     import ray.train
 
-    _as_driver(*settings["here"])
+    _settle(*settings["surroundings"])
     context = ray.train.get_context()
     settings["loop"](ray, context.get_world_rank(), context.get_world_size(), settings["given"])
 
@@ -177,35 +184,31 @@ def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Fol
     sent: Folders = []
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         sent = [(name, ray.put(ship.packed(Path(name)))) for name in sorted(set(folders))]
-    return *_here(), sent
+    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
 
 
-def _here() -> tuple[str, list[str]]:
-    """Folder and module path of this process."""
-    return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path]
-
-
-def _as_driver(folder: str, path: list[str]) -> None:
+def _settle(folder: str, path: list[str], folders: Folders) -> None:
     """Work as in the driver: relative paths of models, and the user's own parts. A node without the project's folder
-    stays in the copy of its code that Ray has brought."""
+    stays in the copy of its code that Ray has brought, and gets the folders there."""
+    import ray
+
     with suppress(OSError):
         os.chdir(folder)
     sys.path += [entry for entry in path if entry not in sys.path]
+    for name, reference in folders:
+        if not Path(name).exists():
+            ship.unpack(ray.get(reference), Path(name))
 
 
 class _Worker:
     """The actor's class. Errors travel as one line of text: an exception may not survive the way."""
 
     def __init__(self, folder: str, path: list[str], folders: Folders, factory: bytes) -> None:
-        import ray
         from ray import cloudpickle
 
-        _as_driver(folder, path)
         self.error: str | None = None
         try:
-            for name, reference in folders:
-                if not Path(name).exists():
-                    ship.unpack(ray.get(reference), Path(name))
+            _settle(folder, path, folders)
             self.work = cloudpickle.loads(factory)()
         except Exception as error:
             self.error = str(failure(error))
