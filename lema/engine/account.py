@@ -128,8 +128,8 @@ class Account:
             self._changed.notify_all()
 
     def again(self, block: Sequence[Request]) -> bool:
-        """Whether requests may be sent once more whose sender died, so that nobody knows what of them was answered: what
-        was set aside for them stays spent, and as much is set aside anew; False when a limit does not allow that."""
+        """Whether requests may be sent once more whose sender died; nobody knows whether they were answered. What was
+        set aside for them is taken for spent, and as much set aside anew; False when a limit does not allow that."""
         with self._changed:
             lost = {name: most for one in block if (most := self._reserved.pop(name := key(one), None))}
             if lost:
