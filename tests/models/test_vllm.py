@@ -15,7 +15,7 @@ import pytest
 from lema.component import option_errors
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling
-from lema.models._local import load_network, load_tokenizer, prompt_ids
+from lema.models._local import fitting_ids, load_network, load_tokenizer, prompt_ids
 from lema.models.transformers import transformers
 from lema.models.vllm import vllm
 from lema.params import Run, Vllm
@@ -288,6 +288,26 @@ def test_real_paths_differ_and_end_at_stop_strings(model: Model, worker: Callabl
     stopped = ask([asked(model, "2?", index, temperature=1.0, max_tokens=30, stop=(mark,)) for index in range(6)])
     assert all(mark not in reply.text for reply in stopped)
     assert "stop" in {reply.finish for reply in stopped}
+
+
+@real
+def test_real_refusals_leave_the_others_answered(
+    model: Model, worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With our own check out of the way."""
+    long, unknown = [1] * CONTEXT, [1 << 20]
+    bad = {"long": long, "unknown": unknown}
+
+    def ids(tokenizer: Any, request: Request, context: int) -> Any:
+        return bad.get(request.messages[0].content) or fitting_ids(tokenizer, request, context)
+
+    monkeypatch.setattr("lema.models.vllm.fitting_ids", ids)
+    ask, texts = worker(), ["1?", "long", "2?", "3?", "unknown", "long", "4?"]
+    replies = ask([asked(model, text, max_tokens=8) for text in texts])
+    errors = [reply.error for reply in replies]
+    assert [errors[at] for at in (1, 5)] == ["vLLM refuses the request (max_tokens)"] * 2  # there is room for none
+    assert str(errors[4]).startswith("vLLM refuses the request (")
+    assert [replies[at] for at in (0, 2, 3, 6)] == ask([asked(model, texts[at], max_tokens=8) for at in (0, 2, 3, 6)])
 
 
 @real
