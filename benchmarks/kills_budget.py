@@ -151,7 +151,8 @@ def play(fresh: Project, root: Path, moments: list[tuple[str, int]], expected: b
         and found.unbooked <= 0
         and bill.total() <= after <= RAISED
     )
-    cells = (", ".join(found.kills), found.runs, asked, dollars(booked), dollars(doubt), dollars(billed))
+    money = (f"{amount:.4f}" for amount in (booked, doubt, billed))
+    cells = (", ".join(found.kills), found.runs, asked, *money)
     print(*cells, f"{again} again", f"same bytes: {same}", f"never booked: {found.unbooked}", sep=" | ", flush=True)
     shutil.rmtree(root)
     return f"| {' | '.join(map(str, cells))} | {again} | {'yes' if same else 'NO'} |", fine
@@ -186,7 +187,7 @@ def main() -> None:
             f"under a budget of {dollars(BUDGET)}. Killed one after the other at random moments and started again until "
             "the budget was the reason to stop. Billed is every reply that the endpoint made, whether or not anybody was "
             "left to receive it. Then with a higher budget to the end.\n\n"
-            "| killed | runs | requests | booked | in doubt | billed | asked again, in all | same bytes |\n"
+            "| killed | runs | requests | booked, $ | in doubt, $ | billed, $ | asked again, in all | same bytes |\n"
             f"|---|---|---|---|---|---|---|---|\n{table}\n"
         )
     if not all(fine for _, fine in lines):
