@@ -184,9 +184,9 @@ def main() -> None:
             second="## Under a budget\n\n"
             f"`python benchmarks/kills_budget.py --rounds {asked.rounds} --kills {asked.kills} --seed {asked.seed}`: "
             f"{whole:,} requests on Ray that would cost {dollars(bill.total())}, {CONCURRENCY} in flight at most, "
-            f"under a budget of {dollars(BUDGET)}. Killed one after the other at random moments and started again until "
-            "the budget was the reason to stop. Billed is every reply that the endpoint made, whether or not anybody was "
-            "left to receive it. Then with a higher budget to the end.\n\n"
+            f"under a budget of {dollars(BUDGET)}. Killed one after the other at random moments and started again "
+            "until the budget was the reason to stop. Billed is every reply that the endpoint made, whether or not "
+            "anybody was left to receive it. Then with a higher budget to the end.\n\n"
             "| killed | runs | requests | booked, $ | in doubt, $ | billed, $ | asked again, in all | same bytes |\n"
             f"|---|---|---|---|---|---|---|---|\n{table}\n"
         )
