@@ -62,13 +62,14 @@ VICTIMS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def ask(recipe: dict[str, Any]) -> None:
-    sampler = {"model": "served", "prompt": "cot", "paths": PATHS, "temperature": 0.5}
-    recipe["samples"]["samplers"] = {"served": sampler}
-    recipe["mix"]["arms"]["lema"]["cot"] = {}
+def prepared(root: Path, url: str, **sampler: Any) -> Project:
+    """A project whose samples come from this endpoint, and are not made yet."""
 
+    def ask(recipe: dict[str, Any]) -> None:
+        asked = {"model": "served", "prompt": "cot", "paths": PATHS, "temperature": 0.5, **sampler}
+        recipe["samples"]["samplers"] = {"served": asked}
+        recipe["mix"]["arms"]["lema"]["cot"] = {}
 
-def prepared(root: Path, url: str) -> Project:
     project = new_project(root)
     project.change("recipes/tiny.yaml", ask)
     settings = params(executor="ray", url=url)
@@ -105,6 +106,12 @@ def killed(project: Project, server: FakeServer, victim: str, moment: int) -> tu
             raise SystemExit(f"{victim}: not done after {runs} runs\n{said}")
 
 
+def write(first: str = "", second: str = "") -> None:
+    """One part of the results; the other stays as it is."""
+    there, mark, rest = RESULTS.read_text(encoding="utf-8").partition("\n## ")
+    RESULTS.write_text((first or there) + (f"\n{second}" if second else mark + rest), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -132,13 +139,12 @@ def main() -> None:
     table = "\n".join(
         f"| {who} | {at} | {runs} | {extra} | {'yes' if same else 'NO'} |" for who, at, runs, extra, same in lines
     )
-    RESULTS.write_text(
+    write(
         f"# Kill -9 at {asked.rounds} random moments\n\n"
         f"`python benchmarks/kills.py --rounds {asked.rounds} --seed {asked.seed}`: {whole} requests on Ray, "
         f"{CONCURRENCY} in flight at most and {HELD} held by the actor, {LATENCY:g} s each. The most that was asked "
         f"again in a round: {worst}.\n\n"
-        "| killed | after requests | runs in all | asked again | same bytes |\n|---|---|---|---|---|\n" + table + "\n",
-        encoding="utf-8",
+        f"| killed | after requests | runs in all | asked again | same bytes |\n|---|---|---|---|---|\n{table}\n"
     )
     if worst > HELD or not all(same for *_, same in lines):
         raise SystemExit("more was asked again than the actor can have held, or bytes differ")

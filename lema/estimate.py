@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lema.artifacts import ARTIFACTS
 from lema.cost import table
-from lema.engine.account import left
+from lema.engine.limits import left
 from lema.engine.progress import duration
 from lema.errors import RecipeError
 from lema.forecast import Asked, Past

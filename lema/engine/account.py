@@ -12,8 +12,7 @@ import fcntl
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -22,36 +21,13 @@ from typing import Any, TextIO
 
 from lema.engine import files, ledger
 from lema.engine.ledger import Ledger
+from lema.engine.limits import Limit, limits
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, key
 from lema.params import Price, Run
 from lema.prices import bound, characters, dollars, later, limit, paid, price
 
 WARN_AT = (Decimal("0.75"), Decimal("0.9"))  # shares of a limit
-
-
-@dataclass
-class Limit:
-    """One limit of the budget: the key of params.yaml that sets it, and what is spent and set aside of it."""
-
-    key: str
-    most: Decimal
-    spent: Decimal
-    reserved: Decimal = Decimal(0)
-    warned: set[Decimal] = field(default_factory=set)
-
-    def room(self) -> Decimal:
-        return self.most - self.spent - self.reserved
-
-
-def limits(run: Run, recipe: str, spent: ledger.Spent) -> list[Limit]:
-    """The limits that the budget sets to a recipe."""
-    found = []
-    if recipe in run.budget.recipes:
-        found.append(Limit(f"run.budget.recipes.{recipe}", run.budget.recipes[recipe], spent.recipe(recipe)))
-    if run.budget.total is not None:
-        found.append(Limit("run.budget.total", run.budget.total, spent.total()))
-    return found
 
 
 def _say(text: str) -> None:
@@ -150,6 +126,20 @@ class Account:
             for one in self._limits:
                 one.reserved -= sum(freed.values(), Decimal(0))
             self._changed.notify_all()
+
+    def again(self, block: Sequence[Request]) -> bool:
+        """Whether requests may be sent once more whose sender died; nobody knows whether they were answered. What was
+        set aside for them is taken for spent, and as much set aside anew; False when a limit does not allow that."""
+        with self._changed:
+            lost = {name: most for one in block if (most := self._reserved.pop(name := key(one), None))}
+            if lost:
+                self._ledger.write({"kind": "lost", "key": name, **self._who} for name in lost)
+            for one in self._limits:
+                one.reserved -= sum(lost.values(), Decimal(0))
+                one.spent += sum(lost.values(), Decimal(0))
+                self._warn(one)
+            self._changed.notify_all()
+        return self.admit(block)
 
     def wait(self, block: Sequence[Request], stop: threading.Event) -> bool:
         """Wait until a block that was not admitted has room, until nothing is under way that could make some, or until
@@ -281,11 +271,3 @@ class Account:
             self._say(
                 f"warning: {dollars(one.spent)} of {dollars(one.most)} spent, more than {max(passed):.0%} of {one.key}"
             )
-
-
-def left(run: Run, recipe: str) -> Mapping[str, Decimal]:
-    """What each limit of a recipe has left, by its key in params.yaml."""
-    if run.budget.total is None and recipe not in run.budget.recipes:
-        return {}
-    spent = ledger.spent(ledger.folder(), partial(later, run=run))
-    return {one.key: one.room() for one in limits(run, recipe, spent)}

@@ -2,19 +2,22 @@
 
 A process appends to a file of its own, JSON lines, so that nobody waits for a lock; a torn last line is skipped. It
 holds keys, counts and money, never a prompt, a reply or an API key. The reply is in the completion store before its
-line is here. There are lines of four kinds:
+line is here. There are lines of five kinds:
 
 - "request": one request, what it cost, null when unknown, and the `most` that it may have cost;
 - "saved": replies that a stage had from the store, summed by model and prompt, and what they would have cost;
 - "reserved": money set aside before a request is sent, when there is a budget. Without a "request" after it in the same
   file, the process was killed in between, and the request may have been paid for: it is in doubt, and counts as spent.
   One of a batch may be answered to another process, whose "request" settles it, too;
+- "lost": whoever had sent a request for which money was set aside died, and nobody knows whether it was answered. It is
+  in doubt, too; for asking again, money is set aside anew;
 - "released": a request for which money was set aside was not sent.
 """
 
 import json
 import logging
 import os
+import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,11 +41,13 @@ def folder() -> Path:
 
 
 class Ledger:
-    """The file of this process, made with its first line."""
+    """The file of this process, made with its first line. Safe with several threads."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
         self._file: FileIO | None = None
+        self._end = 0  # of the last line that is whole
+        self._lock = threading.Lock()
 
     def write(self, lines: Iterable[Line]) -> None:
         """Append lines, all or none; a kill of this process loses none of them, a power failure the last ones.
@@ -52,26 +57,37 @@ class Ledger:
         """
         content = "".join(json.dumps(line, sort_keys=True, default=str) + "\n" for line in lines).encode()
         try:
-            if self._file is None:
-                self._place.mkdir(parents=True, exist_ok=True)
-                path = self._place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
-                self._file = path.open("ab", buffering=0)
-            end = self._file.seek(0, os.SEEK_END)
-            try:
-                while content:
-                    content = content[self._file.write(content) :]
-            except OSError:
-                # Later lines must not be glued to a part of one.
-                self._file.truncate(end)
-                raise
+            with self._lock:
+                self._append(content)
         except OSError as error:
             raise RunError(f"the ledger cannot be written: {error}") from None
 
+    def _append(self, content: bytes) -> None:
+        if self._file is None:
+            self._place.mkdir(parents=True, exist_ok=True)
+            self._file, self._end = _opened(self._place), 0
+        end = self._end + len(content)
+        # Lines must not be glued to a part of one, which is there still if taking it back failed or was interrupted.
+        if self._file.seek(0, os.SEEK_END) != self._end:
+            self._file.truncate(self._end)
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+        except BaseException:
+            self._file.truncate(self._end)
+            raise
+        self._end = end
+
     def close(self) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+        with self._lock:
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._file = None
+
+
+def _opened(place: Path) -> FileIO:
+    return (place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab", buffering=0)
 
 
 def read(place: Path) -> Iterator[dict[str, Any]]:
@@ -84,8 +100,9 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
             if line["kind"] == "reserved":
                 reserved[line["key"]] = line
                 continue
-            if line["kind"] == "released":
-                reserved.pop(line["key"], None)
+            if line["kind"] in ("released", "lost"):
+                gone = reserved.pop(line["key"], None)
+                doubts += [gone] if gone and line["kind"] == "lost" else []
                 continue
             if line["kind"] == "request":
                 reserved.pop(line["key"], None)

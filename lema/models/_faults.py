@@ -13,15 +13,39 @@ from lema.models import Model
 from lema.params import Endpoint
 
 TOO_LONG = re.compile(
-    r"context.{0,20}(length|window)|maximum.{0,20}tokens|too (long|many tokens)|string_above_max_length", re.IGNORECASE
+    r"context.{0,20}(length|window)|maximum.{0,20}(tokens|model length)|too (long|many tokens)|string_above_max_length",
+    re.IGNORECASE,
 )
 FILTERED = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|flagged", re.IGNORECASE)
 NO_CREDIT = re.compile(r"insufficient.?(quota|credit|balance|funds)|billing|credit balance", re.IGNORECASE)
 NO_MODEL = re.compile(r"model_not_found|invalid_model|model.{0,80}(does not exist|not found|unknown)", re.IGNORECASE)
 WRONG_KEY = re.compile(r"(invalid|incorrect|wrong|missing).{0,10}api.?key|API_KEY_INVALID", re.IGNORECASE)
-UNEXPECTED = re.compile(r"\b(?:unexpected|unknown|unrecognized|extra) (?:field|parameter|input)s?\b(.*)", re.IGNORECASE)
+# A longer message quotes what was sent: of one row nothing follows for the others.
+SHORT = 400
 OURS = {"max_tokens", "seed", "stop", "temperature", "top_k", "top_p"}
 NOT_TAKEN = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
+EXTRA = ("extra_forbidden", "value_error.extra")  # of pydantic 2 and 1
+
+_NAME = r"""['"`]?\w+['"`]?"""
+_NAMES = rf"([{{\[(]?{_NAME}(?:, ?{_NAME})*[}}\])]?)"
+# How servers say in a text that they do not take parameters, from its first word on.
+REFUSALS = tuple(
+    re.compile(text.replace("NAMES", _NAMES), re.IGNORECASE | re.DOTALL)
+    for text in (
+        # OpenAI and Azure, `transformers serve`
+        r"(?:unexpected|unknown|unrecognized|unsupported|extra) (?:request )?(?:field|parameter|argument|input)s?"
+        r"(?: supplied| in the request)?: ?NAMES(?:\.| is not supported\b.{0,120})?",
+        r"NAMES: extra (?:inputs are|fields) not permitted",  # Anthropic
+        r"extra inputs are not permitted, field: NAMES(?:, value: .{0,60})?",  # Fireworks
+        r"property NAMES is unsupported(?:, did you mean .{0,40})?",  # Groq
+        r"argument not supported(?: on this model)?: NAMES",  # xAI
+        r"model \S{1,80} does not support parameter NAMES\.?",  # xAI
+        r"invalid json payload received\. unknown name NAMES: cannot find field\.(?:\n.*)?",  # Gemini
+        # pydantic's errors as texts: of servers that pass them on, and of vLLM
+        r"\d+ validation errors? for \w+\n *NAMES\n *extra (?:inputs are|fields) not permitted.*",
+        r"\[\{'type': 'extra_forbidden', 'loc': \('body', NAMES\).*",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +85,13 @@ def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Mo
     passed on."""
     where = f"endpoint {model.endpoint}"
     error = _error(content)
-    kind, parameter = _code(error.get("code") or error.get("type")), _code(error.get("param"))
-    said = " ".join(str(error.get(name) or "") for name in ("code", "type", "status", "message"))
+    kind, message = code_of(error.get("code") or error.get("type")), str(error.get("message") or "")
+    said = " ".join(str(error.get(name) or "") for name in ("code", "type", "status"))
+    said, quoted = f"{said} {message if len(message) <= SHORT else ''}", f"{said} {message}"
     code = f"{status} {kind}".strip()
     if status == 401 or (status in (400, 403) and WRONG_KEY.search(said)):
         return Fault("stop", f"{where} refuses the key in {endpoint.key}" if endpoint.key else f"{where} wants a key")
-    if FILTERED.search(said) and status in (400, 403, 422):
+    if FILTERED.search(quoted) and status in (400, 403, 422):
         return Fault("refused", f"refused by the content filter ({code})", proof=True)
     if status == 402 or (status in (400, 403, 429) and NO_CREDIT.search(said)):
         return Fault("stop", f"no credit left at {where} ({code})")
@@ -78,10 +103,10 @@ def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Mo
         return Fault("limit", f"rate limit ({code})", retry_after(headers), overload=True)
     if status in (408, 409, 425) or status >= 500:
         return Fault("retry", f"server error ({code})", retry_after(headers), overload=status in (408, 503, 529))
-    if TOO_LONG.search(said) or status == 413:
+    if TOO_LONG.search(quoted) or status == 413:
         return Fault("row", f"the prompt is too long for the model ({code})", proof=True)
-    if kind in NOT_TAKEN or (status in (400, 422) and (parameter := _unexpected(error))):
-        return Fault("stop", f"{where} does not take {parameter} ({code}); the option omit leaves parameters out")
+    if status in (400, 422) and (parameters := _not_taken(error, model)):
+        return Fault("stop", f"{where} does not take {parameters} ({code}); the option omit leaves parameters out")
     return Fault("row", f"bad request ({code})")
 
 
@@ -96,22 +121,32 @@ def _error(content: bytes) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {"message": inner}
 
 
-def _unexpected(error: Mapping[str, Any]) -> str:
-    """The parameters of ours that a server says it does not know, in one of the ways in which servers built on
-    FastAPI say so; empty when it is something else."""
-    detail = error.get("detail") or error.get("message")
-    if isinstance(detail, list):
-        places = [one.get("loc") for one in detail if isinstance(one, Mapping) and one.get("type") == "extra_forbidden"]
-        named = {str(place[-1]) for place in places if isinstance(place, list) and place}
+def _not_taken(error: Mapping[str, Any], model: Model) -> str:
+    """The parameters of ours that a server does not take; empty when it is something else. It says so in fields of its
+    own, or in a text that begins with just that and names nothing but what was sent: others may quote a row."""
+    options = model.options
+    sent = {*(OURS - set(options.get("omit") or ())), *(options.get("extra") or {}), "model"}
+    parameter = code_of(error.get("param"))
+    if code_of(error.get("code") or error.get("type")) in NOT_TAKEN:
+        return (parameter if re.split(r"[.\[]", parameter)[0] in sent else "") if parameter else "a parameter"
+    said = error.get("detail") or error.get("message")
+    said = said.get("detail") if isinstance(said, Mapping) else said
+    if isinstance(said, list):
+        places = [one.get("loc") for one in said if isinstance(one, Mapping) and one.get("type") in EXTRA]
+        named = {str(place[-1]) for place in places if isinstance(place, list) and place[:-1] in (["body"], [])} & sent
     else:
-        found = UNEXPECTED.search(str(detail))
-        named = set(re.findall(r"\w+", found[1])) if found else set()
-    return ", ".join(sorted(named & OURS))
+        found = next(filter(None, (form.fullmatch(str(said).strip()) for form in REFUSALS)), None)
+        # Some call `top_k` topK.
+        ours = {name.replace("_", "").lower(): name for name in sent}
+        words = re.findall(r"\w+", found[1]) if found else []
+        named = {ours.get(word.replace("_", "").lower(), "") for word in words}
+        named = set() if "" in named else named
+    return ", ".join(sorted(named))
 
 
-def _code(code: object) -> str:
+def code_of(value: object) -> str:
     """A code as it is if it can only be a code."""
-    return str(code) if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", str(code)) and code is not None else ""
+    return str(value) if re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", str(value)) and value is not None else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

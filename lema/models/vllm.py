@@ -25,6 +25,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, cut, key
+from lema.models._faults import TOO_LONG, code_of
 from lema.models._local import fitting_ids, load_tokenizer, unloadable
 from lema.params import Run
 
@@ -32,6 +33,7 @@ from lema.params import Run
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 Omitted = Literal["seed", "stop", "top_k", "top_p"]
+Asked = Sequence[tuple[Request, list[int]]]  # with the tokens of its prompt
 
 
 def vllm(
@@ -120,11 +122,8 @@ class Generator:
         read = [fitting_ids(self.tokenizer, request, engine.context) for request in requests]
         asked = [(request, ids) for request, ids in zip(requests, read, strict=True) if isinstance(ids, list)]
         with engine.lock:
-            outputs = iter(self._generate(engine, asked) if asked else ())
-        return [
-            self._completion(request, len(ids), next(outputs)) if isinstance(ids, list) else ids
-            for request, ids in zip(requests, read, strict=True)
-        ]
+            answers = iter(self._answers(engine, asked))
+        return [next(answers) if isinstance(ids, list) else ids for ids in read]
 
     def _open(self, first: Request) -> Engine:
         name = repr(sorted(self._arguments.items()))
@@ -136,7 +135,25 @@ class Generator:
             engine = _engines[name] = Engine(self._arguments, _seed(first) % (1 << 31))
         return engine
 
-    def _generate(self, engine: Engine, asked: Sequence[tuple[Request, list[int]]]) -> Sequence[Any]:
+    def _answers(self, engine: Engine, asked: Asked) -> list[Completion]:
+        """A prompt that the engine does not take is found by halves, since it refuses a whole call for it, before it
+        computes anything; the others are answered."""
+        if not asked:
+            return []
+        try:
+            outputs = self._generate(engine, asked)
+        except _refusals() as error:
+            if len(asked) == 1:
+                return [Completion("", "failed", _reason(error), len(asked[0][1]))]
+            half = len(asked) // 2
+            return [*self._answers(engine, asked[:half]), *self._answers(engine, asked[half:])]
+        # Before them may come those of a refused call: not every version takes back what it had accepted of one.
+        outputs = outputs[-len(asked) :]
+        return [
+            self._completion(request, len(ids), output) for (request, ids), output in zip(asked, outputs, strict=True)
+        ]
+
+    def _generate(self, engine: Engine, asked: Asked) -> Sequence[Any]:
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
@@ -180,6 +197,22 @@ class Generator:
             self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True), request.sampling.stop
         )
         return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises for a request that is at fault itself: a ValueError, or in newer versions one of its own."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:
+        return (ValueError,)
+    return (ValueError, VLLMClientError)
+
+
+def _reason(error: Exception) -> str:
+    """Why a request was refused. What vLLM says may quote it, so only the parameter is named, or the kind of error."""
+    if TOO_LONG.search(str(error)):
+        return "the prompt is too long for the model (vLLM)"
+    return f"vLLM refuses the request ({code_of(getattr(error, 'parameter', None)) or type(error).__name__})"
 
 
 def _seed(request: Request) -> int:

@@ -1,5 +1,6 @@
 """Money: what is spent never passes the budget, whatever is under way, and all that was sent is in the ledger."""
 
+import json
 import random
 import resource
 import signal
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,12 @@ def run(total: object = None, url: str = "http://127.0.0.1:1/v1", **recipes: obj
     return Run(
         endpoints={"here": Endpoint(url=url, concurrency=8)}, prices={"m": DEAR}, budget=budget, executor="local"
     )
+
+
+def _set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
 
 
 @pytest.fixture
@@ -163,6 +171,33 @@ def test_what_was_not_sent_is_given_back(account: Callable[..., Account], tmp_pa
     assert ledger.spent(tmp_path / "ledger").total() == 0
 
 
+def test_what_a_dead_sender_may_have_had_answered_is_spent_before_it_is_sent_again(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    one = account(run(total=0.33))
+    assert one.admit([request(1)])
+    assert one.admit([request(2)])
+    assert one.again([request(1)])
+    assert not one.again([request(2)])  # three times the most are spent or set aside
+    assert not one.wait([request(2)], _set())
+    book(one, request(1))
+    found = ledger.spent(tmp_path / "ledger")
+    assert (found.booked["trial"], found.doubt["trial"]) == (COST, 2 * MOST)
+    assert not one.admit([request(2)])
+    one.close()
+    more = account(run(total=0.34))
+    assert more.admit([request(2)])
+    assert not more.admit([request(3)])
+
+
+def test_what_costs_nothing_is_sent_again_without_a_line(tmp_path: Path) -> None:
+    one = Account(run(total=0), "trial", "answers", place=tmp_path / "ledger")
+    local = request(1, Model("here", "scripted", "scripted"))
+    assert one.admit([local])
+    assert one.again([local])
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
 def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path) -> None:
     one = account(run())
     assert one.admit([request(1)])
@@ -189,6 +224,72 @@ def test_a_line_that_could_not_be_written_whole_leaves_no_part_of_it(tmp_path: P
     own.write([{**line, "most": "3"}])
     own.close()
     assert [one["most"] for one in ledger.read(tmp_path)] == ["1", "3"]
+
+
+LINES: list[dict[str, Any]] = [
+    {"kind": "reserved", "recipe": "trial", "key": "one", "cost": "0.5", "batch": False},
+    {"kind": "request", "recipe": "trial", "key": "one", "most": "0.25", "batch": False},
+    {"kind": "reserved", "recipe": "trial", "key": "zwo \u00e9", "cost": "0.5", "batch": False},
+]
+CONTENT = [json.dumps(line, sort_keys=True) + "\n" for line in LINES]
+
+
+def test_wherever_a_kill_tears_a_ledger_whole_lines_count(tmp_path: Path) -> None:
+    everything = "".join(CONTENT).encode()
+    for end in range(len(everything) + 1):
+        place, content = tmp_path / str(end), everything[:end]
+        place.mkdir()
+        (place / "1-killed.jsonl").write_bytes(content)
+        whole = content.count(b"\n")
+        assert ledger.spent(place).total() == [0, Decimal("0.5"), Decimal("0.25"), Decimal("0.75")][whole]
+        own = ledger.Ledger(place)
+        own.write([LINES[1]])
+        own.close()
+        assert len([line for line in ledger.read(place) if line["kind"] == "request"]) == 1 + (whole > 1)
+        assert (place / "1-killed.jsonl").read_bytes() == content
+
+
+class Interrupted(FileIO):
+    """A file that takes so many bytes of a line; then an interrupt comes, and if so another when that is cut off."""
+
+    takes: int | None = None
+    twice = False
+
+    def write(self, content: Any, /) -> int:
+        if self.takes is None:
+            return super().write(content)
+        if not self.takes:
+            raise KeyboardInterrupt
+        written, self.takes = super().write(content[: self.takes]), 0
+        return written
+
+    def truncate(self, size: int | None = None, /) -> int:
+        if self.twice:
+            self.twice, self.takes = False, None
+            raise KeyboardInterrupt
+        self.takes = None
+        return super().truncate(size)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_after_an_interrupt_between_two_parts_of_a_write_lines_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    before, line = CONTENT[0].encode(), CONTENT[1].encode()
+    monkeypatch.setattr(ledger, "_opened", lambda place: Interrupted(place / "1-own.jsonl", "ab"))
+    for end in range(len(line)):
+        place = tmp_path / str(end)
+        own = ledger.Ledger(place)
+        own.write([LINES[0]])
+        own._file.takes, own._file.twice = end, twice  # type: ignore[union-attr]
+        with pytest.raises(KeyboardInterrupt):
+            own.write([LINES[1]])
+        (path,) = place.iterdir()
+        assert path.read_bytes() == before + (line[:end] if twice else b"")
+        assert ledger.spent(place).total() == Decimal("0.5")
+        own.write([LINES[1]])
+        own.close()
+        assert path.read_bytes() == before + line
 
 
 def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_path: Path) -> None:

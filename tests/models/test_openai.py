@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -178,25 +179,73 @@ def test_faults_that_concern_every_request_stop_the_worker(server: Any, fault: s
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "fault"),
-    [
-        (422, {"detail": "Unexpected fields in the request: {'top_k'}"}, "top_k"),
-        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "top_k"]}, {"type": "missing"}]}, "top_k"),
-        (400, {"error": {"message": "Unrecognized parameters: seed, top_k, PROMPT"}}, "seed, top_k"),
-        (422, {"detail": "Unexpected fields in the request: {'PROMPT'}"}, None),
-        (422, {"detail": [{"type": "missing", "loc": ["body", "top_k"]}]}, None),
-        (422, {"detail": "seed must be positive"}, None),
-        (422, {}, None),
-    ],
-)
-def test_parameters_that_a_server_does_not_know_stop_the_worker(status: int, said: object, fault: str | None) -> None:
-    found = of_status(status, {}, json.dumps(said).encode(), MODEL, Endpoint(url="http://here"))
-    if fault:
-        reason = f"endpoint here does not take {fault} ({status}); the option omit leaves parameters out"
-        assert found == Fault("stop", reason)
-    else:
-        assert found == Fault("row", f"bad request ({status})")
+def forbidden(*place: Any, kind: str = "extra_forbidden") -> list[Any]:
+    return [{"type": kind, "loc": list(place), "msg": "Extra inputs are not permitted", "input": "PROMPT"}]
+
+
+SENT = replace(MODEL, options={"omit": ["stop"], "extra": {"reasoning_effort": "low"}})
+UNKNOWN = [
+    ({"error": {"code": "unsupported_parameter", "param": "seed", "message": "?"}}, "seed"),
+    ({"error": {"code": "unsupported_value", "param": "temperature", "message": "?"}}, "temperature"),
+    ({"error": {"type": "unknown_parameter", "message": "?"}}, "a parameter"),
+    ({"error": {"message": "Unsupported parameter: 'top_p' is not supported with this model. Use 'x'."}}, "top_p"),
+    ({"error": {"message": "Unrecognized request argument supplied: top_k"}}, "top_k"),
+    ({"error": {"message": "Unknown parameter: 'reasoning_effort'."}}, "reasoning_effort"),
+    ({"error": {"message": "Unrecognized parameters: seed, top_k"}}, "seed, top_k"),
+    ({"detail": "Unexpected fields in the request: {'top_k', 'seed'}"}, "seed, top_k"),
+    ({"detail": [*forbidden("body", "top_k"), {"type": "missing"}]}, "top_k"),
+    ({"detail": forbidden("body", "seed", kind="value_error.extra")}, "seed"),
+    ({"object": "error", "message": {"detail": forbidden("body", "seed")}, "code": None}, "seed"),
+    ({"object": "Error", "message": forbidden("body", "seed"), "code": 3001}, "seed"),
+    ({"error": {"type": "invalid_request_error", "message": "seed: Extra inputs are not permitted"}}, "seed"),
+    ({"error": {"message": "Extra inputs are not permitted, field: 'top_k', value: 5"}}, "top_k"),
+    ({"error": {"message": "property 'top_k' is unsupported, did you mean 'top_p'?"}}, "top_k"),
+    ({"code": "Client specified an invalid argument", "error": "Argument not supported on this model: topK"}, "top_k"),
+    ({"error": {"message": "Model m-1 does not support parameter reasoningEffort."}}, "reasoning_effort"),
+    ([{"error": {"message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.\nmore'}}], "seed"),
+    ({"error": {"message": "1 validation error for Body\nseed\n  Extra inputs are not permitted [type=x]"}}, "seed"),
+    ({"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'msg': 'Extra', 'input': 3}]"}, "seed"),
+]  # fmt: skip
+ANYTHING_ELSE = [
+    {},
+    {"detail": "seed must be positive"},
+    {"detail": [{"type": "missing", "loc": ["body", "top_k"]}]},
+    {"detail": "Unexpected fields in the request: {'PROMPT'}"},
+    {"detail": forbidden("body", "messages", 1, "seed")},
+    {"detail": forbidden("body", "stop")},  # was not sent
+    {"error": {"code": "unsupported_value", "param": "messages[3].content", "message": "?"}},
+    {"error": {"message": "Unrecognized parameters: seed, top_k, PROMPT"}},
+    {"error": {"message": "Unknown parameter: 'stop'."}},
+    {"error": {"message": "unexpected input: the seed of a pine weighs 2 grams, top_p"}},
+    {"error": {"message": "could not read 'PROMPT. seed: Extra inputs are not permitted'"}},
+    {"error": {"message": "PROMPT\nUnknown parameter: seed"}},
+    {"error": {"message": "property 'store' is unsupported, did you mean 'seed'?"}},
+    {"error": {"message": "invalid: [{'type': 'extra_forbidden', 'loc': ('body', 'seed')}]"}},
+    {"error": {"message": "what does an unknown field: seed, cost?"}},
+]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(("said", "parameters"), [*UNKNOWN, *((said, None) for said in ANYTHING_ELSE)])
+def test_parameters_that_a_server_does_not_take_stop_the_worker(said: Any, parameters: str | None, status: int) -> None:
+    """And nothing else does, whatever of a row stands in its answer."""
+    found = of_status(status, {}, json.dumps(said).encode(), SENT, Endpoint(url="http://here"))
+    if parameters is None:
+        assert (found.what, found.reason.partition(" (")[0]) == ("row", "bad request")
+        return
+    assert found.what == "stop"
+    assert found.reason.startswith(f"endpoint here does not take {parameters} ({status}")
+    assert "PROMPT" not in found.reason
+
+
+@pytest.mark.parametrize("said", ["your credit balance is too low", "the model m does not exist", "invalid API key"])
+def test_what_a_server_quotes_stops_nothing(said: str) -> None:
+    def fault(message: str) -> Fault:
+        content = json.dumps({"error": {"message": message}}).encode()
+        return of_status(400, {}, content, MODEL, Endpoint(url="http://here"))
+
+    assert fault(said).what == "stop"
+    assert fault(f"cannot read: {'A question of a row. ' * 20}{said}") == Fault("row", "bad request (400)")
 
 
 def test_no_secret_and_no_prompt_in_any_error(server: Any) -> None:
