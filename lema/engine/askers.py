@@ -14,14 +14,21 @@ POLL = 0.2  # seconds after which each of several workers hears what another was
 Results = Iterator[list[tuple[int, Any]]]
 
 
-def ask(start: Callable[[], Any], ray: Any, source: Source, variables: dict[str, str], workers: int) -> Results:
+def ask(
+    start: Callable[[], Any],
+    ray: Any,
+    source: Source,
+    variables: dict[str, str],
+    workers: int,
+    again: Callable[[list[Any]], bool],
+) -> Results:
     """The results of blocks, by up to so many actors of a class with `exchange(blocks, variables, pause, patience) ->
-    (done, room, error, pause)`; `start()` starts one. Blocks of one that dies are sent again.
+    (done, room, error, pause)`; `start()` starts one. Blocks of one that dies are sent again if `again` says so.
 
     Raises:
         RunError: a block failed, after what else was held has come.
     """
-    crew = _Askers(start, ray, source, variables, alone=workers == 1)
+    crew = _Askers(start, ray, source, variables, again, alone=workers == 1)
     try:
         # The first goes alone until it has an answer: what is wrong with an endpoint, or a key, is then found out once.
         early = crew.results()
@@ -42,9 +49,16 @@ class _Askers:
     """What the workers of one `map` have in common."""
 
     def __init__(
-        self, start: Callable[[], Any], ray: Any, source: Source, variables: dict[str, str], *, alone: bool
+        self,
+        start: Callable[[], Any],
+        ray: Any,
+        source: Source,
+        variables: dict[str, str],
+        again: Callable[[list[Any]], bool],
+        *,
+        alone: bool,
     ) -> None:
-        self._start, self._ray, self._source, self._variables = start, ray, source, variables
+        self._start, self._ray, self._source, self._variables, self._again = start, ray, source, variables, again
         self._patience = None if alone else POLL
         self._pause = 0.0
         self._actors: list[Any] = []
@@ -77,7 +91,8 @@ class _Askers:
                     return
                 with suppress(Exception):
                     ray.kill(actor)
-                actor, fresh = self._new(), list(held.items())
+                held = {number: block for number, block in held.items() if self._again(block)}
+                actor, fresh, room = self._new(), list(held.items()), 0
                 continue
             except Exception as failed:
                 source.fail(failure(getattr(failed, "cause", None) or failed))

@@ -36,6 +36,7 @@ class Executor(Protocol):
         inflight: int = 1,
         folders: Sequence[str] = (),
         variables: Sequence[str] = (),
+        again: Callable[[list[Item]], bool] | None = None,
     ) -> Iterator[list[tuple[int, Result]]]:
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
@@ -45,7 +46,8 @@ class Executor(Protocol):
         1 the work is waiting for somebody else (`lema.engine.waiting.Waiting`): a worker (None: one) holds up to so
         many blocks at once, reserves no processor and finds these environment `variables` as they are here, from its
         first block on; the first has an answer before others start. Blocks are taken from their iterable only when
-        there is room, by one thread at a time.
+        there is room, by one thread at a time. Blocks that a killed worker held are sent to another if `again`, called
+        in any thread, says so; else they have no result.
 
         Raises:
             RunError: a block failed, with the cause in one line, after what else was waited for has come; or the
@@ -87,6 +89,7 @@ class LocalExecutor:
         inflight: int = 1,
         folders: Sequence[str] = (),  # noqa: ARG002
         variables: Sequence[str] = (),  # noqa: ARG002
+        again: Callable[[list[Item]], bool] | None = None,  # noqa: ARG002
     ) -> Iterator[list[tuple[int, Result]]]:
         numbered = enumerate(blocks)
         first = next(numbered, None)

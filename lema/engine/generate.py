@@ -176,7 +176,10 @@ class Generate:
         turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
         work = (block for turn in turns for block in turn if block)
         keys = [endpoint.key] if endpoint.key else []
-        return self._stream(work, stop, asking, workers=endpoint.actors, inflight=inflight, variables=keys)
+        given: dict[str, Any] = {"workers": endpoint.actors, "inflight": inflight, "variables": keys}
+        if self._account:
+            given["again"] = self._account.again
+        return self._stream(work, stop, asking, **given)
 
     def _batched(
         self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event, tell: Callable[[str], None]
@@ -215,6 +218,9 @@ class Generate:
                 yield from together((sent.pop(number), reply) for number, reply in done)
             if stop.is_set():
                 return
+            # What a killed worker held, and the budget did not allow to be sent again.
+            work = itertools.chain(list(sent.values()), work)
+            sent.clear()
             block = next(work, None)
             if block is None or account is None or not account.wait(block, stop):
                 return

@@ -61,6 +61,7 @@ class RayExecutor:
         inflight: int = 1,
         folders: Sequence[str] = (),
         variables: Sequence[str] = (),
+        again: Callable[[list[Item]], bool] | None = None,
     ) -> Iterator[list[tuple[int, Result]]]:
         """See the contract. A worker that is killed is replaced and its blocks are sent again."""
         numbered = enumerate(blocks)
@@ -75,7 +76,9 @@ class RayExecutor:
         kind, arguments = beside(ray, _Waiter), (*_surroundings(ray, ()), packed, inflight)
         # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
         known = {name: os.environ[name] for name in variables if name in os.environ}
-        yield from ask(lambda: kind.remote(*arguments), ray, Source(work), known, workers or 1)
+        yield from ask(
+            lambda: kind.remote(*arguments), ray, Source(work), known, workers or 1, again or (lambda _: True)
+        )
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""

@@ -32,7 +32,7 @@ def flat(stream: Iterator[list[tuple[int, Any]]]) -> list[tuple[int, Any]]:
 async def among(folder: Path, count: int) -> None:
     """Return when so many processes have come here."""
     (folder / str(os.getpid())).touch()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while len(list(folder.iterdir())) < count:
             await asyncio.sleep(0.02)
 
@@ -96,6 +96,20 @@ def test_blocks_of_one_that_is_killed_are_sent_again(ray: RayExecutor, met: Path
     assert (tmp_path / "died").exists()
 
 
+def test_blocks_that_may_not_be_sent_again_have_no_result(ray: RayExecutor, met: Path, tmp_path: Path) -> None:
+    lost: list[Block] = []
+
+    def again(block: Block) -> bool:
+        lost.append(block)
+        return block != [11]
+
+    work = partial(dying, met, tmp_path / "died")
+    results = flat(ray.map(work, ([n] for n in range(40)), workers=2, inflight=3, again=again))
+    assert sorted(results) == [(n, [n]) for n in range(40) if n != 11]
+    assert [11] in lost
+    assert len(lost) <= 3
+
+
 def failing(folder: Path) -> Callable[[Block], Awaitable[Block]]:
     async def work(block: Block) -> Block:
         if block != [0]:
@@ -152,7 +166,7 @@ class Told:
             await among(self._folder, 3)
             if block == [1]:
                 self.pause(123.0)
-            await asyncio.wait_for(self._heard.wait(), 60)
+            await asyncio.wait_for(self._heard.wait(), 300)
         return os.getpid(), self._until
 
     def paused(self) -> float:
