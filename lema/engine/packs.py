@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from lema.engine import files, parquet
 from lema.engine.index import KEY
 from lema.errors import RunError
+from lema.models import Completion
 from lema.rows import Finish
 
 SERVED = ("stop", "length")
@@ -150,10 +151,12 @@ class Pack:
             for key, label, finish in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield key, label, finish in SERVED
 
-    def group(self, number: int) -> list[tuple[Any, ...]]:
-        """The rows of a row group: key, then the fields of its `Completion`."""
+    def group(self, number: int) -> Iterator[tuple[str, Completion]]:
+        """The keys and replies of a row group."""
         table = self._file.read_row_group(number, columns=self._columns, use_threads=False)
-        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        # By way of numpy, which takes a fifth of the time of `to_pylist`.
+        keys, *fields = (column.to_numpy().tolist() for column in table.columns)
+        return zip(keys, map(Completion, *fields), strict=True)
 
     def entries(self) -> Iterator[Entry]:
         """All rows, a row group at a time."""

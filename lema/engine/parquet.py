@@ -6,17 +6,18 @@ version of pyarrow is in the footer of a Parquet file, so bytes are equal within
 """
 
 import dataclasses
-import heapq
 import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lema.engine.files import atomic
@@ -25,7 +26,7 @@ from lema.errors import RunError
 
 ROW_GROUP = 16_384
 BATCH = 1024  # rows that are read at once of a file
-FRAME = 256  # rows that are read at once of every sorted part
+FRAME = 256  # rows that are read at once of a sorted run
 LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
@@ -123,7 +124,7 @@ def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
 
 
 def _values(row_type: type) -> Callable[[Any], Values]:
-    """A function that takes a row apart. Tuples are sorted, kept and read again in half the time of rows."""
+    """A function that takes a row apart."""
     first, *rest = _hints(row_type)
     return attrgetter(first, *rest) if rest else lambda row: (getattr(row, first),)
 
@@ -143,8 +144,8 @@ def _table(row_type: type, rows: Iterable[Values]) -> Any:
 
 
 def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
-    """Write rows, sorted by id, and return their number; the file appears whole or not at all. Memory holds a row group
-    of them: what is more is sorted in parts, which lie beside the file until they are merged.
+    """Write rows, sorted by id, and return their number; the file appears whole or not at all. Memory holds a few row
+    groups of them, and all ids: what is more waits beside the file until all are there.
 
     Raises:
         RunError: two rows have the same id; the disk is full or not writable.
@@ -152,8 +153,6 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with Frames(path.parent) as frames, atomic(path) as partial:
-        by_id = itemgetter(list(_hints(row_type)).index("id"))
-        ordered = _distinct(row_type.__name__, _sorted(map(_values(row_type), rows), by_id, frames), by_id)
         with pq.ParquetWriter(
             partial,
             schema(row_type),
@@ -165,38 +164,52 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
             data_page_version="1.0",
             store_schema=False,
         ) as writer:
-            # No rows at all are one empty row group.
-            while (group := list(itertools.islice(ordered, ROW_GROUP))) or not count:
-                writer.write_table(_table(row_type, group), row_group_size=ROW_GROUP)
-                count += len(group)
-                if len(group) < ROW_GROUP:
-                    break
+            for group in _sorted(row_type, rows, frames):
+                writer.write_table(group, row_group_size=ROW_GROUP)
+                count += group.num_rows
     return count
 
 
-def _sorted(rows: Iterable[Values], by_id: Callable[[Values], str], frames: Frames) -> Iterator[Values]:
-    """Rows by id: sorted runs of a row group each, on the disk when there are several, and merged."""
-    rest = iter(rows)
-    run = sorted(itertools.islice(rest, ROW_GROUP), key=by_id)
-    runs: list[range] = []
-    while len(run) == ROW_GROUP:
-        numbers = [frames.append(run[start : start + FRAME]) for start in range(0, len(run), FRAME)]
-        runs.append(range(numbers[0], numbers[-1] + 1))
-        run = sorted(itertools.islice(rest, ROW_GROUP), key=by_id)
+def _sorted(row_type: type[Row], rows: Iterable[Row], frames: Frames) -> Iterator[Any]:
+    """Tables of a row group each, in the order of the ids; no rows at all are one empty table."""
+    ids: list[Any] = []
+    starts = [0]  # of the frames: how many rows lie before them
+    for run in _runs(row_type, rows):
+        if not ids and run.num_rows < ROW_GROUP:
+            yield run
+            return
+        ids += run["id"].chunks
+        for batch in run.to_batches(FRAME):
+            frames.append(batch.serialize())
+            starts.append(starts[-1] + batch.num_rows)
+    order = _order(row_type, pa.chunked_array(ids)).to_numpy()
+    # Runs are sorted, so that a row group reads a few frames of each and no more.
+    for start in range(0, len(order), ROW_GROUP):
+        places = order[start : start + ROW_GROUP]
+        numbers = np.unique(np.searchsorted(starts, places, side="right") - 1).tolist()
+        batches = [pa.ipc.read_record_batch(frames.read(number), run.schema) for number in numbers]
+        there = np.concatenate([np.arange(starts[number], starts[number + 1]) for number in numbers])
+        yield pa.Table.from_batches(batches).combine_chunks().take(np.searchsorted(there, places))
 
-    def read(numbers: range) -> Iterator[Values]:
-        return itertools.chain.from_iterable(frames.read(number) for number in numbers)
 
-    return heapq.merge(*(read(numbers) for numbers in runs), run, key=by_id)
+def _runs(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
+    """Tables of a row group each, each sorted by id; the last one is smaller, and may be empty."""
+    rest = map(_values(row_type), rows)
+    while True:
+        run = _table(row_type, itertools.islice(rest, ROW_GROUP))
+        yield run.take(_order(row_type, run["id"]))
+        if run.num_rows < ROW_GROUP:
+            return
 
 
-def _distinct(name: str, rows: Iterable[Values], by_id: Callable[[Values], str]) -> Iterator[Values]:
-    before: str | None = None
-    for row in rows:
-        if by_id(row) == before:
-            raise RunError(f"two rows of {name} have the id {before!r}")
-        before = by_id(row)
-        yield row
+def _order(row_type: type, ids: Any) -> Any:
+    """The places of rows in the order of their ids; UTF-8 sorts as its characters do."""
+    order = pc.sort_indices(ids)
+    ordered = ids.take(order)
+    twice = pc.index(pc.equal(ordered[1:], ordered[:-1]), True).as_py()
+    if twice >= 0:
+        raise RunError(f"two rows of {row_type.__name__} have the id {ordered[twice].as_py()!r}")
+    return order
 
 
 class Rows(Generic[Row]):

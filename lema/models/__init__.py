@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from lema.params import Run
@@ -50,7 +50,7 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """One request for one completion; `index` tells apart the paths that share everything else. `prompt`, the SHA-256
     of the prompt that the messages were made of, is for the ledger: it is not in the key."""
@@ -60,6 +60,14 @@ class Request:
     sampling: Sampling
     index: int = 0
     prompt: str = field(default="", compare=False)
+
+    @cached_property
+    def _key(self) -> str:
+        """Made once: a stage names its request, and so does who answers it."""
+        how = self.sampling
+        chat, rest = _how(self.model.chat, self.model.identity, how, how.temperature, how.top_p)
+        said = f'{chat}, "index": {self.index}, "messages": {_said(self.messages)}, {rest}, "scheme": {KEY_SCHEME}}}'
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 # Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.
@@ -73,11 +81,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 def key(request: Request) -> str:
     """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
     of what is in it and what is not, with the reasons, is in docs/completions.md."""
-    how = request.sampling
-    chat, rest = _how(request.model.chat, request.model.identity, how, how.temperature, how.top_p)
-    messages = _said(tuple(request.messages))
-    said = f'{chat}, "index": {request.index}, "messages": {messages}, {rest}, "scheme": {KEY_SCHEME}}}'
-    return hashlib.sha256(said.encode()).hexdigest()
+    return request._key
 
 
 # A JSON object with sorted names, in parts: requests in a row share all but the index or the messages.

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lema.errors import RunError
@@ -116,7 +116,8 @@ def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Genera
         nonlocal last
         # The paths of a question, which come in a row, differ in the index alone.
         if last and slot.path is None and last[0].spec is slot.spec and last[0].question is slot.question:
-            return replace(last[1], index=slot.index)
+            asked = last[1]
+            return Request(asked.model, asked.messages, asked.sampling, slot.index, asked.prompt)
         last = slot, _request(slot, models, origins[slot.sampler])
         return last[1]
 
