@@ -10,23 +10,21 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lema.engine.files import atomic
-from lema.engine.frames import Frames
+from lema.engine.runs import Runs, sort
 from lema.errors import RunError
 
 ROW_GROUP = 16_384
 BATCH = 1024  # rows that are read at once of a file
-FRAME = 256  # rows that are read at once of a sorted run
 LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
@@ -144,18 +142,54 @@ def _table(row_type: type, rows: Iterable[Values]) -> Any:
 
 
 def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
-    """Write rows, sorted by id, and return their number; the file appears whole or not at all. Memory holds a few row
-    groups of them, and all ids: what is more waits beside the file until all are there.
+    """Write rows, sorted by id, and return their number; the file appears whole or not at all.
+
+    Rows that come in order are written as they come, a row group while the next one is made; memory holds a few of
+    them. When one comes too late, all wait beside the file until they can be put in order; memory then holds all ids.
 
     Raises:
         RunError: two rows have the same id; the disk is full or not writable.
     """
-    count = 0
+    groups, late, last = _groups(row_type, rows), None, None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Frames(path.parent) as frames, atomic(path) as partial:
-        with pq.ParquetWriter(
-            partial,
-            schema(row_type),
+    with Runs(path.parent) as runs, atomic(path) as partial:
+        with _writing(partial, schema(row_type)) as put:
+            for group in groups:
+                if last is not None and group["id"][0].as_py() <= last:
+                    late = group
+                    break
+                put(group)
+                last = group["id"][-1].as_py() if group.num_rows else None
+        if late is not None:
+            with pq.ParquetFile(partial) as early:
+                written = map(early.read_row_group, range(early.num_row_groups))
+                for group in itertools.chain(written, [late], groups):
+                    runs.add(group)
+            with _writing(partial, schema(row_type)) as put:
+                for group in runs.merged(ROW_GROUP, row_type.__name__):
+                    put(group)
+        count: int = pq.read_metadata(partial).num_rows
+    return count
+
+
+def _groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
+    """Rows as they come, a row group at a time, each sorted by itself; no rows at all are an empty one."""
+    rest = map(_values(row_type), rows)
+    group = list(itertools.islice(rest, ROW_GROUP))
+    while True:
+        yield sort(_table(row_type, group), row_type.__name__)
+        group = list(itertools.islice(rest, ROW_GROUP))
+        if not group:
+            return
+
+
+@contextmanager
+def _writing(path: Path, fields: Any) -> Iterator[Callable[[Any], None]]:
+    """A function that writes a row group, each while the next one is made: it is compressed in a thread."""
+    with (
+        pq.ParquetWriter(
+            path,
+            fields,
             compression="zstd",
             compression_level=LEVEL,
             use_dictionary=True,
@@ -163,53 +197,20 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
             version="2.6",
             data_page_version="1.0",
             store_schema=False,
-        ) as writer:
-            for group in _sorted(row_type, rows, frames):
-                writer.write_table(group, row_group_size=ROW_GROUP)
-                count += group.num_rows
-    return count
+        ) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        written: Future[None] | None = None
 
+        def put(group: Any) -> None:
+            nonlocal written
+            if written:
+                written.result()
+            written = thread.submit(writer.write_table, group, row_group_size=ROW_GROUP)
 
-def _sorted(row_type: type[Row], rows: Iterable[Row], frames: Frames) -> Iterator[Any]:
-    """Tables of a row group each, in the order of the ids; no rows at all are one empty table."""
-    ids: list[Any] = []
-    starts = [0]  # of the frames: how many rows lie before them
-    for run in _runs(row_type, rows):
-        if not ids and run.num_rows < ROW_GROUP:
-            yield run
-            return
-        ids += run["id"].chunks
-        for batch in run.to_batches(FRAME):
-            frames.append(batch.serialize())
-            starts.append(starts[-1] + batch.num_rows)
-    order = _order(row_type, pa.chunked_array(ids)).to_numpy()
-    # Runs are sorted, so that a row group reads a few frames of each and no more.
-    for start in range(0, len(order), ROW_GROUP):
-        places = order[start : start + ROW_GROUP]
-        numbers = np.unique(np.searchsorted(starts, places, side="right") - 1).tolist()
-        batches = [pa.ipc.read_record_batch(frames.read(number), run.schema) for number in numbers]
-        there = np.concatenate([np.arange(starts[number], starts[number + 1]) for number in numbers])
-        yield pa.Table.from_batches(batches).combine_chunks().take(np.searchsorted(there, places))
-
-
-def _runs(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
-    """Tables of a row group each, each sorted by id; the last one is smaller, and may be empty."""
-    rest = map(_values(row_type), rows)
-    while True:
-        run = _table(row_type, itertools.islice(rest, ROW_GROUP))
-        yield run.take(_order(row_type, run["id"]))
-        if run.num_rows < ROW_GROUP:
-            return
-
-
-def _order(row_type: type, ids: Any) -> Any:
-    """The places of rows in the order of their ids; UTF-8 sorts as its characters do."""
-    order = pc.sort_indices(ids)
-    ordered = ids.take(order)
-    twice = pc.index(pc.equal(ordered[1:], ordered[:-1]), True).as_py()
-    if twice >= 0:
-        raise RunError(f"two rows of {row_type.__name__} have the id {ordered[twice].as_py()!r}")
-    return order
+        yield put
+        if written:
+            written.result()
 
 
 class Rows(Generic[Row]):

@@ -241,10 +241,8 @@ class Store:
         return self._keep(number, self._pack(source).group(part))
 
     def _keep(self, number: int, pairs: Iterable[tuple[str, Completion]]) -> dict[str, Completion]:
-        part: dict[str, Completion] = {}
-        for key, reply in pairs:
-            if reply.finish in SERVED:
-                part.setdefault(key, reply)
+        served = [(key, reply) for key, reply in pairs if reply.finish in SERVED]
+        part = dict(reversed(served))  # of two replies for one key the first
         size = sum(len(reply.text) + packs.ROW for reply in part.values())
         self._parts[number] = part, size
         self._held += size
