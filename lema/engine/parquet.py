@@ -23,7 +23,8 @@ from lema.engine.files import atomic
 from lema.engine.runs import Runs, sort
 from lema.errors import RunError
 
-ROW_GROUP = 16_384
+ROW_GROUP = 4096
+RUN = 8  # row groups that are sorted together when they have come in no order
 BATCH = 1024  # rows that are read at once of a file
 LEVEL = 3
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
@@ -163,8 +164,9 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
         if late is not None:
             with pq.ParquetFile(partial) as early:
                 written = map(early.read_row_group, range(early.num_row_groups))
-                for group in itertools.chain(written, [late], groups):
-                    runs.add(group)
+                rest = itertools.chain(written, [late], groups)
+                while run := list(itertools.islice(rest, RUN)):
+                    runs.add(sort(pa.concat_tables(run), row_type.__name__))
             with _writing(partial, schema(row_type)) as put:
                 for group in runs.merged(ROW_GROUP, row_type.__name__):
                     put(group)

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from lema.engine.frames import Frames
 from lema.errors import RunError
 
-FRAME = 256  # rows that are read at once
+FRAME = 64  # rows that are read at once
 
 
 def sort(table: Any, what: str) -> Any:
     """A table sorted by its column `id`. Raises RunError when an id is there twice; `what` has it."""
-    return table.take(_order(table["id"], what))
+    return table.combine_chunks().take(_order(table["id"], what))
 
 
 def _order(ids: Any, what: str) -> Any:
