@@ -124,9 +124,10 @@ class Index:
         if len(self._keys):
             at = np.minimum(np.searchsorted(self._keys, sought), len(self._keys) - 1)
             found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
-        if not self._recent:
-            return found
-        return [self._recent.get(raw(key), -1) if number < 0 else number for key, number in zip(keys, found, strict=True)]
+        if self._recent:
+            pairs = zip(keys, found, strict=True)
+            found = [self._recent.get(raw(key), -1) if number < 0 else number for key, number in pairs]
+        return found
 
     def count(self, least: int) -> int:
         """How many keys have this number or a higher one."""

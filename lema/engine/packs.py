@@ -32,6 +32,7 @@ SERVED = ("stop", "length")
 NAME = 32  # hexadecimal digits
 GROUP = 2**20  # bytes of text in a row group
 PACK = 2**27  # bytes of text in a pack
+LEVEL = 3  # of zstd: packs are written once and for ever
 ROW = 200  # bytes that a row takes beside its text
 PARTIAL = ".pack.partial"
 
@@ -69,7 +70,7 @@ def write(folder: Path, entries: Iterable[Entry]) -> list[Path]:
                 partial,
                 parquet.schema(Entry),
                 compression="zstd",
-                compression_level=parquet.LEVEL,
+                compression_level=LEVEL,
                 use_dictionary=["model", "finish", "error"],
                 write_statistics=False,
                 version="2.6",

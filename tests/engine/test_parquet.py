@@ -212,7 +212,7 @@ def at_once(path: Path, row_type: type, rows: list[Any]) -> None:
         parquet.table(row_type, sorted(rows, key=lambda row: row.id)),
         path,
         compression="zstd",
-        compression_level=3,
+        compression_level=2,
         row_group_size=parquet.ROW_GROUP,
         use_dictionary=True,
         write_statistics=True,
