@@ -179,16 +179,17 @@ def again(count: int, folder: Path) -> dict[str, float]:
         records = [{"question": QUESTION.format(n), "answer": f"#### {n * n}"} for n in range(count // PATHS)]
         records.append({"question": "What is left of two apples when both are eaten?", "answer": "#### 0"})
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        (project.root / "pens.jsonl").write_text(lines, encoding="utf-8")
+        (project.root / "students/pens.jsonl").write_text(lines, encoding="utf-8")
         sampler = {"model": "strong", "prompt": PROMPT, "paths": PATHS, "temperature": 0.7}
         asked = {
-            "source": {"file": "pens.jsonl", "test_from": "train", "test": 1},
+            "source": {"file": "students/pens.jsonl", "test_from": "train", "test": 1},
             "questions": {"task": "gsm8k"},
             "models": {**recipe()["models"], "strong": {"backend": "openai", "endpoint": "here", "name": "m"}},
             "samples": {"samplers": {"careful": sampler}},
         }
         project.write("recipes/tiny.yaml", {**recipe(), **asked})
         here = params()
+        here["recipes"]["tiny"] = "students"
         here["run"]["endpoints"]["here"] = {"url": "http://127.0.0.1:9/v1"}
         project.write("params.yaml", here)
         assert project.repro("samples@tiny").bought["samples"] == (count, count, 0)
@@ -298,8 +299,8 @@ def main() -> None:
         f"Completions of {LENGTH:,} characters; seconds, and peak memory of the whole process.",
         "",
         "| completions | journal | seal | packs, size | open, verifying | open | look up all | stage, all hits "
-        "| a row | of processors | memory of writing | of looking up | of the stage |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| a row | of processors | `dvc repro` again | memory of writing | of looking up | of the stage |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory(dir=ROOT / ".lema" if (ROOT / ".lema").is_dir() else None) as place:
         for count in map(int, filter(None, options.rows.split(","))):
@@ -307,11 +308,12 @@ def main() -> None:
             wrote = measured(sys.executable, "fill", count, folder)
             looked = measured(sys.executable, "look", count, folder)
             staged = measured(sys.executable, "rerun", count, folder)
+            unchanged = measured(sys.executable, "again", count, folder)
             lines.append(
                 f"| {count:,} | {wrote['journal']:.1f} | {wrote['seal']:.1f} | {wrote['packs']}, "
                 f"{wrote['bytes'] / mega:,.0f} MB | {looked['first']:.1f} | {looked['open']:.1f} | "
                 f"{looked['look']:.1f} | {staged['stage']:.1f} | {staged['stage'] / count * 1e6:.0f} µs | "
-                f"{staged['processor'] / count * 1e6:.0f} µs | "
+                f"{staged['processor'] / count * 1e6:.0f} µs | {unchanged['stage']:.1f} | "
                 f"{wrote['peak'] / mega:,.0f} MB | {looked['peak'] / mega:,.0f} MB | {staged['peak'] / mega:,.0f} MB |"
             )
         if options.peer:
