@@ -1,33 +1,31 @@
-"""Lists of objects on the disk, in a file without a name: what waits there is gone with this process, however that
+"""Pieces of bytes on the disk, in a file without a name: what waits there is gone with this process, however that
 ends, and nobody else can open it."""
 
 import os
-import pickle
 import tempfile
 from array import array
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from lema.errors import RunError
 
 
 class Frames:
-    """Lists by the order in which they were added. The file appears in `folder` with the first one."""
+    """Pieces by the order in which they were added. The file appears in `folder` with the first one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: int | None = None
         self._ends = array("Q", [0])  # bytes
 
-    def append(self, items: list[Any]) -> int:
-        """Keep a list and return its number.
+    def append(self, piece: bytes) -> int:
+        """Keep a piece, bytes or anything that shows its bytes, and return its number.
 
         Raises:
             RunError: the disk is full or not writable.
         """
-        frame = memoryview(pickle.dumps(items, pickle.HIGHEST_PROTOCOL))
-        at = self._ends[-1]
+        frame, at = memoryview(piece), self._ends[-1]
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -41,16 +39,15 @@ class Frames:
         self._ends.append(at)
         return len(self._ends) - 2
 
-    def read(self, number: int) -> list[Any]:
-        """A list, read again from the disk; from any thread."""
+    def read(self, number: int) -> bytes:
+        """A piece, read again from the disk; from any thread."""
         assert self._file is not None
         start, end = self._ends[number], self._ends[number + 1]
         parts = []
         while start < end:
             parts.append(os.pread(self._file, end - start, start))
             start += len(parts[-1])
-        items: list[Any] = pickle.loads(b"".join(parts))
-        return items
+        return b"".join(parts)
 
     def __enter__(self) -> Self:
         return self

@@ -77,18 +77,19 @@ class Generate:
         saved = array("H")  # for every request, whose the reply is that the store has, as the account numbers them
         with Spool() as misses:
             for block in blocks(requests, LOOK):
-                start = len(keys)
-                new = [(at, name, one) for at, one in enumerate(block, start) if keys.add(name := key(one))]
+                start, names = len(keys), [key(one) for one in block]
+                new = [at for at, first in enumerate(keys.extend(names)) if first]
                 saved.extend([0] * len(block))
-                known = self._store.known([name for _, name, _ in new])
-                for (at, name, request), there in zip(new, known, strict=True):
+                known = self._store.known([names[at] for at in new])
+                for at, there in zip(new, known, strict=True):
+                    request = block[at]
+                    label = request.model.label
                     if there:
-                        self.hits[request.model.label] += 1
+                        self.hits[label] += 1
                         hits += 1
-                        saved[at] = self._account.number(request) if self._account else 0
+                        saved[start + at] = self._account.number(request) if self._account else 0
                     elif self._offline:
-                        label = request.model.label
-                        raise RunError(f"offline, and the store has no reply of model {label!r} with key {name}")
+                        raise RunError(f"offline, and the store has no reply of model {label!r} with key {names[at]}")
                     else:
                         misses.add(request)
             self._asked += keys.unique

@@ -22,6 +22,14 @@ def raw(key: str) -> bytes:
     return value
 
 
+def joined(keys: Sequence[str]) -> bytes:
+    """The bytes of keys, one after the other. Raises ValueError as `raw` does."""
+    values = bytes.fromhex("".join(keys))
+    if len(values) != KEY * len(keys):
+        raise ValueError("some of the keys are no SHA-256")
+    return values
+
+
 class Keys:
     """Keys in the order in which they were added, and which of them were new: 40 to 50 bytes each.
 
@@ -41,16 +49,22 @@ class Keys:
 
     def add(self, key: str) -> bool:
         """Append a key; False when it was there before. Raises ValueError for a name that is no SHA-256."""
-        value = raw(key)
-        self._keys += value
-        if 3 * self.unique > 2 * len(self._slots):
-            self._grow()
-        slot = self._slot(value)
-        if self._slots[slot]:
-            return False
-        self._slots[slot] = len(self)
-        self.unique += 1
-        return True
+        return self.extend([key])[0]
+
+    def extend(self, keys: Sequence[str]) -> list[bool]:
+        """`add` for many at once, in their order."""
+        values, place, new = joined(keys), len(self), list[bool]()
+        self._keys += values
+        for at in range(0, len(values), KEY):
+            place += 1
+            if 3 * self.unique > 2 * len(self._slots):
+                self._grow()
+            slot = self._slot(values[at : at + KEY])
+            new.append(not self._slots[slot])
+            if new[-1]:
+                self._slots[slot] = place
+                self.unique += 1
+        return new
 
     def _slot(self, value: bytes) -> int:
         """Where the key is, or the empty slot where it belongs."""
@@ -105,17 +119,15 @@ class Index:
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
-        values = [raw(key) for key in keys]
-        if not len(self._keys):
-            return [self._recent.get(value, -1) for value in values]
-        sought = np.frombuffer(b"".join(values), f"S{KEY}")
-        at = np.minimum(np.searchsorted(self._keys, sought), len(self._keys) - 1)
-        found: list[int] = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
-        if not self._recent:
-            return found
-        return [
-            self._recent.get(value, -1) if number < 0 else number for value, number in zip(values, found, strict=True)
-        ]
+        sought = np.frombuffer(joined(keys), f"S{KEY}")
+        found = [-1] * len(keys)
+        if len(self._keys):
+            at = np.minimum(np.searchsorted(self._keys, sought), len(self._keys) - 1)
+            found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
+        if self._recent:
+            pairs = zip(keys, found, strict=True)
+            found = [self._recent.get(raw(key), -1) if number < 0 else number for key, number in pairs]
+        return found
 
     def count(self, least: int) -> int:
         """How many keys have this number or a higher one."""

@@ -1,6 +1,7 @@
 """Requests that wait to be sent, on the disk: how many there are does not show in memory."""
 
 import itertools
+import pickle
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,10 +45,10 @@ class Spool(Frames):
         group.count += 1
         group.last.append(request)
         if len(group.last) == FRAME:
-            group.frames.append(self.append(group.last))
+            group.frames.append(self.append(pickle.dumps(group.last, pickle.HIGHEST_PROTOCOL)))
             group.last = []
 
     def blocks(self, group: Group, size: int) -> Iterator[list[Request]]:
         """The requests of a model in lists of `size`, read when they are asked for; from any thread."""
-        read = itertools.chain.from_iterable(self.read(number) for number in group.frames)
+        read = itertools.chain.from_iterable(pickle.loads(self.read(number)) for number in group.frames)
         return blocks(itertools.chain(read, group.last), size)

@@ -11,8 +11,8 @@ In memory is an index, 40 bytes a completion; texts are read back when they are 
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,8 +27,6 @@ from lema.models import Completion
 PART = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
-
-Fields = tuple[Any, ...]  # those of a Completion
 
 
 def packs_folder() -> Path:
@@ -49,7 +47,7 @@ class Store:
         self._index: Index | None = None
         self._sources: list[Path | Lines] = []
         self._files: OrderedDict[Path, Pack] = OrderedDict()
-        self._parts: OrderedDict[int, tuple[dict[str, Fields], int]] = OrderedDict()
+        self._parts: OrderedDict[int, tuple[dict[str, Completion], int]] = OrderedDict()
         self._held = 0
         self._own_source = 0
         self._failures = 0
@@ -95,7 +93,7 @@ class Store:
         except OSError as error:
             raise unwritable(error) from None
         self._count(index, entries, number)
-        self._keep(number, map(_row, entries))
+        self._keep(number, pairs)
 
     def writable(self) -> Journal:
         """The journal of this process; made now if there is none, so that nothing is bought for a disk that is full.
@@ -225,26 +223,27 @@ class Store:
     def _get_many(self, keys: Sequence[str]) -> list[Completion | None]:
         found: list[Completion | None] = [None] * len(keys)
         numbers = self._opened().find(keys)
-        for at in sorted((at for at, number in enumerate(numbers) if number >= 0), key=numbers.__getitem__):
-            found[at] = Completion(*self._part(numbers[at])[keys[at]])
+        there = sorted((at for at, number in enumerate(numbers) if number >= 0), key=numbers.__getitem__)
+        for number, places in groupby(there, key=numbers.__getitem__):
+            part = self._part(number)
+            for at in places:
+                found[at] = part[keys[at]]
         return found
 
-    def _part(self, number: int) -> dict[str, Fields]:
+    def _part(self, number: int) -> dict[str, Completion]:
         """The replies of a row group or of a line, by key."""
         if number in self._parts:
             self._parts.move_to_end(number)
             return self._parts[number][0]
         source, part = self._sources[number // PART], number % PART
         if isinstance(source, Lines):
-            return self._keep(number, map(_row, source.read(part)))
+            return self._keep(number, ((entry.id, _reply(entry)) for entry in source.read(part)))
         return self._keep(number, self._pack(source).group(part))
 
-    def _keep(self, number: int, rows: Iterable[Fields]) -> dict[str, Fields]:
-        part: dict[str, Fields] = {}
-        for key, *fields in rows:
-            if fields[1] in SERVED:
-                part.setdefault(key, tuple(fields))
-        size = sum(len(fields[0]) + packs.ROW for fields in part.values())
+    def _keep(self, number: int, pairs: Iterable[tuple[str, Completion]]) -> dict[str, Completion]:
+        served = [(key, reply) for key, reply in pairs if reply.finish in SERVED]
+        part = dict(reversed(served))  # of two replies for one key the first
+        size = sum(len(reply.text) + packs.ROW for reply in part.values())
         self._parts[number] = part, size
         self._held += size
         while self._held > CACHE and len(self._parts) > 1:
@@ -260,8 +259,8 @@ class Store:
         return self._files[path]
 
 
-def _row(entry: Entry) -> Fields:
-    return entry.id, *(getattr(entry, name) for name in Completion.__slots__)
+def _reply(entry: Entry) -> Completion:
+    return Completion(*(getattr(entry, name) for name in Completion.__slots__))
 
 
 def _lines(path: Path) -> Lines | None:

@@ -53,13 +53,17 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request for one completion; `index` tells apart the paths that share everything else. `prompt`, the SHA-256
-    of the prompt that the messages were made of, is for the ledger: it is not in the key."""
+    of the prompt that the messages were made of, is for the ledger: it is not in the `key`, which is made with it."""
 
     model: Model
     messages: tuple[Message, ...]
     sampling: Sampling
     index: int = 0
     prompt: str = field(default="", compare=False)
+    key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", _key(self))
 
 
 # Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.
@@ -73,24 +77,34 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 def key(request: Request) -> str:
     """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
     of what is in it and what is not, with the reasons, is in docs/completions.md."""
-    how = request.sampling
-    chat, rest = _how(request.model.chat, request.model.identity, how, how.temperature, how.top_p)
-    messages = _said(tuple(request.messages))
-    said = f'{chat}, "index": {request.index}, "messages": {messages}, {rest}, "scheme": {KEY_SCHEME}}}'
-    return hashlib.sha256(said.encode()).hexdigest()
+    return request.key
 
 
-# A JSON object with sorted names, in parts: requests in a row share all but the index or the messages.
+def _key(request: Request) -> str:
+    before, after = _around(request.model, tuple(request.messages), request.sampling)
+    return hashlib.sha256(f'{before}{request.index}{after}, "scheme": {KEY_SCHEME}}}'.encode()).hexdigest()
+
+
+_latest: tuple[Any, ...] = (None,) * 5
+
+
+def _around(model: Model, messages: tuple[Message, ...], how: Sampling) -> tuple[str, str]:
+    """A JSON object with sorted names, without its last: what stands before the index and after it. The paths of a
+    question come in a row and share these very objects, so they are not made again."""
+    global _latest
+    known = _latest
+    if known[0] is not model or known[1] is not messages or known[2] is not how:
+        chat, rest = _how(model.chat, model.identity, how, how.temperature, how.top_p)
+        said = _encode([[message.role, message.content] for message in messages])
+        _latest = known = (model, messages, how, f'{chat}, "index": ', f', "messages": {said}, {rest}')
+    return known[3], known[4]
+
+
 # Of 0 and 0.0, which are equal and not the same JSON, each has its own.
 @lru_cache(maxsize=64, typed=True)
 def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _top_p: float) -> tuple[str, str]:
     parts = {"model": identity, "sampling": {name: getattr(sampling, name) for name in Sampling.__slots__}}
     return _encode({"chat": chat})[:-1], _encode(parts)[1:-1]
-
-
-@lru_cache(maxsize=16)
-def _said(messages: tuple[Message, ...]) -> str:
-    return _encode([[message.role, message.content] for message in messages])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lema.errors import RunError
@@ -83,18 +83,21 @@ def samples(
             yield from counted(_asked(due, known, generate))
 
     made: list[Sample] = []
-    slots: list[_Slot] = []
+    paths: list[tuple[str, ModelSampler, int]] = []
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, ImportSampler):
             made += counted(_imported(train, name, sampler.import_, read_file))
         elif type(sampler) is ModelSampler:
-            slots += [_Slot(question, name, sampler, index) for question in train for index in range(sampler.paths)]
+            paths += [(name, sampler, index) for index in range(sampler.paths)]
     yield from made
-    for row in asked(slots):
-        if spec.derived:
+    # In the order of the ids: rows that come in it are written as they come.
+    paths.sort(key=lambda path: f"{path[0]}/{path[2]}")
+    derived = spec.derived
+    for row in asked([_Slot(question, *path) for question in train for path in paths]):
+        if derived:
             made.append(row)
         yield row
-    slots = []
+    slots: list[_Slot] = []
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, InjectSampler):
             yield from counted(_injected(train, name, sampler, made, task))
@@ -116,7 +119,8 @@ def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Genera
         nonlocal last
         # The paths of a question, which come in a row, differ in the index alone.
         if last and slot.path is None and last[0].spec is slot.spec and last[0].question is slot.question:
-            return replace(last[1], index=slot.index)
+            asked = last[1]
+            return Request(asked.model, asked.messages, asked.sampling, slot.index, asked.prompt)
         last = slot, _request(slot, models, origins[slot.sampler])
         return last[1]
 
@@ -178,7 +182,7 @@ def _sources(
 ) -> Iterator[tuple[Question, int, _Path]]:
     """Question, index and source of every path that is to be made of another; the sources are taken in turn."""
     by_question: dict[str, list[Sample]] = {}
-    for row in made:
+    for row in sorted(made, key=lambda row: row.index):
         by_question.setdefault(row.question_id, []).append(row)
     for question in train:
         found = _right(question, of, by_question.get(question.id, ()), task, outcome)

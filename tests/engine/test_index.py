@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from lema.engine.index import Keys
+from lema.engine.index import Index, Keys
 
 
 def name(n: int) -> str:
@@ -16,9 +16,11 @@ def test_keys_are_kept_in_order_and_told_apart() -> None:
     draw = random.Random(1)
     numbers = [draw.randrange(4000) for _ in range(10_000)]
     keys, seen = Keys(), set[int]()
-    for n in numbers:
-        assert keys.add(name(n)) == (n not in seen)
-        seen.add(n)
+    while len(keys) < len(numbers):
+        block = numbers[len(keys) :][: draw.randrange(1, 500)]
+        new = [n not in seen and n not in block[:at] for at, n in enumerate(block)]
+        assert keys.extend([name(n) for n in block]) == new
+        seen.update(block)
     assert list(keys) == [name(n) for n in numbers]
     assert (len(keys), keys.unique) == (10_000, len(seen))
 
@@ -32,3 +34,5 @@ def test_keys_with_the_same_beginning_are_two() -> None:
 def test_other_names_are_no_keys(key: str) -> None:
     with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
         Keys().add(key)
+    with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
+        Index().find(["ab" * 32, key])

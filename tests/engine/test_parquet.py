@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lema import rows
-from lema.engine import parquet
+from lema.engine import parquet, runs
 from lema.errors import RunError
 
 
@@ -212,7 +212,7 @@ def at_once(path: Path, row_type: type, rows: list[Any]) -> None:
         parquet.table(row_type, sorted(rows, key=lambda row: row.id)),
         path,
         compression="zstd",
-        compression_level=3,
+        compression_level=2,
         row_group_size=parquet.ROW_GROUP,
         use_dictionary=True,
         write_statistics=True,
@@ -237,6 +237,29 @@ def test_sorted_in_parts_is_the_same_bytes(tmp_path: Path, count: int) -> None:
     draw.shuffle(made)
     assert parquet.write(tmp_path / "parts.parquet", rows.Answer, iter(made)) == count
     assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("order", ["in order", "one too late", "backwards"])
+def test_row_groups_in_any_order_are_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP", 50)
+    monkeypatch.setattr(parquet, "RUN", 2)
+    monkeypatch.setattr(runs, "FRAME", 20)
+    made = [
+        rows.Example(
+            f"x/{n:03}", "lema", "correction", "q", "s", (rows.Message("user", "☃" * (n % 4)),) * (n % 3), f"text {n}",
+            ((n, n + 1),) * (n % 2),
+        )
+        for n in range(230)
+    ]  # fmt: skip
+    at_once(tmp_path / "once.parquet", rows.Example, made)
+    shown = {"in order": made, "one too late": [*made[:70], *made[71:], made[70]], "backwards": made[::-1]}[order]
+    if order == "in order":
+        monkeypatch.delattr(runs.Runs, "add")  # nothing has to wait
+    assert parquet.write(tmp_path / "rows.parquet", rows.Example, shown) == len(made)
+    assert (tmp_path / "rows.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
+    assert parquet.read(tmp_path / "rows.parquet", rows.Example) == made
 
 
 def test_duplicates_in_different_parts_are_refused(tmp_path: Path) -> None:

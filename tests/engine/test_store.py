@@ -221,8 +221,9 @@ def test_many_are_read_back_whatever_their_order(
     for start in range(400, 500, 20):
         store.add([(name(text), reply(text)) for text in texts[start : start + 20]], model="m")
     assert store.stats() == {"completions": 500, "unsealed": 100, "packs": len(made), "failures": 0}
-    for draw in range(3):
-        random.Random(draw).shuffle(texts)
+    for draw in range(4):
+        if draw:
+            random.Random(draw).shuffle(texts)
         assert store.get_many([name(text) for text in texts]) == [reply(text) for text in texts]
     assert store.known([name("text 1"), name("other"), name("text 499")]) == [True, False, True]
 

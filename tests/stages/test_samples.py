@@ -33,9 +33,9 @@ def test_every_sampler_asks_every_training_question() -> None:
     )
     assert [(row.id, row.text) for row in made] == [
         ("q1/few/0", "base 0"),
-        ("q2/few/0", "base 0"),
         ("q1/many/0", "strong 0"),
         ("q1/many/1", "strong 1"),
+        ("q2/few/0", "base 0"),
         ("q2/many/0", "strong 0"),
         ("q2/many/1", "strong 1"),
     ]
