@@ -130,7 +130,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
 
 def make(root: Path, artifact: str) -> str:
     """What `lema make` logs; SystemExit with the end of it where it fails."""
-    command = [VENV / "bin/python", "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
+    command = [str(VENV / "bin/python"), "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
     done = subprocess.run(command, cwd=root, env=environment(root), text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"lema make {artifact} ended with {done.returncode}\n{(done.stdout + done.stderr)[-6000:]}")
