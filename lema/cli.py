@@ -50,9 +50,10 @@ def main() -> NoReturn:
             raise
         typer.echo(f"{package} is not installed: pip install -e '.[{extra}]', or make setup", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was bought is kept", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of ctrl-C, without a word
+            typer.echo("interrupted; what was bought is kept", err=True)
+        raise
 
 
 def _version(asked: bool) -> None:

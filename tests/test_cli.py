@@ -61,3 +61,20 @@ def test_help_and_version() -> None:
     assert len(lines) > 9
     assert [line for line in lines if line.endswith("...")] == []  # each fits a terminal of 80 columns
     assert CliRunner().invoke(cli.app, ["--version"]).output == f"lema {__version__}\n"
+
+
+def test_an_interruption_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lema.cost.cost", interrupted)
+    monkeypatch.setattr(sys, "argv", ["lema", "cost"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; what was bought is kept\n"
