@@ -94,6 +94,12 @@ def test_every_call_in_the_documents_parses(arguments: list[str]) -> None:
         assert context.params["target"].partition("/")[0] in {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
 
 
+def test_the_readme_commits_what_the_other_side_of_a_team_needs() -> None:
+    """Where the remote is, what was made with what, which completions there are: `dvc pull` knows it from these."""
+    (added,) = re.findall(r"^git add (.*)$", README, re.MULTILINE)
+    assert {".dvc/config", "dvc.lock", "params.yaml", "recipes", "completions.dvc"} == set(added.split())
+
+
 def test_every_make_target_in_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     said = {name for path in DOCUMENTS for name in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text("utf-8"), re.M)}
