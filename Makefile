@@ -1,4 +1,4 @@
-# Every target sets up what it needs; all are quick the second time.
+# Every target sets up what it needs; that is quick the second time.
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -30,7 +30,7 @@ demo: setup ## Make the dataset, fine-tune on it and write the report
 	@echo "Report: data/demo/report.html"
 
 test: setup ## All tests
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## Style, types, floors
 	$(BIN)/ruff check .

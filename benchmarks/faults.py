@@ -23,7 +23,8 @@ from typing import Any
 from lema.engine import parquet
 from lema.engine.executor import executor
 from lema.engine.generate import Generate
-from lema.engine.store import Entry, Store
+from lema.engine.packs import Entry
+from lema.engine.store import Store
 from lema.models import Model, Request, Sampling, key
 from lema.params import Endpoint, Run
 from lema.rows import Message

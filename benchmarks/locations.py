@@ -20,7 +20,7 @@ from statistics import fmean
 
 from lema.engine.files import home
 from lema.inject import inject
-from lema.models import Model
+from lema.models import Completion, Model, Request, Worker
 from lema.models.reference import reference
 from lema.params import Run
 from lema.plan.yaml import load
@@ -129,10 +129,14 @@ def student(folder: Path) -> Generate:
     """A local model, by its folder."""
     from lema.models.transformers import transformers
 
-    worker = transformers(Model("student", "transformers", "student", folder=str(folder)), Run())
+    return asking(transformers(Model("student", "transformers", "student", folder=str(folder)), Run()))
 
-    def generate(requests):  # type: ignore[no-untyped-def]
-        return iter(worker(list(requests)))
+
+def asking(worker: Worker) -> Generate:
+    def generate(requests: Iterable[Request], /) -> Iterator[Completion]:
+        replies = worker(list(requests))
+        assert isinstance(replies, list), "it answers at once"
+        return iter(replies)
 
     return generate
 
@@ -150,7 +154,7 @@ def main(arguments: Sequence[str]) -> None:
         "injected mistakes": lambda: spoilt(given.folder / "gsm8k" / "train.jsonl"),
     }
     hinted = LocationsSpec(model="m", prompt=prompt("correct_reference"), hint="rationale", known=False)
-    programme = reference(Model("m", "m", "m"), Run())
+    programme = asking(reference(Model("m", "m", "m"), Run()))
     lines = ["# Finding the incorrect step"]
 
     def told(more: Iterable[str]) -> None:
@@ -160,7 +164,7 @@ def main(arguments: Sequence[str]) -> None:
 
     for name, read in sets.items():
         pairs = read()
-        made = found(pairs, hinted, lambda requests: iter(programme(list(requests))))
+        made = found(pairs, hinted, programme)
         told([*table(f"`reference`, shown the gold rationale: {name}", pairs, made), chance(pairs)])
     few = sets["real mistakes"]()[: given.student]
     folder = given.model or (embedded.ensure(home()) if few else Path())

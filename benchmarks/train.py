@@ -21,7 +21,7 @@ import time
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lema.prompt import render, reply
 from lema.recipe import AdapterSpec, Prompt
@@ -30,6 +30,7 @@ from lema.steps import number, split
 from lema.tasks.word_problems import word_problems
 
 ROOT = Path(__file__).resolve().parents[1]
+Kind = Literal["cot", "correction"]
 TRL = "trl==1.16.0"
 CONTENDERS = {
     "lema": "as a recipe runs it, with `group_by_length: false`: the same batches as `trl`",
@@ -46,7 +47,7 @@ def examples(count: int, seed: int) -> list[Example]:
     made = []
     for place, record in enumerate(islice(records, count)):
         steps = split(record["rationale"])
-        kind = "correction" if place % 2 else "cot"
+        kind: Kind = "correction" if place % 2 else "cot"
         variables = {"question": record["question"], "steps": steps, "answer": record["answer"]}
         if kind == "correction":
             variables |= _mistake(steps, record["answer"], chance)

@@ -3,11 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from lema import __version__
 from lema.errors import LemaError, RecipeError
+
+if TYPE_CHECKING:
+    from lema.engine.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 completions = typer.Typer(no_args_is_help=True, help="The store of paid completions.")
@@ -46,16 +50,38 @@ def main() -> NoReturn:
             raise
         typer.echo(f"{package} is not installed: pip install -e '.[{extra}]', or make setup", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was bought is kept", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of ctrl-C, without a word
+            typer.echo("interrupted; what was bought is kept", err=True)
+        raise
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lema {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Make for mistake-correction data.
+
+    Recipes are in recipes/, what is built and how fast in params.yaml. Run it in the folder that holds both.
+    """
 
 
 @app.command()
 def check(
-    recipes: Annotated[list[Path] | None, typer.Argument(help="Recipe files; all of recipes/ when absent.")] = None,
+    recipes: Annotated[list[Path] | None, typer.Argument(help="Recipes, by name or file; all when absent.")] = None,
 ) -> None:
-    """Check recipes and params.yaml: every mistake at once, with its line. Loads no model, asks no network."""
+    """Say every mistake in recipes and params.yaml at once.
+
+    Each comes with its line and what is allowed there. Loads no model, asks no network.
+    """
     from lema.plan import check as check_recipes
 
     report = check_recipes(recipes or None, Path.cwd(), os.environ)
@@ -83,7 +109,11 @@ def schema(
 
 @app.command()
 def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in params.yaml.")]) -> None:
-    """What a recipe would make again and why, what it would buy, and what that costs. Sends nothing."""
+    """Say what a recipe would make again, and at what cost.
+
+    Of every artifact: whether it is stale and why, what making it would ask of models, what of that is in the store,
+    and what the rest costs. Sends nothing.
+    """
     from lema.estimate import estimate, text
 
     typer.echo(text(estimate(recipe)))
@@ -94,19 +124,28 @@ def cost(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
     by: Annotated[By, typer.Option(help="What makes a line.")] = "stage",
 ) -> None:
-    """What was bought on this machine and what the store saved; needs no network."""
+    """Say what was bought here and what the store saved.
+
+    Here is this machine; needs no network.
+    """
     from lema.cost import cost as table
 
+    _refuse_elsewhere()
     typer.echo(table(recipe, by, Path.cwd()))
 
 
 @app.command()
 def make(
-    artifact: Annotated[str, typer.Argument(help="Which artifact.")],
+    artifact: Annotated[str, typer.Argument(help="Which: plan, source, questions and so on, as in dvc.yaml.")],
     target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of what; mix and adapter are an arm's.")],
-    offline: Annotated[bool, typer.Option(help="Fail on the first completion that is not in the store.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fail on the first completion that is not in the store.")
+    ] = False,
 ) -> None:
-    """Make one artifact of a recipe from those that it reads: the command of every DVC stage."""
+    """Make one artifact: the command of every stage of dvc.yaml.
+
+    It is made from those that it reads, which must be there. `lema repro` makes all that is out of date.
+    """
     from lema.pipeline import make as make_artifact
 
     recipe, _, arm = target.partition("/")
@@ -115,7 +154,10 @@ def make(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(context: typer.Context) -> None:
-    """`dvc repro` with one Ray for the whole run; takes the same arguments."""
+    """Build what is out of date: `dvc repro` with one Ray.
+
+    Takes the arguments of `dvc repro`, such as the name of a stage: lema repro scores@demo
+    """
     from lema.repro import repro as run_dvc
 
     raise typer.Exit(run_dvc(context.args))
@@ -137,11 +179,11 @@ def show(
     where: Annotated[list[str] | None, typer.Option(help="field=value; may be given several times.")] = None,
 ) -> None:
     """Read rows of an artifact as a person would."""
-    from lema.pipeline import tables
     from lema.show import show as show_rows
+    from lema.show import tables
 
     recipe, _, arm = target.partition("/")
-    typer.echo(show_rows(artifact, tables(recipe, arm or None), n=n, where=where or []))
+    typer.echo(show_rows(artifact, tables(artifact, recipe, arm or None), n=n, where=where or []))
 
 
 @app.command()
@@ -150,7 +192,10 @@ def merge(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     seed: Annotated[int | None, typer.Option(help="Of which training, where there are several.")] = None,
 ) -> None:
-    """Write the base with an adapter added into it: a model folder for transformers, vLLM and others."""
+    """Write the student with an adapter added into it.
+
+    The folder is a model for transformers, vLLM and others.
+    """
     from lema.effects import merge as merge_model
 
     recipe, _, arm = target.partition("/")
@@ -158,22 +203,38 @@ def merge(
     typer.echo(f"{target} is in {out}")
 
 
+def _store() -> "Store":
+    """The store of the project, and not an empty one where there is no project."""
+    from lema.pipeline import store
+
+    _refuse_elsewhere()
+    return store()
+
+
+def _refuse_elsewhere() -> None:
+    from lema.errors import Problem
+    from lema.plan.load import NO_PROJECT, PARAMS
+
+    if not Path(PARAMS).exists() and "LEMA_HOME" not in os.environ:
+        raise RecipeError([Problem(PARAMS, 0, 0, NO_PROJECT)])
+
+
 @completions.command()
 def stats() -> None:
     """How many completions the store holds."""
-    from lema.pipeline import store
-
-    for name, value in store().stats().items():
+    for name, value in _store().stats().items():
         typer.echo(f"{name:<12} {value}")
 
 
 @completions.command()
 def verify() -> None:
-    """Read all of the store and say what is wrong with it: a line a fault, exit code 1 when there is one."""
-    from lema.engine.upkeep import verify as verify_store
-    from lema.pipeline import store
+    """Read all of the store and say what is wrong with it.
 
-    found = verify_store(store())
+    A line a fault, and exit code 1 when there is one.
+    """
+    from lema.engine.upkeep import verify as verify_store
+
+    found = verify_store(_store())
     for name in ("packs", "journals", "completions", "copies", "failures"):
         typer.echo(f"{name:<12} {getattr(found, name)}")
     for fault in found.faults:
@@ -188,13 +249,15 @@ def prune(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
 ) -> None:
-    """Drop from packs what is never served: copies of a reply, records of failures. No reply without --keep."""
+    """Drop from packs what is never served.
+
+    That is copies of a reply, and records of failures; no reply that could be served, unless --keep says so.
+    """
     from lema.completions import needed
     from lema.engine.upkeep import prune as prune_store
-    from lema.pipeline import store
 
     keys, labels = needed(keep) if keep else (None, set())
-    found = prune_store(store(), needed=keys, labels=labels, really=yes)
+    found = prune_store(_store(), needed=keys, labels=labels, really=yes)
     what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
     typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")
 
@@ -202,24 +265,27 @@ def prune(
 @completions.command()
 def seal() -> None:
     """Turn journals into packs."""
-    from lema.pipeline import store
-
-    made = store().seal()
+    made = _store().seal()
     typer.echo("\n".join(f"sealed {pack.name}" for pack in made) or "nothing to seal")
 
 
 @completions.command()
 def push() -> None:
-    """Send all packs to the DVC remote, and list them in completions.dvc for git."""
-    from lema.completions import push as push_packs
-    from lema.pipeline import store
+    """Send all packs to the DVC remote.
 
-    typer.echo(f"packs at the remote: {push_packs(store())}; commit completions.dvc")
+    They are listed in completions.dvc, which is for git.
+    """
+    from lema.completions import push as push_packs
+
+    typer.echo(f"packs at the remote: {push_packs(_store())}; commit completions.dvc")
 
 
 @completions.command()
 def pull() -> None:
-    """Fetch the packs that completions.dvc lists; those that only you have stay."""
+    """Fetch the packs that completions.dvc lists.
+
+    Those that only you have stay.
+    """
     from lema.completions import pull as pull_packs
 
     typer.echo(f"packs fetched: {pull_packs()}")

@@ -80,7 +80,8 @@ def source_file(module: str) -> Path | None:
 
 
 def summary(kind: Kind, name: str) -> str:
-    """The first line of a part's docstring, or else of its module's; empty when neither has one. Imports neither."""
+    """The first paragraph of a part's docstring, or else of its module's, as one line; empty when neither has one.
+    Imports neither."""
     file = source_file(module_name(kind, name))
     if file is None:
         return ""
@@ -88,7 +89,8 @@ def summary(kind: Kind, name: str) -> str:
     thing = name.rpartition(":")[2]
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     own = [ast.get_docstring(item) for item in tree.body if isinstance(item, definitions) and item.name == thing]
-    return (next(iter(own), None) or ast.get_docstring(tree) or "").partition("\n")[0]
+    about = next(iter(own), None) or ast.get_docstring(tree) or ""
+    return " ".join(about.partition("\n\n")[0].split())
 
 
 def option_errors(part: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:

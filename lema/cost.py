@@ -132,7 +132,8 @@ def _notes(recipe: str, sums: Sums, doubt: Decimal) -> Iterator[str]:
         if accepted:
             yield f"{recipe}: {dollars(sums.cost / accepted)} an accepted correction ({accepted:,} accepted)."
     if sums.unknown:
-        yield f"{recipe}: {sums.unknown:,} requests of unknown cost are not in these sums."
+        requests = "request of unknown cost is" if sums.unknown == 1 else "requests of unknown cost are"
+        yield f"{recipe}: {sums.unknown:,} {requests} not in these sums."
     if doubt:
         yield (
             f"{recipe}: up to {dollars(doubt)} in doubt: a process was killed, or is at work, with requests under way."

@@ -282,13 +282,3 @@ class Kitchen:
     def _say(self, text: str) -> None:
         target = f"{self.name}/{self.arm}" if self.arm else self.name
         print(f"{self.artifact} {target}: {text}", file=sys.stderr)  # noqa: T201
-
-
-def tables(recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
-    """The artifacts of rows of a recipe that have been made."""
-    found: dict[str, Sequence[Any]] = {}
-    for artifact, row_type in ARTIFACTS.items():
-        path = place(artifact, recipe, arm)
-        if row_type is not None and path.is_file():
-            found[artifact] = parquet.read(path, row_type)
-    return found

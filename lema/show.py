@@ -11,6 +11,8 @@ from typing import Any
 from typer import style
 
 from lema import component
+from lema.artifacts import ARTIFACTS, BY_ARM, DATA, place
+from lema.engine import parquet
 from lema.errors import LemaError, allowed
 from lema.rows import Answer, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
 from lema.stages._report_examples import correction as view
@@ -42,6 +44,27 @@ class ShowError(LemaError):
     exit_code = 2
 
 
+def tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
+    """An artifact of rows, and what has been made of those that belong to it, for `show`.
+
+    Raises ShowError when it has no rows, or is not made yet.
+    """
+    rows = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
+    if artifact in ARTIFACTS and artifact not in rows:
+        raise ShowError(f"{artifact} has no rows to show; it is in {place(artifact, recipe, arm or 'ARM')}")
+    if artifact not in rows:
+        raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, rows)}")
+    if artifact in BY_ARM and arm is None:
+        raise ShowError(f"{artifact} is made for an arm: lema show {artifact} {recipe}/ARM")
+    begun = [path.parent.name for path in DATA.glob("*/plan.yaml")]
+    if recipe not in begun:
+        raise ShowError(f"nothing is made of a recipe {recipe!r} yet; {allowed(recipe, begun)}")
+    if not place(artifact, recipe, arm).is_file():
+        raise ShowError(f"{place(artifact, recipe, arm)} is not made yet: lema repro")
+    places = {name: place(name, recipe, arm) for name in (artifact, *_JOINS.get(artifact, {}).values())}
+    return {name: parquet.read(path, rows[name]) for name, path in places.items() if path.is_file()}
+
+
 def show(
     artifact: str, tables: Mapping[str, Sequence[Any]], *, n: int = 3, where: Sequence[str] = (), width: int = 100
 ) -> str:
@@ -59,8 +82,8 @@ def show(
     wanted = [_condition(text, artifact, rows) for text in where]
     found = [row for row in rows if all(holds(row) for holds in wanted)]
     shown = [_render(*_DRAW[artifact](row[artifact], row), width=width) for row in found[:n]]
-    place = f" where {' and '.join(where)}" if where else ""
-    return "\n\n".join([*shown, style(f"{len(shown)} of {len(found):,} rows of {artifact}{place}", dim=True)])
+    condition = f" where {' and '.join(where)}" if where else ""
+    return "\n\n".join([*shown, style(f"{len(shown)} of {len(found):,} rows of {artifact}{condition}", dim=True)])
 
 
 def parts(kind: str, root: Path) -> str:
@@ -125,10 +148,10 @@ def _render(title: str, tags: Sequence[str], content: Sequence[Part], *, width: 
         if isinstance(text, str):
             lines += _labelled(label, "", text, width)
             continue
-        for place, (number, step, mark) in enumerate(text):
+        for at, (number, step, mark) in enumerate(text):
             sign = {"wrong": "✗", "new": "+"}.get(mark, " ")
             colour = {"wrong": "red", "new": "green"}.get(mark)
-            block = _labelled(label if place == 0 else "", f"{sign} {number:>2}  ", step, width)
+            block = _labelled(label if at == 0 else "", f"{sign} {number:>2}  ", step, width)
             lines += [line[:_LABEL] + style(line[_LABEL:], fg=colour) for line in block] if colour else block
     return "\n".join(lines)
 
@@ -217,11 +240,11 @@ def _draw_verdict(row: Verdict, joined: Joined) -> tuple[str, list[str], list[Pa
     name, tags, content = _draw_correction(row, joined)
     content = [part for part in content if part[0] != "Dropped by"]
     column = max((len(finding.filter) for finding in row.findings), default=0)
-    for place, finding in enumerate(row.findings):
+    for at, finding in enumerate(row.findings):
         mark = " " if finding.reason is None else "✗"
         value = "–" if finding.value is None else f"{finding.value:g}"
         line = f"{mark} {finding.filter:<{column}}  {value:>6}  {finding.reason or ''}"
-        content.append(("" if place else "Findings", line))
+        content.append(("" if at else "Findings", line))
     return name, tags, content
 
 

@@ -13,7 +13,8 @@ def user(tmp_path, monkeypatch):
     """A package of a user's, importable from the project's folder."""
     package = tmp_path / "lema_test_parts"
     package.mkdir()
-    (package / "good.py").write_text('def mine(candidates, *, limit: int):\n    """Keep few."""\n    yield None\n')
+    docstring = '"""Keep few,\n    and measure all.\n\n    Never two.\n    """'
+    (package / "good.py").write_text(f"def mine(candidates, *, limit: int):\n    {docstring}\n    yield None\n")
     (package / "bad.py").write_text("import nothing_of_this_name\n")
     (package / "worse.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -30,7 +31,7 @@ def test_every_name_of_ours_loads_and_has_a_summary(kind):
 
 def test_part_of_the_user(user):
     assert load("filters", "lema_test_parts.good:mine").__name__ == "mine"
-    assert summary("filters", "lema_test_parts.good:mine") == "Keep few."
+    assert summary("filters", "lema_test_parts.good:mine") == "Keep few, and measure all."
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def test_every_call_in_the_documents_parses(arguments: list[str]) -> None:
         assert context.params["target"].partition("/")[0] in {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
 
 
+def test_the_readme_commits_what_the_other_side_of_a_team_needs() -> None:
+    """Where the remote is, what was made with what, which completions there are: `dvc pull` knows it from these."""
+    (added,) = re.findall(r"^git add (.*)$", README, re.MULTILINE)
+    assert {".dvc/config", "dvc.lock", "params.yaml", "recipes", "completions.dvc"} == set(added.split())
+
+
 def test_every_make_target_in_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     said = {name for path in DOCUMENTS for name in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text("utf-8"), re.M)}
@@ -162,6 +169,12 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in more.items():
         both[key] = merged(both[key], value) if isinstance(value, Mapping) and key in both else value
     return both
+
+
+def test_the_floors_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert "\n".join([*layers, ""]) in blocks((ROOT / "CONTRIBUTING.md").read_text("utf-8"), "")
 
 
 def test_no_path_of_a_machine_in_any_file() -> None:

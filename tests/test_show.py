@@ -7,7 +7,7 @@ import pytest
 
 from lema.errors import LemaError
 from lema.rows import Evolved, Location, Record
-from lema.show import parts, show
+from lema.show import parts, show, tables
 from tests.stages.world import world
 
 WORLD = world(train=30, test=10)
@@ -154,3 +154,24 @@ def test_a_new_question_is_read_beside_its_seed_and_answers() -> None:
     assert " ".join(WORLD["questions"][0].text.split()[:4]) in text
     assert re.search(r"Answers +1, 2, none", text)
     assert "no majority" in text
+
+
+@pytest.mark.parametrize(
+    ("artifact", "recipe", "arm", "message"),
+    [
+        ("samples", "dmeo", None, "nothing is made of a recipe 'dmeo' yet; did you mean 'demo'?"),
+        ("samples", "demo", None, "data/demo/samples.parquet is not made yet: lema repro"),
+        ("mix", "demo", None, "mix is made for an arm: lema show mix demo/ARM"),
+        ("mix", "demo", "cot", "data/demo/mix/cot.parquet is not made yet"),
+        ("scores", "demo", None, "scores has no rows to show; it is in data/demo/scores.json"),
+        ("sample", "demo", None, "there are no rows of 'sample'; did you mean 'samples'?"),
+    ],
+)
+def test_what_is_not_made_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: str, recipe: str, arm: str | None, message: str
+) -> None:
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/plan.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LemaError, match=re.escape(message)):
+        tables(artifact, recipe, arm)

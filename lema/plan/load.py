@@ -16,6 +16,7 @@ from lema.recipe import NAME, Recipe
 RECIPES = "recipes"
 PROMPTS = "recipes/prompts"
 PARAMS = "params.yaml"
+NO_PROJECT = "is not here; lema runs in the folder of a project, which holds params.yaml and recipes/"
 KINDS = ("cot", "corrections")  # of the rows of an arm
 PROMPT_NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 
@@ -63,6 +64,8 @@ def load_params(path: Path, root: Path | None = None) -> Params:
 def read_params(path: Path, root: Path) -> tuple[Params | None, Tree, tuple[Problem, ...]]:
     """Params, or None with the problems; the tree is empty when the file cannot be read."""
     file = show(path, root)
+    if not path.exists():
+        return None, _empty(file), (Problem(file, 0, 0, NO_PROJECT),)
     try:
         tree = yaml.load(path, file)
     except RecipeError as error:

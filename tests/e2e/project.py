@@ -146,7 +146,8 @@ def new_project(root: Path) -> Project:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            # With __pycache__, so that nothing is compiled again; what another process is writing there comes and goes.
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
         elif source.is_file():
             shutil.copy2(source, target)
     for name, text in MODEL.items():

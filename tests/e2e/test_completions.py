@@ -14,6 +14,8 @@ from tests.batch_server import BatchServer
 from tests.e2e.project import SECRET, Project, params
 from tests.fake_server import FakeServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def served(project: Project) -> Project:

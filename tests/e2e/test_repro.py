@@ -6,6 +6,8 @@ import pytest
 
 from tests.e2e.project import CANARY, MIX, SECRET, Project
 
+pytestmark = pytest.mark.slow
+
 CORRECT = "recipes/prompts/correct_reference.yaml"
 BOUGHT_FROM = ["verdicts@tiny", *MIX]
 

@@ -596,7 +596,7 @@ def test_messages_hold_no_text_of_a_prompt(project):
 
 
 PARAMS = {
-    "no file": ("", None, "params.yaml: cannot be read: No such file or directory"),
+    "no file": ("", None, "params.yaml: is not here; lema runs in the folder of a project"),
     "recipe without file": (
         "recipes:\n",
         "recipes:\n  god: constraints.txt\n",

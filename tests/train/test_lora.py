@@ -341,6 +341,7 @@ def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_pat
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume(trained, base, tmp_path):
     import pickle
 
