@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from io import FileIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,52 @@ def test_a_budget_stops_a_stage_and_raising_it_finishes_it(
     assert ledger.spent(tmp_path / "ledger").total() == 100 * COST
     (saved,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "saved")
     assert (saved["requests"], Decimal(saved["cost"])) == (sent, sent * COST)
+
+
+class Dying(LocalExecutor):
+    """Its first worker has its blocks answered, and dies before it tells."""
+
+    alive = False
+
+    def map(
+        self,
+        factory: Any,
+        blocks: Any,
+        *,
+        again: Callable[[list[Request]], bool] = lambda _: True,
+        **given: Any,
+    ) -> Iterator[list[tuple[int, Any]]]:
+        if self.alive:
+            yield from super().map(factory, blocks, **given)
+            return
+        self.alive = True
+        held = list(enumerate(islice(blocks, 8)))
+        list(super().map(factory, [block for _, block in held], **given))
+        kept = [(number, block) for number, block in held if again(block)]
+        numbers = [*(number for number, _ in kept), *range(len(held), 1000)]
+        for done in super().map(factory, chain([block for _, block in kept], blocks), **given):
+            yield [(numbers[at], result) for at, result in done]
+
+
+def test_what_a_dead_worker_had_answered_unseen_is_within_the_budget(tmp_path: Path) -> None:
+    asked = [request(number) for number in range(60)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
+        settings = run(total=1.00, url=server.url)
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), Dying(), settings, account=account)
+        with pytest.raises(RunError, match=r"run\.budget\.total.*replies are missing"):
+            list(buy(asked))
+        account.close()
+        spent = ledger.spent(tmp_path / "ledger")
+        assert len(server.requests) == 8 + buy.bought["strong"]
+        assert len(server.requests) * COST <= spent.total() <= 1
+        assert spent.doubt["trial"] == 8 * MOST
+        settings = run(total=3.00, url=server.url)
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        more = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+        assert len(list(more(asked))) == 60
+        account.close()
+        assert len(server.requests) == 68
 
 
 def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path) -> None:
