@@ -28,7 +28,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.kills import CONCURRENCY, LATENCY, STAGE, VICTIMS, family, named, prepared, write
+from kills import CONCURRENCY, LATENCY, STAGE, VICTIMS, family, named, prepared, write
+
 from lema.engine import ledger
 from lema.params import Price
 from lema.prices import cost, dollars
