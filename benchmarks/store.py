@@ -69,7 +69,8 @@ def rows(count: int, generate: Any) -> Iterator[Any]:
     from lema.tasks.gsm8k import gsm8k
 
     questions = [Question(f"q-{n:05}", "train", QUESTION.format(n), str(n * n), None) for n in range(count // PATHS)]
-    sampler = {"model": "strong", "prompt": Prompt.model_validate(PROMPT).model_dump(), "paths": PATHS, "temperature": 0.7}
+    prompt = Prompt.model_validate(PROMPT).model_dump()
+    sampler = {"model": "strong", "prompt": prompt, "paths": PATHS, "temperature": 0.7}
     model = Model("strong", "openai", "openai here m", name="m", endpoint="here")
     given = {
         "spec": SamplesSpec.model_validate({"samplers": {"strong": sampler}}),
