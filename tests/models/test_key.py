@@ -138,6 +138,7 @@ ENDPOINT = {
     "url": "http://there/v1",
     "key": "OTHER_KEY",
     "concurrency": 3,
+    "actors": 2,
     "requests_per_minute": 60,
     "input_tokens_per_minute": 1000,
     "output_tokens_per_minute": 1000,
