@@ -324,7 +324,7 @@ def main() -> None:
                 f"A rerun of {options.peer:,} rows that buys nothing, three times in turn. Curator keeps the rows that "
                 "a parser made as one file, and its replies beside it. With another parser it reads the replies, as "
                 "our stage does when its code or its sampler has changed. With nothing changed it opens the file, and "
-                "`dvc repro` runs no stage, which takes the same whatever the rows; imports are in its seconds, and in "
+                "`dvc repro` runs no stage, which takes about as long whatever the rows; imports are in its seconds, and in "
                 "no other.",
                 "",
                 "| | seconds | a row, of the median | of processors |",
