@@ -324,8 +324,8 @@ def main() -> None:
                 f"A rerun of {options.peer:,} rows that buys nothing, three times in turn. Curator keeps the rows that "
                 "a parser made as one file, and its replies beside it. With another parser it reads the replies, as "
                 "our stage does when its code or its sampler has changed. With nothing changed it opens the file, and "
-                "`dvc repro` runs no stage, which takes about as long whatever the rows; imports are in its seconds, and in "
-                "no other.",
+                "`dvc repro` runs no stage, which takes about as long whatever the rows; imports are in its seconds, "
+                "in no others.",
                 "",
                 "| | seconds | a row, of the median | of processors |",
                 "|---|---|---|---|",
