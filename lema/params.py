@@ -43,13 +43,15 @@ class Endpoint(Spec):
 
     def part(self) -> "Endpoint":
         """The endpoint as one of its actors knows it: limits that are not above the whole together."""
-        shared = ("concurrency", "requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
-        own = {name: limit // self.actors for name in shared if (limit := getattr(self, name))}
-        return self.model_copy(update=own)
+        return self.model_copy(update={name: limit // self.actors for name, limit in self._limits().items()})
+
+    def _limits(self) -> dict[str, int]:
+        limits = ("concurrency", "requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
+        return {name: limit for name in limits if (limit := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
     def _something_for_each(self) -> "Endpoint":
-        least = min(filter(None, (self.concurrency, self.requests_per_minute)), default=self.actors)
+        least = min(self._limits().values(), default=self.actors)
         if self.actors > least:
             raise ValueError(f"actors is {self.actors}, and so many cannot share a limit of {least}")
         if self.actors > 1 and self.mode == "batch":
