@@ -145,11 +145,17 @@ def references(draft: Draft) -> Iterator[Found]:
             said = "is no sampler whose paths others can be made of" if name in samplers else "is no sampler"
             yield Found(path, f"{name!r} {said}; {allowed(name, others)}")
     lists = [("corrections", "samplers"), ("locations", "samplers"), ("samples", "want", "samplers")] + [
-        ("mix", "arms", arm, "cot", "samplers") for arm in draft.tree.keys("mix", "arms")
+        ("mix", "arms", arm, part, "samplers")
+        for arm in draft.tree.keys("mix", "arms")
+        for part in ("cot", "corrections")
     ]
+    corrected = {item.value for _, item in _items(draft, ("corrections", "samplers"))} or set(samplers)
     for path, item in (found for where in lists for found in _items(draft, where)):
         if isinstance(item.value, str) and item.value not in samplers:
             yield Found(path, f"unknown sampler {item.value!r}; {allowed(item.value, samplers)}")
+        elif path[-3] == "corrections" and path[0] == "mix" and item.value not in corrected:
+            message = f"nobody corrects paths of {item.value!r}; {allowed(item.value, corrected)}"
+            yield Found(path, message)
 
 
 def adapters(draft: Draft) -> Iterator[Found]:

@@ -245,6 +245,9 @@ class CotRows(Sized):
 class CorrectionRows(Sized):
     """Rows made of accepted corrections; what they say of each is the format's choice."""
 
+    samplers: tuple[Label, ...] | None = Field(
+        default=None, description="Whose mistakes: corrections of these samplers' paths; of all when absent."
+    )
     masked: bool = Field(
         default=False, description="No loss on the incorrect step where the format writes it out (`wrong`)."
     )

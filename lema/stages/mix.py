@@ -205,7 +205,7 @@ def _few(rows: Sequence[_Row], limit: int) -> list[_Row]:
 
 
 def _correction_rows(wanted: CorrectionRows, spec: MixSpec, pools: _Pools) -> list[_Row]:
-    """Accepted corrections, each as the format writes it."""
+    """Accepted corrections of the named samplers' paths, each as the format writes it."""
     rows = [
         _Row(
             kind="correction",
@@ -216,5 +216,6 @@ def _correction_rows(wanted: CorrectionRows, spec: MixSpec, pools: _Pools) -> li
             masked=wanted.masked,
         )
         for row in pools.corrections
+        if wanted.samplers is None or pools.paths[row.sample_id].sampler in wanted.samplers
     ]
     return chosen(rows, spec.seed, lambda row: row.source_id)

@@ -254,6 +254,15 @@ BROKEN = {
         "mix: {arms: {cot: {cot: {samplers: [strong]}}}}",
         ["2:37: mix.arms.cot.cot.samplers.0: unknown sampler 'strong'; allowed: student"],
     ),
+    "unknown sampler of an arm's corrections": (
+        "mix: {arms: {cot: {corrections: {samplers: [studnt]}}}}",
+        ["2:45: mix.arms.cot.corrections.samplers.0: unknown sampler 'studnt'; did you mean 'student'?"],
+    ),
+    "corrections of a sampler whose paths nobody corrects": (
+        "samples: {samplers: {other: {model: base, prompt: cot}}}\ncorrections: {samplers: [student]}\n"
+        "mix: {arms: {cot: {corrections: {samplers: [other]}}}}",
+        ["4:45: mix.arms.cot.corrections.samplers.0: nobody corrects paths of 'other'; allowed: student"],
+    ),
     "unknown prompt": (
         "answers: {prompt: cto}",
         ["2:19: answers.prompt: there is no prompt 'cto' in recipes/prompts; did you mean 'cot'? allowed: correct,"],

@@ -283,6 +283,17 @@ def test_few_rows_a_question_are_those_with_other_figures(limit: int, expected: 
     assert len(made) == limit
 
 
+def test_an_arm_may_take_the_corrections_of_some_samplers() -> None:
+    paths = [sample("q1", "1 + 1 = 3\nThe answer is 3.", "bad"), sample("q2", "2 + 2 = 5\nThe answer is 5.", "worse")]
+    mended = [correction(path, "2\nThe answer is it.", 1) for path in paths]
+
+    def learnt(corrections: dict[str, Any]) -> set[str]:
+        return {row.source_id for row in mixed(a={"corrections": corrections}, samples=paths, corrections=mended)}
+
+    assert learnt({"samplers": ("worse",)}) == {mended[1].id}
+    assert learnt({"samplers": ("bad", "worse")}) == learnt({}) == {row.id for row in mended}
+
+
 def test_only_accepted_corrections_that_say_something_are_learnt() -> None:
     empty = correction(WRONG[2], None, None, status="malformed", reason="no", explanation=None)
     made = mixed(
