@@ -1,39 +1,62 @@
-"""Two arms of a recipe of docs/study.md, compared on the test questions of one kind: those that need an operation, and
-those that do not.
+"""Arms of a recipe of docs/study.md, each against one of them: on all test questions, on those that need one of some
+operations, and on the others.
 
-    python benchmarks/study.py laptop-study-fresh corrected cot-tokens '*'
+    python benchmarks/study.py laptop-study-factors cot-tokens '*'
 
-It reads what `lema repro` has made. Figures are per cent; intervals and p are those of `lema.stages.scores`, without
-correction for several comparisons.
+It reads what `lema repro` has made, and prints a table: per cent right and differences in points. Intervals and p are
+those of `lema.stages.scores`; p is corrected for the arms that are compared (Holm), in each column by itself.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lema.artifacts import place
 from lema.engine import parquet
 from lema.rows import Answer, Question
-from lema.stages._statistics import difference
+from lema.stages._statistics import difference, holm
 
 CONFIDENCE = 0.95
 
 
-def compared(recipe: str, arms: Sequence[str], operation: str) -> None:
-    """Print accuracies and their difference, the first arm's less the second's."""
+def compared(recipe: str, control: str, operations: str) -> str:
+    """The table in Markdown, an arm a line, in the order of the answers.
+
+    Raises SystemExit when there are no answers of `control`.
+    """
     questions = [row for row in parquet.read(place("questions", recipe), Question) if row.split == "test"]
     answers = [row for row in parquet.read(place("answers", recipe), Answer) if row.kind == "single"]
-    for needs in (True, False):
-        names = sorted(row.id for row in questions if (operation in (row.rationale or "")) == needs)
-        right, others = (_right(answers, arm, names) for arm in arms)
-        found = difference(right, others)
-        low, high = found.interval(CONFIDENCE)
-        print(
-            f"{'with' if needs else 'without'} {operation}, {len(names)} questions: "
-            f"{arms[0]} {right.mean():.1%}, {arms[1]} {others.mean():.1%}, "
-            f"difference {100 * found.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), p {found.p():.4f}"
-        )
+    needing = {row.id for row in questions if any(sign in (row.rationale or "") for sign in operations)}
+    kinds = {
+        "all": sorted(row.id for row in questions),
+        f"with {operations}": sorted(needing),
+        "others": sorted({row.id for row in questions} - needing),
+    }
+    arms = [arm for arm in dict.fromkeys(row.arm for row in answers) if arm not in ("base", control)]
+    columns = {kind: _column(answers, arms, control, names) for kind, names in kinds.items() if names}
+    head = "| | " + " | ".join(f"{kind} ({len(kinds[kind])}) | minus `{control}`" for kind in columns) + " |"
+    lines = [head, "|---" * (1 + 2 * len(columns)) + "|"]
+    for arm in ("base", control, *arms):
+        lines.append(f"| `{arm}` | " + " | ".join(column[arm] for column in columns.values()) + " |")
+    return "\n".join(lines)
+
+
+def _column(answers: Sequence[Answer], arms: Sequence[str], control: str, names: Sequence[str]) -> Mapping[str, str]:
+    """Two cells an arm: right on the named questions, and the difference to the control."""
+    right = {arm: _right(answers, arm, names) for arm in ("base", control, *arms)}
+    found = {arm: difference(right[arm], right[control]) for arm in arms}
+    ps = holm({arm: estimate.p() for arm, estimate in found.items()})
+    cells = {arm: f"{100 * right[arm].mean():.1f} | " for arm in ("base", control)}
+    for arm, estimate in found.items():
+        low, high = estimate.interval(CONFIDENCE)
+        said = f"{100 * estimate.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), {_p(ps[arm])}"
+        cells[arm] = f"{100 * right[arm].mean():.1f} | {said}"
+    return cells
+
+
+def _p(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def _right(answers: Sequence[Answer], arm: str, names: Sequence[str]) -> np.ndarray:
@@ -46,6 +69,6 @@ def _right(answers: Sequence[Answer], arm: str, names: Sequence[str]) -> np.ndar
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 4:
         sys.exit(f"{(__doc__ or '').strip()}")
-    compared(sys.argv[1], sys.argv[2:4], sys.argv[4])
+    print(compared(*sys.argv[1:]))

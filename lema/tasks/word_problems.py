@@ -34,16 +34,21 @@ def generate(
     give equal records, in equal order; a longer run only adds to a shorter one. A question may come twice; both are
     then in the same split.
 
-    Raises ValueError for steps outside 1 to 6, `largest` under 20, and operations without both + and -.
+    Raises ValueError for steps outside 1 to 6, `largest` under 20, unknown operations, and operations without both +
+    and - for problems of more than one step.
     """
     wanted = tuple(steps)
     if not wanted or not set(wanted) <= set(range(1, MOST_STEPS + 1)):
         raise ValueError(f"steps are numbers from 1 to {MOST_STEPS}, not {list(wanted)}")
     if largest < 20:
         raise ValueError(f"largest is at least 20, not {largest}")
+    if not operations or not set(operations) <= set(OPERATIONS):
+        raise ValueError(f"operations are some of {', '.join(OPERATIONS)}, not {list(operations)}")
     # With one of them alone quantities soon run out, or out of bounds.
-    if not set("+-") <= set(operations) <= set(OPERATIONS):
-        raise ValueError(f"operations are + and -, with or without * and /, not {list(operations)}")
+    if max(wanted) > 1 and not set("+-") <= set(operations):
+        raise ValueError(
+            f"operations are + and -, with or without * and /, for more than one step, not {list(operations)}"
+        )
     moves = [move for move in MOVES if {step[1] for step in move.steps.split()} <= set(operations)]
     return _records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 

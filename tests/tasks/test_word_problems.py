@@ -72,6 +72,12 @@ def test_only_the_operations_that_are_wanted_are_needed(operations: str) -> None
     assert {sign for record in rows for _, sign, _, _ in equations(record["rationale"])} == set(operations)
 
 
+@pytest.mark.parametrize("operations", ["+", "-", "*", "/", "*/"])
+def test_one_step_takes_any_operations(operations: str) -> None:
+    rows = [record for _, record in islice(generate(steps=[1], largest=20, operations=list(operations)), 100)]
+    assert {sign for record in rows for _, sign, _, _ in equations(record["rationale"])} == set(operations)
+
+
 def test_all_operations_are_what_there_is_without_the_option() -> None:
     assert list(islice(generate(seed=3, operations=["/", "*", "+", "-"]), 50)) == MANY[:50]
 
@@ -80,12 +86,12 @@ def test_all_operations_are_what_there_is_without_the_option() -> None:
     "options",
     [
         *({"steps": ()}, {"steps": (7,)}, {"steps": (0, 1)}, {"largest": 19}),
-        *({"operations": ["+", "*"]}, {"operations": ["+", "-", "^"]}),
+        *({"operations": ["+", "*"]}, {"operations": ["+", "-", "^"]}, {"steps": [1], "operations": []}),
     ],
 )
 def test_options_that_cannot_be_kept_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(
-        ValueError, match=r"steps are numbers from 1 to 6|largest is at least 20|operations are \+ and -"
+        ValueError, match=r"steps are numbers from 1 to 6|largest is at least 20|operations are (\+ and -|some of)"
     ):
         generate(**options)
 
