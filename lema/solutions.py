@@ -45,9 +45,10 @@ def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]
     """The variables of a correction format. Where the corrector did not keep the steps before the incorrect one,
     `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
     that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before, and a format that
-    writes `incorrect_step` or `wrong` cannot be used."""
+    writes `incorrect_step` or `wrong` cannot be used; nor one that writes `rationale` where the question has none."""
     path, at, lines = split(sample.text), row.incorrect_step, (row.solution or "").split("\n")
-    return written(question.text, question.gold, path, at, row.explanation or "", lines)
+    gold = {"rationale": bare(split(question.rationale))} if question.rationale else {}
+    return gold | written(question.text, question.gold, path, at, row.explanation or "", lines)
 
 
 def written(

@@ -55,7 +55,7 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
         yield Use(("evolved", "solve", "prompt"), evolved.solve.prompt, question)
     if mix:
         yield Use(("mix", "cot"), mix.cot, question, COT)
-        written = CORRECTION - ({"explanation"} & set(corrections.without) if corrections else set())
+        written = (CORRECTION | {"rationale"}) - ({"explanation"} & set(corrections.without) if corrections else set())
         yield Use(("mix", "correction"), mix.correction, PATH, written)
         for name, arm in mix.arms.items():
             if arm.cot and arm.cot.format:

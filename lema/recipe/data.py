@@ -273,7 +273,8 @@ class MixSpec(Spec):
     cot: Prompt = Field(description="Format of CoT rows.")
     correction: Prompt = Field(
         description="Format of correction rows. It reads question, path and steps; it writes these and incorrect_step, "
-        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer."
+        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer, rationale "
+        "(the gold one: a control that tells what corrections say from which questions they are of)."
     )
     tokens: Literal["completion", "example"] = Field(
         default="completion",

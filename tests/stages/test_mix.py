@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -302,6 +303,17 @@ def test_only_accepted_corrections_that_say_something_are_learnt() -> None:
         verdicts=[accepted(MENDED[0]), accepted(MENDED[1], False), accepted(empty)],
     )
     assert [row.source_id for row in made] == [MENDED[0].id]
+
+
+def test_a_format_may_write_the_gold_rationale_of_the_question() -> None:
+    gold = {"user": "{{ question }}", "assistant": "{{ rationale | join(' / ') }} = {{ answer }}"}
+    rows = mixed(a={"corrections": {"format": gold}}, corrections=MENDED[:1])
+    assert [row.completion for row in rows] == [
+        row.completion for row in mixed(a={"cot": {"rows": 12}}) if row.question_id == "q0"
+    ]
+    bare = [replace(row, rationale=None) for row in QUESTIONS]
+    with pytest.raises(PromptError, match="rationale"):
+        mixed(a={"corrections": {"format": gold}}, corrections=MENDED[:1], questions=bare)
 
 
 @pytest.mark.parametrize("name", ["incorrect_step", "wrong"])
