@@ -25,8 +25,7 @@ def sentences(facts: Mapping[str, Any]) -> list[str]:
     lead, said = facts["lead"], []
     if lead is not None:
         said.append(f"{_effect(facts, lead)} {_reach(facts, lead)}".strip())
-        if rows := _rows(lead):
-            said.append(rows)
+        said += [text for text in (_rows(lead), _controls(facts, lead)) if text]
     said += [text for text in (_fine_tuning(facts), *facts["targets"], _cautions(facts)) if text]
     return said
 
@@ -126,6 +125,23 @@ def _rows(lead: Mapping[str, Any]) -> str:
         f"{lead['arm']} learnt from {abs(lead['more_rows']):,} {more} rows than {lead['than']}; rows alone may account "
         f"for a difference. An arm of equal size (rows: {{match: {lead['arm']}}}) tells the two apart."
     )
+
+
+def _controls(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+    """The lead's arm against the other arms without corrections: equal rows may say one thing, equal tokens another."""
+    others = [row["arm"] for row in facts["arms"][1:] if not row["corrections"] and row["arm"] != lead["than"]]
+    pairs = {frozenset((pair["arm"], pair["than"])): pair for pair in facts["pairs"]}
+    said = []
+    for other in others:
+        pair = pairs[frozenset((lead["arm"], other))]
+        ahead = pair["difference"] if pair["arm"] == lead["arm"] else -pair["difference"]
+        by = (
+            f"{points(abs(ahead))} points {'more' if ahead > 0 else 'fewer'} than {other}"
+            if ahead
+            else f"as many as {other}"
+        )
+        said.append(f"{by} (corrected p {_equals(pair['holm'])})")
+    return f"Beside the other arms without corrections, {lead['arm']} answers {', '.join(said)}." if said else ""
 
 
 def _fine_tuning(facts: Mapping[str, Any]) -> str:

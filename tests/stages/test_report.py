@@ -261,6 +261,22 @@ def test_a_finding_is_one_after_correction_for_all_comparisons() -> None:
     assert "helped: 10.0 points" in made(scores=pair(**{**figures, "holm": 0.04})).markdown
 
 
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        (-0.047, "lema answers 4.7 points fewer than cot (corrected p = 0.012)."),
+        (0.1, "lema answers 10.0 points more than cot (corrected p = 0.012)."),
+        (0.0, "lema answers as many as cot (corrected p = 0.012)."),
+    ],
+)
+def test_the_other_controls_are_not_kept_from_the_reader(difference: float, says: str) -> None:
+    scores = copy.deepcopy(WORLD["scores"])
+    scores["pairs"]["lema-minus-cot"] |= {"difference": difference, "holm": 0.012}
+    both = made(scores=scores)
+    assert f"Beside the other arms without corrections, {says}" in both.markdown
+    assert says in read(both.html)
+
+
 def test_tokens_stand_beside_rows() -> None:
     tokens = {"cot": 9_000, "lema": 20_100, "cot-more": 20_000}
     adapters = {arm: {**WORLD["adapters"][arm], "loss_tokens_an_epoch": count} for arm, count in tokens.items()}
