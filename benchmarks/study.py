@@ -14,6 +14,7 @@ import numpy as np
 
 from lema.artifacts import place
 from lema.engine import parquet
+from lema.errors import RunError
 from lema.rows import Answer, Question
 from lema.stages._statistics import difference, holm
 
@@ -71,4 +72,7 @@ def _right(answers: Sequence[Answer], arm: str, names: Sequence[str]) -> np.ndar
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(f"{(__doc__ or '').strip()}")
-    print(compared(*sys.argv[1:]))
+    try:
+        print(compared(*sys.argv[1:]))
+    except RunError as error:
+        sys.exit(str(error))
