@@ -256,8 +256,9 @@ def prune(
     from lema.completions import needed
     from lema.engine.upkeep import prune as prune_store
 
+    store = _store()
     keys, labels = needed(keep) if keep else (None, set())
-    found = prune_store(_store(), needed=keys, labels=labels, really=yes)
+    found = prune_store(store, needed=keys, labels=labels, really=yes)
     what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
     typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")
 
@@ -288,4 +289,5 @@ def pull() -> None:
     """
     from lema.completions import pull as pull_packs
 
+    _refuse_elsewhere()
     typer.echo(f"packs fetched: {pull_packs()}")
