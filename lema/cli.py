@@ -123,15 +123,20 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in
 def cost(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
     by: Annotated[By, typer.Option(help="What makes a line.")] = "stage",
+    settled: Annotated[
+        str | None,
+        typer.Option("--settle", metavar="DOLLARS", help="What was billed for requests in doubt; 0 if nothing was."),
+    ] = None,
 ) -> None:
     """Say what was bought here and what the store saved.
 
     Here is this machine; needs no network.
     """
     from lema.cost import cost as table
+    from lema.cost import settle
 
     _refuse_elsewhere()
-    typer.echo(table(recipe, by, Path.cwd()))
+    typer.echo(table(recipe, by, Path.cwd()) if settled is None else settle(recipe, settled))
 
 
 @app.command()

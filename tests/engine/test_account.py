@@ -146,6 +146,22 @@ def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) ->
     assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
 
 
+def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
+    """The same request is in two batches: the first had no reply to it, the second runs."""
+    line = {"recipe": "trial", "key": "k", "batch": True}
+    ledger.Ledger(tmp_path).write(
+        [
+            {**line, "kind": "reserved", "time": "2026-11-24T12:30:00Z", "cost": "1"},
+            {**line, "kind": "request", "time": "2026-11-24T13:30:00Z", "most": "0"},
+        ]
+    )
+    assert ledger.spent(tmp_path).doubt == {}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
+    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
+    assert (ledger.spent(tmp_path).doubt, ledger.spent(tmp_path).total()) == ({}, Decimal("0.5"))
+
+
 def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
     account: Callable[..., Account], tmp_path: Path
 ) -> None:
