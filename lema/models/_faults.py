@@ -115,7 +115,7 @@ def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
     if any(isinstance(one, aiohttp.ClientConnectorError) for one in theirs) or (
         not theirs and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
     ):
-        return Fault("retry", f"{where} {_unreached(causes, endpoint.url)}, and is {setting} right?", unsent=True)
+        return Fault("retry", f"{where} {_unreached(causes, endpoint.url)}, and that {setting} is right", unsent=True)
     if isinstance(error, TimeoutError | httpx2.ReadTimeout):
         return Fault("retry", f"{where} gave no reply within {endpoint.timeout:g} s", overload=True, lost=True)
     return Fault("retry", f"the connection to {where} was lost before its reply had come", lost=True)
@@ -133,12 +133,12 @@ def _unreached(causes: list[BaseException], url: str) -> str:
     # A user name or a query may be a secret.
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if any(isinstance(one, ConnectionRefusedError) for one in causes):
-        return f"refuses the connection to {address}: is its server running"
+        return f"refuses the connection to {address}: see that its server runs"
     if any(isinstance(one, socket.gaierror) for one in causes):
-        return f"at {address}: the name {parts.hostname} is not known here; is there a network"
+        return f"at {address}: the name {parts.hostname} is not known here: see that there is a network"
     if any(isinstance(one, ssl.SSLError) for one in causes):
-        return f"at {address} makes no trusted TLS connection: is its certificate in order"
-    return f"cannot be reached at {address}: is there a network"
+        return f"at {address} makes no trusted TLS connection: see that its certificate is in order"
+    return f"cannot be reached at {address}: see that there is a network"
 
 
 def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Model, endpoint: Endpoint) -> Fault:
