@@ -264,6 +264,16 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
     assert server.sizes == [10]
 
 
+def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
+    make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "PATIENCE", 1e9)
+    monkeypatch.setattr(server, "port", 1)  # nobody listens there
+    with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
+        list(make()(requests(10)))
+    assert records() == []
+
+
 def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(
     make: Callable[..., Generate], server: BatchServer
 ) -> None:
