@@ -123,15 +123,20 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in
 def cost(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
     by: Annotated[By, typer.Option(help="What makes a line.")] = "stage",
+    settled: Annotated[
+        str | None,
+        typer.Option("--settle", metavar="DOLLARS", help="What was billed for requests in doubt; 0 if nothing was."),
+    ] = None,
 ) -> None:
     """Say what was bought here and what the store saved.
 
     Here is this machine; needs no network.
     """
     from lema.cost import cost as table
+    from lema.cost import settle
 
     _refuse_elsewhere()
-    typer.echo(table(recipe, by, Path.cwd()))
+    typer.echo(table(recipe, by, Path.cwd()) if settled is None else settle(recipe, settled))
 
 
 @app.command()
@@ -256,8 +261,9 @@ def prune(
     from lema.completions import needed
     from lema.engine.upkeep import prune as prune_store
 
+    store = _store()
     keys, labels = needed(keep) if keep else (None, set())
-    found = prune_store(_store(), needed=keys, labels=labels, really=yes)
+    found = prune_store(store, needed=keys, labels=labels, really=yes)
     what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
     typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")
 
@@ -288,4 +294,5 @@ def pull() -> None:
     """
     from lema.completions import pull as pull_packs
 
+    _refuse_elsewhere()
     typer.echo(f"packs fetched: {pull_packs()}")

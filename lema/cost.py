@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -73,20 +74,25 @@ def cost(recipe: str | None, by: By, root: Path) -> str:
     name = _namer(by, root)
     groups: dict[tuple[str, str], Sums] = defaultdict(Sums)
     totals: dict[str, Sums] = defaultdict(Sums)
-    doubt: dict[str, Decimal] = defaultdict(Decimal)
+    doubt: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    settled: dict[str, Decimal] = defaultdict(Decimal)
     for line in lines:
         if line["kind"] == "in doubt":
-            doubt[line["recipe"]] += Decimal(line["cost"])
+            doubt[line["recipe"]].append(line)
+            continue
+        if line["kind"] == "settled":
+            settled[line["recipe"]] += Decimal(line["cost"])
             continue
         groups[line["recipe"], name(line)].add(line)
         totals[line["recipe"]].add(line)
     rows: list[tuple[str, ...]] = [HEADS]
-    for one in sorted({*totals, *doubt}):
+    recipes = sorted({*totals, *doubt, *settled})
+    for one in recipes:
         rows += [(one,)] if recipe is None else []
         own = sorted((_order(group), group) for whose, group in groups if whose == one)
         rows += [groups[one, group].row(f"  {group}") for _, group in own]
         rows.append(totals[one].row("  in all"))
-    notes = [note for one in sorted({*totals, *doubt}) for note in _notes(one, totals[one], doubt[one])]
+    notes = [note for one in recipes for note in _notes(one, totals[one], doubt[one], settled.get(one))]
     return "\n".join([*table(rows), "", *notes]).rstrip()
 
 
@@ -126,7 +132,26 @@ def _prompts(root: Path) -> dict[str, str]:
     return found
 
 
-def _notes(recipe: str, sums: Sums, doubt: Decimal) -> Iterator[str]:
+def settle(recipe: str | None, billed: str) -> str:
+    """Have what is in doubt of a recipe count with so many dollars that the endpoint billed for it; says what was done.
+
+    Raises:
+        RunError: there is no recipe, no such amount, nothing in doubt, or a process at work under the budget.
+    """
+    try:
+        amount = Decimal(billed)
+    except ArithmeticError:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise RunError(f"--settle takes the dollars that were billed, such as 0 or 0.25; got {billed!r}")
+    if recipe is None:
+        raise RunError("--settle needs a recipe: lema cost RECIPE --settle DOLLARS")
+    count, most = ledger.settle(ledger.folder(), recipe, amount, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    requests = "1 request" if count == 1 else f"{count:,} requests"
+    return f"{recipe}: {requests} in doubt, up to {dollars(most)}, count with {dollars(amount)} from now on"
+
+
+def _notes(recipe: str, sums: Sums, doubt: Sequence[Mapping[str, Any]], settled: Decimal | None) -> Iterator[str]:
     if sums.cost and place("verdicts", recipe).is_file():
         accepted = sum(row.accepted for row in parquet.read(place("verdicts", recipe), Verdict))
         if accepted:
@@ -134,7 +159,14 @@ def _notes(recipe: str, sums: Sums, doubt: Decimal) -> Iterator[str]:
     if sums.unknown:
         requests = "request of unknown cost is" if sums.unknown == 1 else "requests of unknown cost are"
         yield f"{recipe}: {sums.unknown:,} {requests} not in these sums."
+    if settled is not None:
+        yield f"{recipe}: {dollars(settled)} for requests that were in doubt, not in these sums."
     if doubt:
+        most = dollars(sum((Decimal(line["cost"]) for line in doubt), Decimal(0)))
+        count = "1 request" if len(doubt) == 1 else f"{len(doubt):,} requests"
+        since = min((line["time"] for line in doubt if "time" in line), default="")
         yield (
-            f"{recipe}: up to {dollars(doubt)} in doubt: a process was killed, or is at work, with requests under way."
+            f"{recipe}: up to {most} in doubt for {count}{f', the first of {since}' if since else ''}: under way now, "
+            "or sent and never answered here. When nothing runs, settle it with what the endpoint billed for them: "
+            f"lema cost {recipe} --settle DOLLARS"
         )

@@ -92,6 +92,11 @@ class Budget(Spec):
     total: Money | None = Field(default=None, description="On all recipes together.")
     recipes: dict[Name, Money] = Field(default={}, description="On single recipes, by name.")
 
+    @property
+    def given(self) -> bool:
+        """Whether there is any limit."""
+        return self.total is not None or bool(self.recipes)
+
 
 class Vllm(Spec):
     """How vLLM's engine uses the machine; what decides replies is among the model's options."""

@@ -40,7 +40,9 @@ def test_extras_are_those_of_pyproject() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "plan demo", "cost", "make plan demo", "repro", "completions stats", "completions push"]
+    "command",
+    ["check", "plan demo", "cost", "make plan demo", "repro", "completions prune --keep demo"]
+    + [f"completions {name}" for name in ("stats", "verify", "prune", "seal", "push", "pull")],
 )
 def test_a_folder_that_is_no_project_is_said_to_be_none(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -4,15 +4,15 @@ Before a block is sent, the most that it can cost is set aside; when its replies
 booked. What is booked and what is set aside never exceed a limit together, so neither does what is spent, however many
 blocks are under way. With a budget, one process at a time buys from this machine's ledger; another waits.
 
-What an endpoint bills beyond what its replies tell, for a request that it answered into a dead connection, nobody
-here knows.
+A request that an endpoint may have answered into a dead connection is in doubt: it is spent, with the most that it can
+cost.
 """
 
 import fcntl
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -101,7 +101,7 @@ class Account:
         if not self._limited:
             return True
         asked = {name: self._most(one) for one in block if (name := key(one)) not in self._reserved}
-        most, batch = sum(asked.values(), Decimal(0)), self._batch(block[0].model)
+        most = sum(asked.values(), Decimal(0))
         with self._changed:
             short = min((one for one in self._limits if one.room() < most), key=Limit.room, default=None)
             if most and short is not None:
@@ -110,10 +110,7 @@ class Account:
             for one in self._limits:
                 one.reserved += most
             if most:
-                self._ledger.write(
-                    {"kind": "reserved", "key": name, "cost": amount, "batch": batch, **self._who}
-                    for name, amount in asked.items()
-                )
+                self._ledger.write(self._aside(asked, block[0].model))
             self._reserved.update(asked)
         return True
 
@@ -130,16 +127,23 @@ class Account:
     def again(self, block: Sequence[Request]) -> bool:
         """Whether requests may be sent once more whose sender died; nobody knows whether they were answered. What was
         set aside for them is taken for spent, and as much set aside anew; False when a limit does not allow that."""
+        self.lose(block)
+        return self.admit(block)
+
+    def lose(self, block: Sequence[Request]) -> None:
+        """Requests were sent, and no reply will come of that: the most that each can cost is in doubt, and spent."""
         with self._changed:
-            lost = {name: most for one in block if (most := self._reserved.pop(name := key(one), None))}
-            if lost:
-                self._ledger.write({"kind": "lost", "key": name, **self._who} for name in lost)
+            held = {name: self._reserved.pop(name) for one in block if (name := key(one)) in self._reserved}
+            new = {name: most for one in block if (name := key(one)) not in held and (most := self._bound(one))}
+            lines = self._aside(new, block[0].model)
+            lines += [{"kind": "lost", "key": name, **self._who} for name, most in (held | new).items() if most]
+            if lines:
+                self._ledger.write(lines)
             for one in self._limits:
-                one.reserved -= sum(lost.values(), Decimal(0))
-                one.spent += sum(lost.values(), Decimal(0))
+                one.reserved -= sum(held.values(), Decimal(0))
+                one.spent += sum((held | new).values(), Decimal(0))
                 self._warn(one)
             self._changed.notify_all()
-        return self.admit(block)
 
     def wait(self, block: Sequence[Request], stop: threading.Event) -> bool:
         """Wait until a block that was not admitted has room, until nothing is under way that could make some, or until
@@ -181,6 +185,9 @@ class Account:
             for request, name, reply, amount, most in zip(block, keys, replies, costs, mosts, strict=True)
         ]
         with self._changed:
+            for request, reply in zip(block, replies, strict=True):
+                for _ in range(reply.lost):
+                    self.lose([request])
             reserved = sum((self._reserved.pop(name, Decimal(0)) for name in keys), Decimal(0))
             # What an earlier process set aside for a batch counted as spent until now.
             earlier = sum((self._batched.pop((self._who["recipe"], name), Decimal(0)) for name in keys), Decimal(0))
@@ -243,14 +250,24 @@ class Account:
 
     def _about(self, model: Model) -> dict[str, Any]:
         """When it was, for what, and who was asked."""
-        time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"time": time, **self._who, "model": model.label, "name": model.name, "endpoint": model.endpoint}
+        return {"time": self._time(), **self._who, "model": model.label, "name": model.name, "endpoint": model.endpoint}
+
+    def _time(self) -> str:
+        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _aside(self, amounts: Mapping[str, Decimal], model: Model) -> list[dict[str, Any]]:
+        """Lines that set aside so much for requests to a model, by their keys."""
+        about = {"kind": "reserved", "time": self._time(), "batch": self._batch(model), **self._who}
+        return [{**about, "key": name, "cost": amount} for name, amount in amounts.items()]
+
+    def _bound(self, request: Request) -> Decimal | None:
+        of = self._price(request.model)
+        if of is None or of.free:
+            return None if of is None else Decimal(0)
+        return bound(of, request, batch=self._batch(request.model))
 
     def _most(self, request: Request) -> Decimal:
-        of = self._price(request.model)
-        if of and of.free:
-            return Decimal(0)
-        most = bound(of, request, batch=self._batch(request.model)) if of else None
+        most = self._bound(request)
         assert most is not None, "`open` has seen it"
         return most
 

@@ -170,7 +170,7 @@ class Driver:
                 else:
                     self._turned_away(job, trouble)
                     return
-        queue.ill, queue.unsure = None, 0
+        queue.ill, queue.unsure, queue.heard = None, 0, True
         record.note("batch", batch.id)
         self._tell(
             f"batch {batch.id} of {len(names)} requests is submitted; it runs on when this process ends, and the next "
@@ -289,7 +289,8 @@ class Driver:
         if fault.what not in ("retry", "limit"):
             raise Over(fault.reason)
         what.ill = what.ill or time.monotonic()
-        if time.monotonic() - what.ill > PATIENCE:
+        new = fault.unsent and isinstance(what, Queue) and not what.heard
+        if time.monotonic() - what.ill > (FIRST_POLL if new else PATIENCE):
             raise Over(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
         self._say(f"{self._where}: {fault.reason}")
         self._stop.wait(FIRST_POLL if fault.wait is None else fault.wait)

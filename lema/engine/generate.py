@@ -173,6 +173,7 @@ class Generate:
         refuse_twice(where, endpoint.url, _reads(groups, misses))
         part = endpoint.part()
         size, inflight = portions(part)
+        tries: Counter[str] = Counter()
         asking = partial(Asking, self._run.model_copy(update={"endpoints": {where: part}}))
         turns = itertools.zip_longest(*(misses.blocks(group, size) for group in groups))
         work = (block for turn in turns for block in turn if block)
@@ -180,7 +181,20 @@ class Generate:
         given: dict[str, Any] = {"workers": endpoint.actors, "inflight": inflight, "variables": keys}
         if self._account:
             given["again"] = self._account.again
-        return self._stream(work, stop, asking, **given)
+
+        def lost(block: list[Request], reply: Reply) -> bool:
+            """Whether a request has to be sent again, of which nobody knows whether it was billed."""
+            (completion,), name = reply.completions, key(block[0])
+            if not completion.lost or completion.finish != "failed" or reply.fatal or stop.is_set():
+                return False
+            tries[name] += 1
+            if tries[name] > endpoint.retries or not self._run.budget.given:
+                return False
+            if self._account:
+                self._account.lose(block)
+            return True
+
+        return self._stream(work, stop, asking, lost, **given)
 
     def _batched(
         self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event, tell: Callable[[str], None]
@@ -193,9 +207,11 @@ class Generate:
         work: Iterator[list[Request]],
         stop: threading.Event,
         factory: Callable[[], Work[Request, Any]],
+        lost: Callable[[list[Request], Reply], bool] = lambda _block, _reply: False,
         **given: Any,
     ) -> Stream:
-        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there.
+        """Blocks and their replies. A block is read when there is room for it, and kept until its reply is there. Those
+        that were `lost` come again when the others have been sent.
 
         Near the end of a budget, what is under way may have to be settled before the next block can be sent; the
         executor is then given the rest anew.
@@ -216,14 +232,16 @@ class Generate:
 
         while not stop.is_set():
             for done in self._executor.map(factory, taken(), **given):
-                yield from together((sent.pop(number), reply) for number, reply in done)
+                yield from together(
+                    (sent.pop(number), reply) for number, reply in done if not lost(sent[number], reply)
+                )
             if stop.is_set():
                 return
-            # What a killed worker held, and the budget did not allow to be sent again.
+            # What was lost, and what a killed worker held and the budget did not allow to be sent again.
             work = itertools.chain(list(sent.values()), work)
             sent.clear()
             block = next(work, None)
-            if block is None or account is None or not account.wait(block, stop):
+            if block is None or (account and not account.wait(block, stop)):
                 return
             work = itertools.chain([block], work)
 
@@ -241,8 +259,11 @@ class Generate:
         label = block[0].model.label
         pairs = [(key(request), completion) for request, completion in zip(block, reply.completions, strict=True)]
         self._store.add(pairs, model=label)
+        if self._account and (sent := [at for at, one in enumerate(reply.completions) if one.sent]):
+            replies = [reply.completions[at] for at in sent]
+            self._account.book([block[at] for at in sent], [pairs[at][0] for at in sent], replies)
         if self._account:
-            self._account.book(block, [name for name, _ in pairs], reply.completions)
+            self._account.release(name for name, one in pairs if not one.sent)
         for name, completion in pairs:
             if completion.finish in SERVED:
                 self.bought[label] += 1

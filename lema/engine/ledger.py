@@ -2,16 +2,17 @@
 
 A process appends to a file of its own, JSON lines, so that nobody waits for a lock; a torn last line is skipped. It
 holds keys, counts and money, never a prompt, a reply or an API key. The reply is in the completion store before its
-line is here. There are lines of five kinds:
+line is here. There are lines of six kinds:
 
 - "request": one request, what it cost, null when unknown, and the `most` that it may have cost;
 - "saved": replies that a stage had from the store, summed by model and prompt, and what they would have cost;
 - "reserved": money set aside before a request is sent, when there is a budget. Without a "request" after it in the same
   file, the process was killed in between, and the request may have been paid for: it is in doubt, and counts as spent.
-  One of a batch may be answered to another process, whose "request" settles it, too;
-- "lost": whoever had sent a request for which money was set aside died, and nobody knows whether it was answered. It is
-  in doubt, too; for asking again, money is set aside anew;
-- "released": a request for which money was set aside was not sent.
+  One of a batch may be answered to another process, whose later "request" settles it, too;
+- "lost": whoever had sent a request for which money was set aside died, or its connection was lost, and nobody knows
+  whether it was answered. It is in doubt, too; for asking again, money is set aside anew;
+- "released": a request for which money was set aside was not sent;
+- "settled": what the endpoint billed, as a person has seen, for requests in doubt: the `keys`, each as often as it was.
 """
 
 import json
@@ -19,7 +20,7 @@ import logging
 import os
 import threading
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -93,7 +94,8 @@ def _opened(place: Path) -> FileIO:
 def read(place: Path) -> Iterator[dict[str, Any]]:
     """The lines of all ledgers of a folder; of those that are reserved only the ones in doubt, as kind "in doubt"."""
     doubts: list[dict[str, Any]] = []
-    batched: set[str] = set()
+    batched: dict[str, str] = {}
+    settled: Counter[tuple[str, str]] = Counter()
     for path in sorted(place.glob("*.jsonl")):
         reserved: dict[str, dict[str, Any]] = {}
         for line in _lines(path):
@@ -107,10 +109,48 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
             if line["kind"] == "request":
                 reserved.pop(line["key"], None)
                 if line["batch"]:
-                    batched.add(line["key"])
+                    batched[line["key"]] = max(batched.get(line["key"], ""), line.get("time", ""))
+            if line["kind"] == "settled":
+                settled.update((line["recipe"], name) for name in line["keys"])
             yield line
         doubts += reserved.values()
-    yield from ({**line, "kind": "in doubt"} for line in doubts if not (line["batch"] and line["key"] in batched))
+    for line in doubts:
+        whose = line["recipe"], line["key"]
+        # A batch that was answered earlier is another one: it had no reply to this request.
+        if line["batch"] and line["key"] in batched and batched[line["key"]] >= line.get("time", ""):
+            continue
+        if not line["batch"] and settled[whose]:
+            settled[whose] -= 1
+            continue
+        yield {**line, "kind": "in doubt"}
+
+
+def settle(place: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, Decimal]:
+    """Have the requests of a recipe that are in doubt count with what was billed for them; how many they were, and the
+    most that they could have cost. Those of batches are left to the batch.
+
+    Raises:
+        RunError: there are none, they cannot have cost so much, or a process is at work under the budget.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "budget.lock").open("a") as lock:
+        if not files.take(lock.fileno()):
+            raise RunError(
+                "a process is at work under this budget, and what it has under way is no doubt: settle later"
+            )
+        doubts = [
+            line for line in read(place) if (line["kind"], line["recipe"]) == ("in doubt", recipe) and not line["batch"]
+        ]
+        most = sum((Decimal(line["cost"]) for line in doubts), Decimal(0))
+        if not doubts:
+            raise RunError(f"recipe {recipe} has nothing in doubt that could be settled")
+        if billed > most:
+            raise RunError(f"what is in doubt of recipe {recipe} can have cost {most} dollars at most, not {billed}")
+        own = Ledger(place)
+        keys = sorted(line["key"] for line in doubts)
+        own.write([{"kind": "settled", "time": time, "recipe": recipe, "keys": keys, "cost": billed}])
+        own.close()
+    return len(doubts), most
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -149,6 +189,8 @@ def spent(place: Path, priced: Callable[[Line], Decimal | None] = lambda _: None
         if line["kind"] == "request":
             most = priced(line) if line["most"] is None else Decimal(line["most"])
             found.booked[line["recipe"]] += most or 0
+        elif line["kind"] == "settled":
+            found.booked[line["recipe"]] += Decimal(line["cost"])
         elif line["kind"] == "in doubt":
             found.doubt[line["recipe"]] += Decimal(line["cost"])
             if line["batch"]:

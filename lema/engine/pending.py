@@ -36,7 +36,7 @@ class Job:
 class Queue:
     """A model's queue at the endpoint: batches of at most `most` requests, none before the time `until`. `full` is
     since when there was no place, `pause` how long the last wait for one is, `unsure` how many creations in a row had
-    no answer, `ill` since when nothing could be sent."""
+    no answer, `ill` since when nothing could be sent, `heard` whether anything was."""
 
     most: int = MOST_REQUESTS
     until: float = 0.0
@@ -44,6 +44,7 @@ class Queue:
     pause: float = 0.0
     unsure: int = 0
     ill: float | None = None
+    heard: bool = False
 
     def hold(self, size: int) -> None:
         """There was no place for a batch of this size: later, and a smaller one."""

@@ -23,6 +23,8 @@ from lema.engine.packs import SERVED, Entry, Pack, Verified
 from lema.errors import RunError
 from lema.models import Completion
 
+KEPT = tuple(Entry.__slots__)[2:]  # what is stored of a completion
+
 # A number of the index: which source, and which part of it, a row group of a pack or the start of a line of a journal.
 PART = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
@@ -85,7 +87,7 @@ class Store:
             RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
         index, journal = self._opened(), self.writable()
-        entries = [Entry(key, model, *(getattr(reply, name) for name in Completion.__slots__)) for key, reply in pairs]
+        entries = [Entry(key, model, *(getattr(reply, name) for name in KEPT)) for key, reply in pairs]
         for entry in entries:
             raw(entry.id)
         try:
@@ -260,7 +262,7 @@ class Store:
 
 
 def _reply(entry: Entry) -> Completion:
-    return Completion(*(getattr(entry, name) for name in Completion.__slots__))
+    return Completion(*(getattr(entry, name) for name in KEPT))
 
 
 def _lines(path: Path) -> Lines | None:

@@ -110,8 +110,11 @@ def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _to
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One reply, or the record of a failure: `finish` is "failed" or "refused" and `error` says why in one line
-    that holds no key, address or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and
-    cost less."""
+    that holds no key or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and cost
+    less.
+
+    Of how it came, which the store does not keep: `lost` tries were sent and brought no reply, though they may have
+    been billed; without `sent`, nothing has reached the endpoint, so nothing was billed."""
 
     text: str
     finish: Finish
@@ -119,6 +122,8 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    lost: int = field(default=0, compare=False, kw_only=True)
+    sent: bool = field(default=True, compare=False, kw_only=True)
 
 
 class Worker(Protocol):

@@ -35,7 +35,7 @@ class Trouble(Exception):
         self.fault, self.status = fault, status
         self.full = bool(FULL.search(said)) or status == 413
         self.not_yet = status in (400, 404, 409, 425) and (status == 404 or bool(NOT_YET.search(said)))
-        self.unsure = status is None or status == 408 or status >= 500
+        self.unsure = not fault.unsent and (status is None or status == 408 or status >= 500)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ import email.utils
 import json
 import math
 import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from lema.models import Model
 from lema.params import Endpoint
@@ -17,11 +20,35 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 FILTERED = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|flagged", re.IGNORECASE)
-NO_CREDIT = re.compile(r"insufficient.?(quota|credit|balance|funds)|billing|credit balance", re.IGNORECASE)
-NO_MODEL = re.compile(r"model_not_found|invalid_model|model.{0,80}(does not exist|not found|unknown)", re.IGNORECASE)
-WRONG_KEY = re.compile(r"(invalid|incorrect|wrong|missing).{0,10}api.?key|API_KEY_INVALID", re.IGNORECASE)
-# A longer message quotes what was sent: of one row nothing follows for the others.
+# What concerns every request counts in an error's fields, and at the beginning of a short message, after names of
+# exceptions and small words alone: the rest may quote a row, and of one row nothing follows for the others.
 SHORT = 400
+_LEAD = (
+    r"\W*(?:[\w.]*(?:error|exception)\W+)*(?:(?:you|your|the|this|an?|no|not|is|has|have|do|does|doesn't|any|enough|"
+    r"requested|specified|provided|account|team|organization|newly|created|either|used|all|available)\W+){0,8}"
+)
+
+
+def _said(fields: str, text: str) -> re.Pattern[str]:
+    """For the fields of an error and then, on a line of its own, its message."""
+    return re.compile(rf"^.*(?:{fields}).*\n|\n{_LEAD}(?:{text})", re.IGNORECASE)
+
+
+NO_CREDIT = _said(
+    r"insufficient.?(?:quota|credit|balance|funds)|billing|credit.?balance",
+    r"insufficient.?(?:quota|credit|balance|funds)|credits\b|credit balance|billing|"
+    r"balance (?:is )?(?:too low|insufficient)|exceeded your current quota, please check your plan and billing",
+)
+NO_MODEL = _said(
+    r"model_not_found|invalid_model",
+    r"(?:invalid|unknown) model\b|model not (?:found|exist)|\S{1,100} is not a valid model|"
+    r"model \S{1,100} (?:is )?(?:does not exist|not found|unknown|not available)",
+)
+WRONG_KEY = _said(
+    r"(?:invalid|incorrect|wrong|missing).{0,10}api.?key|API_KEY_INVALID",
+    r"(?:invalid|incorrect|wrong|missing)(?: or \w+)? api.?key|"
+    r"api.?key (?:is )?(?:not valid|invalid|incorrect|missing)",
+)
 OURS = {"max_tokens", "seed", "stop", "temperature", "top_k", "top_p"}
 NOT_TAKEN = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
 EXTRA = ("extra_forbidden", "value_error.extra")  # of pydantic 2 and 1
@@ -54,7 +81,8 @@ class Fault:
     record that it was `refused`, or `stop`, because every request will fail the same way.
 
     `wait` is what the endpoint asks for, in seconds. `proof` says that key, model and credit are in order, since the
-    endpoint has looked at the prompt; `overload` that less at once may help.
+    endpoint has looked at the prompt; `overload` that less at once may help. `unsent`: nothing has reached the
+    endpoint; `lost`: it may have answered, and billed, what never came.
     """
 
     what: Literal["retry", "limit", "row", "refused", "stop"]
@@ -62,9 +90,12 @@ class Fault:
     wait: float | None = None
     proof: bool = False
     overload: bool = False
+    unsent: bool = False
+    lost: bool = False
 
 
-MALFORMED = Fault("retry", "malformed reply")
+MALFORMED = Fault("retry", "malformed reply", lost=True)
+GATEWAY_TIMEOUTS = (504, 524)  # the model may go on behind a gateway that no longer waits for it
 
 
 def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
@@ -72,12 +103,42 @@ def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
     import aiohttp
     import httpx2
 
+    where, causes = f"endpoint {model.endpoint}", list(_causes(error))
     known = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError)
     if not isinstance(error, known):
-        return Fault("row", type(error).__name__)
-    slow = isinstance(error, TimeoutError | httpx2.ReadTimeout)
-    reason = f"endpoint {model.endpoint} was not reached, or gave no reply within {endpoint.timeout:g} s"
-    return Fault("retry", reason, overload=slow)
+        return Fault("row", type(error).__name__, lost=True)
+    setting = f"run.endpoints.{model.endpoint}.url"
+    if isinstance(error, httpx2.UnsupportedProtocol):
+        return Fault("stop", f"{where}: {setting} is no address that begins with http:// or https://", unsent=True)
+    # The client calls every lost connection of aiohttp's a ConnectTimeout: what aiohttp itself says counts.
+    theirs = [one for one in causes if isinstance(one, aiohttp.ClientError)]
+    if any(isinstance(one, aiohttp.ClientConnectorError) for one in theirs) or (
+        not theirs and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+    ):
+        return Fault("retry", f"{where} {_unreached(causes, endpoint.url)}, and that {setting} is right", unsent=True)
+    if isinstance(error, TimeoutError | httpx2.ReadTimeout):
+        return Fault("retry", f"{where} gave no reply within {endpoint.timeout:g} s", overload=True, lost=True)
+    return Fault("retry", f"the connection to {where} was lost before its reply had come", lost=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unreached(causes: list[BaseException], url: str) -> str:
+    """Why no connection was made, and the first half of what to look at."""
+    parts = urlsplit(url)
+    # A user name or a query may be a secret.
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if any(isinstance(one, ConnectionRefusedError) for one in causes):
+        return f"refuses the connection to {address}: see that its server runs"
+    if any(isinstance(one, socket.gaierror) for one in causes):
+        return f"at {address}: the name {parts.hostname} is not known here: see that there is a network"
+    if any(isinstance(one, ssl.SSLError) for one in causes):
+        return f"at {address} makes no trusted TLS connection: see that its certificate is in order"
+    return f"cannot be reached at {address}: see that there is a network"
 
 
 def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Model, endpoint: Endpoint) -> Fault:
@@ -87,7 +148,8 @@ def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Mo
     error = _error(content)
     kind, message = code_of(error.get("code") or error.get("type")), str(error.get("message") or "")
     said = " ".join(str(error.get(name) or "") for name in ("code", "type", "status"))
-    said, quoted = f"{said} {message if len(message) <= SHORT else ''}", f"{said} {message}"
+    quoted = f"{said} {message}"
+    said = f"{said}\n{' '.join(message.split()) if len(message) <= SHORT else ''}"
     code = f"{status} {kind}".strip()
     if status == 401 or (status in (400, 403) and WRONG_KEY.search(said)):
         return Fault("stop", f"{where} refuses the key in {endpoint.key}" if endpoint.key else f"{where} wants a key")
@@ -102,7 +164,8 @@ def of_status(status: int, headers: Mapping[str, str], content: bytes, model: Mo
     if status == 429:
         return Fault("limit", f"rate limit ({code})", retry_after(headers), overload=True)
     if status in (408, 409, 425) or status >= 500:
-        return Fault("retry", f"server error ({code})", retry_after(headers), overload=status in (408, 503, 529))
+        overload, lost = status in (408, 503, 529), status in GATEWAY_TIMEOUTS
+        return Fault("retry", f"server error ({code})", retry_after(headers), overload=overload, lost=lost)
     if TOO_LONG.search(quoted) or status == 413:
         return Fault("row", f"the prompt is too long for the model ({code})", proof=True)
     if status in (400, 422) and (parameters := _not_taken(error, model)):

@@ -29,7 +29,7 @@ class Line:
         self.proved: set[str] = set()
         self._canaries: dict[str, asyncio.Lock] = {}
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
-        self._faults, self._first_fault = 0, 0.0
+        self.faults, self._first_fault = 0, 0.0  # in a row, and when the first of them was
 
     def canary(self, served: str) -> asyncio.Lock:
         """Held by the first request to a model, which goes alone."""
@@ -57,7 +57,7 @@ class Line:
             self._freed.set()
 
     def alive(self) -> None:
-        self._faults = 0
+        self.faults = 0
 
     def note(self, fault: Fault, where: str) -> None:
         """Circuit breaker: an endpoint that fails everything for a while is given up, as is one that asks for a pause
@@ -71,11 +71,11 @@ class Line:
         if fault.what != "retry":
             self.alive()
             return
-        self._first_fault = self._first_fault if self._faults else now
-        self._faults += 1
-        if self._faults >= DEAD_AFTER[0] and now - self._first_fault >= DEAD_AFTER[1]:
+        self._first_fault = self._first_fault if self.faults else now
+        self.faults += 1
+        if self.faults >= DEAD_AFTER[0] and now - self._first_fault >= DEAD_AFTER[1]:
             seconds = now - self._first_fault
-            self.dead = f"{where} failed {self._faults} times in a row over {seconds:.0f} s: {fault.reason}"
+            self.dead = f"{where} failed {self.faults} times in a row over {seconds:.0f} s: {fault.reason}"
 
 
 _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Line]] = WeakKeyDictionary()

@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries, doubled each time
+KNOCKS = 3  # more tries at an endpoint that nobody has reached yet: a server that starts is there within seconds
 STOPS_SENT = 4  # OpenAI refuses more
 
 
@@ -49,6 +51,7 @@ def openai(
 
     `omit` names parameters that are not sent, `extra` holds others that are. Faults that pass (rate limits, server
     errors, timeouts, lost connections) are tried again; a pause that the endpoint asks for holds for all its models.
+    With a budget, what may have been billed without a reply is handed back instead: whoever keeps the budget tries it.
 
     Raises:
         RunError: the model has no name, its endpoint is not in params.yaml, or its key not in the environment.
@@ -72,6 +75,7 @@ class _Asker:
             raise RunError(f"no API key: set the environment variable {self._endpoint.key}")
         self._model, self._omit, self._extra = model, omit, extra
         self._served = self._endpoint.models.get(model.name, model.name)
+        self._careful = run.budget.given
         self._path = "/chat/completions" if model.chat else "/completions"
         self._line: Line | None = None
         self.fatal: str | None = None
@@ -112,15 +116,18 @@ class _Asker:
     async def _ask(self, request: Request, way: Line) -> Completion:
         content = json.dumps(body(request, self._served, self._omit, self._extra)).encode()
         tries, limits, limited = 0, 0, 0.0
+        lost, sent = 0, False
         while self.fatal is None:
             outcome = await self._try(request, content, way)
             if isinstance(outcome, Completion):
-                return outcome
-            if outcome.what == "stop" or way.dead is not None:
+                return replace(outcome, lost=lost)
+            lost, sent = lost + outcome.lost, sent or not outcome.unsent
+            nobody = outcome.unsent and not way.proved and tries >= min(KNOCKS, self._endpoint.retries)
+            if outcome.what == "stop" or way.dead is not None or nobody:
                 self.fatal = self.fatal or way.dead or outcome.reason
                 break
             if outcome.what == "refused":
-                return Completion("", "refused", outcome.reason)
+                return Completion("", "refused", outcome.reason, lost=lost)
             if outcome.what == "limit":
                 # Not the request's fault: waited for as long as one request may take.
                 limited = limited or time.monotonic()
@@ -128,13 +135,17 @@ class _Asker:
             else:
                 again = outcome.what == "retry" and tries < self._endpoint.retries
             if not again:
-                return Completion("", "failed", outcome.reason)
+                return Completion("", "failed", outcome.reason, lost=lost, sent=sent)
             tries, limits = tries + (outcome.what == "retry"), limits + (outcome.what == "limit")
+            handed = outcome.lost and self._careful
             # A server that asks for no pause at all is not asked again at once.
             if not outcome.wait:
-                wait = min(FIRST_WAIT * 2 ** min(tries + limits - 1, 10), LONGEST_WAIT)
+                step = min(way.faults, 6) if handed else tries + limits
+                wait = min(FIRST_WAIT * 2 ** min(step - 1, 10), LONGEST_WAIT)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))
-        return Completion("", "failed", self.fatal)
+            if handed:
+                return Completion("", "failed", outcome.reason, lost=lost)
+        return Completion("", "failed", self.fatal, lost=lost, sent=sent)
 
     async def _try(self, request: Request, content: bytes, way: Line) -> Completion | Fault:
         characters, most = sum(len(one.content) for one in request.messages), request.sampling.max_tokens
@@ -142,7 +153,7 @@ class _Asker:
             if self.fatal is not None or way.dead is not None:
                 self.fatal = self.fatal or way.dead
                 way.pace.failed(ticket, overload=False)
-                return Fault("stop", self.fatal or "")
+                return Fault("stop", self.fatal or "", unsent=True)
             outcome = await self._exchange(request, content, way)
             if isinstance(outcome, Completion):
                 way.pace.replied(ticket, outcome.prompt_tokens, outcome.completion_tokens)

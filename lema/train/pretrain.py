@@ -44,6 +44,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     """Train a student and save it and its tokenizer into an existing folder. The loss is on the whole text: a model
     that starts from nothing has to learn the language of the questions too. Of corrections it is on the reply alone,
     without the incorrect step where the format writes it out: a wrong path is read and not learnt."""
+    log(0, spec.steps, "")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
     from transformers.utils import logging

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from lema.engine import ledger
 from lema.engine.account import Account
@@ -23,7 +24,7 @@ from lema.engine.executor import LocalExecutor
 from lema.engine.generate import Generate
 from lema.engine.store import Store
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling, key
+from lema.models import Completion, Model, Request, Sampling, key, openai
 from lema.params import Budget, Endpoint, Price, Run
 from lema.prices import bound
 from lema.rows import Message
@@ -145,6 +146,22 @@ def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) ->
     assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
 
 
+def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
+    """The same request is in two batches: the first had no reply to it, the second runs."""
+    line = {"recipe": "trial", "key": "k", "batch": True}
+    ledger.Ledger(tmp_path).write(
+        [
+            {**line, "kind": "reserved", "time": "2026-11-24T12:30:00Z", "cost": "1"},
+            {**line, "kind": "request", "time": "2026-11-24T13:30:00Z", "most": "0"},
+        ]
+    )
+    assert ledger.spent(tmp_path).doubt == {}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
+    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
+    assert (ledger.spent(tmp_path).doubt, ledger.spent(tmp_path).total()) == ({}, Decimal("0.5"))
+
+
 def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
     account: Callable[..., Account], tmp_path: Path
 ) -> None:
@@ -189,6 +206,60 @@ def test_what_a_dead_sender_may_have_had_answered_is_spent_before_it_is_sent_aga
     more = account(run(total=0.34))
     assert more.admit([request(2)])
     assert not more.admit([request(3)])
+
+
+class Resetting(FakeServer):
+    """Bills each request, then loses every third reply on its way."""
+
+    billed = 0
+
+    async def _reply(self, request: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
+        self.billed += 1
+        lost = "reset" if self.billed % 3 == 0 else fault
+        return await super()._reply(request, body, "drop" if lost else None)
+
+
+@pytest.fixture
+def executor(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("ray") if request.param == "ray" else LocalExecutor()
+
+
+@pytest.mark.parametrize(
+    ("executor", "total"), [("local", None), ("local", 1), ("local", 100), ("ray", 100)], indirect=["executor"]
+)
+def test_what_a_server_bills_for_lost_replies_is_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Any, total: int | None
+) -> None:
+    """Within the budget, too."""
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    with Resetting() as server:
+        settings, place = run(total=total, url=server.url), tmp_path / "home" / "ledger"
+        with closing(Account(settings, "trial", "samples", say=lambda _: None)) as account:
+            generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), executor, settings, account=account)
+            asked = [request(number) for number in range(30)]
+            if total == 1:
+                with pytest.raises(RunError, match="the budget does not allow the next request"):
+                    list(generate(asked))
+            else:
+                assert all(one.finish == "stop" for one in generate(asked))
+    found, bill = ledger.spent(place), server.billed * Decimal("0.016")  # 11 tokens and 5
+    lost = server.billed // 3
+    assert lost
+    assert found.doubt["trial"] == lost * MOST
+    assert found.booked["trial"] == (server.billed - lost) * Decimal("0.016")
+    assert bill <= found.total() <= (total or 100)
+
+
+def test_what_never_reached_a_server_is_in_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    settings = run(total=1)  # nobody listens at its address
+    with closing(Account(settings, "trial", "samples")) as account:
+        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+        with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
+            list(generate([request(1), request(2)]))
+    assert list(ledger.read(tmp_path / "home" / "ledger")) == []
 
 
 def test_what_costs_nothing_is_sent_again_without_a_line(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_files_and_batches_that_show_late(make: Callable[..., Generate], server:
         ({"upload": ["404"]}, "endpoint here has no Batch API, or its url is wrong"),
         ({"upload": ["401"]}, "strong: endpoint here refuses the key in HERE_KEY"),
         ({"create": ["quota"]}, "no credit left at endpoint here"),
-        ({"create": ["drop"] * 9}, "endpoint here was not reached.* when it was to make a batch"),
+        ({"create": ["drop"] * 9}, "the connection to endpoint here was lost.* when it was to make a batch"),
     ],
 )
 def test_calls_that_fail_for_good_stop(
@@ -255,11 +255,23 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
     monkeypatch.setattr(batch, "PATIENCE", 0.2)
     for kind in ("look", "content"):
         server.calls = {kind: ["drop"] * 1000}
-        with pytest.raises(RunError, match=r"not reached.*; what was submitted runs on, and the next run fetches it"):
+        with pytest.raises(
+            RunError, match=r"endpoint here was lost.*; what was submitted runs on, and the next run fetches it"
+        ):
             list(make()(requests(10)))
     server.calls = {}
     list(make()(requests(10)))
     assert server.sizes == [10]
+
+
+def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
+    make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "PATIENCE", 1e9)
+    monkeypatch.setattr(server, "port", 1)  # nobody listens there
+    with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
+        list(make()(requests(10)))
+    assert records() == []
 
 
 def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(

@@ -65,8 +65,8 @@ def test_a_batch_is_found_by_its_token_or_its_file(server: BatchServer) -> None:
     ("said", "expected"),
     [
         ({"response": {"status_code": 200, "body": {"choices": [{"text": "4"}]}}}, Completion("4", "stop")),
-        ({"response": {"status_code": 200, "body": "<html>"}}, Fault("retry", "malformed reply")),
-        ({"response": {"body": {}}}, Fault("retry", "malformed reply")),
+        ({"response": {"status_code": 200, "body": "<html>"}}, Fault("retry", "malformed reply", lost=True)),
+        ({"response": {"body": {}}}, Fault("retry", "malformed reply", lost=True)),
         (
             {"response": None, "error": {"code": "batch_expired", "message": "PROMPT"}},
             "no reply in the batch (batch_ex",
@@ -115,3 +115,17 @@ def test_troubles(server: BatchServer, fault: str, status: int | None, full: boo
     trouble = caught.value
     assert (trouble.status, trouble.full, trouble.not_yet, trouble.unsure) == (status, full, not_yet, unsure)
     assert "PROMPT" not in str(trouble)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (HERE.url, "endpoint here refuses the connection to http://127.0.0.1:1/v1"),
+        ("http://no-such-host.invalid/v1", "the name no-such-host.invalid is not known"),
+    ],
+)
+def test_what_nobody_can_have_got_is_sure_not_to_be_there(url: str, reason: str) -> None:
+    with pytest.raises(Trouble) as raised:
+        Batches(MODEL, HERE.model_copy(update={"url": url})).create("file", "/v1/chat/completions", "token")
+    assert reason in raised.value.fault.reason
+    assert (raised.value.status, raised.value.unsure) == (None, False)

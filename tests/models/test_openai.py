@@ -4,11 +4,13 @@ import asyncio
 import http.server
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
 from email.utils import formatdate
 from typing import Any
 
@@ -19,7 +21,7 @@ from lema.engine.waiting import wait_for
 from lema.errors import RunError
 from lema.models import Completion, Model, Request, Sampling, _line, openai
 from lema.models._faults import Fault, of_status, retry_after
-from lema.params import Endpoint, Run
+from lema.params import Budget, Endpoint, Run
 from lema.rows import Message
 from tests import fake_server
 from tests.faults import FaultServer
@@ -141,7 +143,7 @@ def test_faults_that_pass_are_tried_again(server: Any, fault: str) -> None:
     ("fault", "requests", "finish", "error"),
     [
         ("500", 3, "failed", "server error (500)"),
-        ("drop", 3, "failed", "endpoint here was not reached, or gave no reply within 1 s"),
+        ("drop", 3, "failed", "the connection to endpoint here was lost before its reply had come"),
         ("html", 3, "failed", "malformed reply"),
         ("400", 1, "failed", "bad request (400 weird)"),
         ("long", 1, "failed", "the prompt is too long for the model (400)"),
@@ -177,6 +179,95 @@ def test_faults_that_concern_every_request_stop_the_worker(server: Any, fault: s
     assert worker.fatal.startswith(reason)  # type: ignore[attr-defined]
     assert replies == [Completion("", "failed", worker.fatal)] * 5  # type: ignore[attr-defined]
     assert len(server.requests) == 1
+
+
+def nobody() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as once:
+        once.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{once.getsockname()[1]}/v1?token=TOKEN"
+
+
+def waits_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that are slept from now on, of which none passes."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (nobody(), "refuses the connection to http://127.0.0.1:"),
+        ("http://no-such-host.invalid/v1", "at http://no-such-host.invalid/v1: the name no-such-host.invalid is not"),
+        ("localhost:8000/v1", "run.endpoints.here.url is no address that begins with http"),
+    ],
+)
+def test_an_endpoint_that_nobody_reaches_is_named_after_a_few_quick_tries(
+    monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
+    waits = waits_of(monkeypatch)
+    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=url)}))
+    replies = answers(worker, [request(str(n)) for n in range(5)])
+    fatal = str(worker.fatal)  # type: ignore[attr-defined]
+    assert reason in fatal
+    assert "endpoint here" in fatal
+    assert "run.endpoints.here.url" in fatal
+    assert "TOKEN" not in fatal
+    assert [(reply.error, reply.sent, reply.lost) for reply in replies] == [(fatal, False, 0)] * 5
+    assert sum(waits) < 6
+
+
+def test_a_server_that_is_still_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.3)
+    port = int(nobody().partition("127.0.0.1:")[2].partition("/")[0])
+    late = fake_server.FakeServer(port=port)
+    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=late.url)}))
+    starting = threading.Timer(0.3, late.__enter__)
+    starting.start()
+    try:
+        (reply,) = answers(worker, [request()])
+    finally:
+        starting.join()
+        late.__exit__(None, None, None)
+    assert (reply.finish, reply.lost) == ("stop", 0)
+
+
+def test_a_server_that_goes_away_later_is_tried_as_often_as_the_endpoint_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fake_server.FakeServer() as server:
+        worker = openai.openai(MODEL, run_of(server, key=None, retries=7))
+        answers(worker, [request("first")])
+    waits = waits_of(monkeypatch)
+    (reply,) = answers(worker, [request("second")])
+    assert "refuses the connection" in str(reply.error)
+    assert (reply.sent, reply.lost, worker.fatal, len(waits)) == (False, 0, None, 7)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("fault", "lost"), [("drop", 2), ("slow", 1), ("torn", 2), ("empty", 2), ("500", 0), ("429", 0), ("504", 2)]
+)
+def test_tries_that_may_have_been_billed_are_counted(
+    server: Any, monkeypatch: pytest.MonkeyPatch, fault: str, lost: int
+) -> None:
+    monkeypatch.setitem(fake_server.ERRORS, "504", (504, {}, {}))
+    server.faults = [fault] * (lost or 1)
+    reply = ask(server, timeout=1.0 if fault == "slow" else 30.0)
+    assert (reply.finish, reply.lost, reply.sent) == ("stop", lost, True)
+
+
+def test_with_a_budget_what_may_have_been_billed_is_handed_back(server: Any) -> None:
+    server.faults = ["500", "drop"]
+    run = run_of(server).model_copy(update={"budget": Budget(total=Decimal(1))})
+    (reply,) = answers(openai.openai(MODEL, run), [request()])
+    assert (reply.finish, reply.lost, len(server.requests)) == ("failed", 1, 2)
 
 
 def forbidden(*place: Any, kind: str = "extra_forbidden") -> list[Any]:
@@ -238,14 +329,31 @@ def test_parameters_that_a_server_does_not_take_stop_the_worker(said: Any, param
     assert "PROMPT" not in found.reason
 
 
-@pytest.mark.parametrize("said", ["your credit balance is too low", "the model m does not exist", "invalid API key"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "your credit balance is too low",
+        "Insufficient Balance",
+        "litellm.BadRequestError: OpenAIException - You exceeded your current quota, please check your plan and billing",  # noqa: E501
+        "Your newly created team doesn't have any credits yet",
+        "the model m does not exist",
+        "The model `vendor/m-1` does not exist or you do not have access to it.",
+        "Model Not Exist",
+        "Invalid model: m",
+        "vendor/m is not a valid model ID",
+        "invalid API key",
+        "Incorrect API key provided: x***y.",
+        "API key not valid. Please pass a valid API key.",
+    ],
+)
 def test_what_a_server_quotes_stops_nothing(said: str) -> None:
     def fault(message: str) -> Fault:
         content = json.dumps({"error": {"message": message}}).encode()
         return of_status(400, {}, content, MODEL, Endpoint(url="http://here"))
 
     assert fault(said).what == "stop"
-    assert fault(f"cannot read: {'A question of a row. ' * 20}{said}") == Fault("row", "bad request (400)")
+    for quoted in (f"cannot read: {'A question of a row. ' * 20}{said}", f"invalid input: {said}", f"'A row.\n{said}'"):
+        assert fault(quoted) == Fault("row", "bad request (400)")
 
 
 def test_no_secret_and_no_prompt_in_any_error(server: Any) -> None:
@@ -332,7 +440,7 @@ def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any)
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("503", "server error (503)"), ("drop", "endpoint here was not reached, or gave no reply")]
+    ("fault", "reason"), [("503", "server error (503)"), ("drop", "the connection to endpoint here was lost")]
 )
 def test_an_endpoint_that_fails_everything_is_given_up(
     server: Any, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
@@ -373,7 +481,7 @@ def test_a_reply_that_drips_for_ever_is_not_waited_for() -> None:
         start = time.monotonic()
         reply = ask(server, retries=0, timeout=0.3, key=None)
         assert time.monotonic() - start < 3
-    assert reply.error == "endpoint here was not reached, or gave no reply within 0.3 s"
+    assert reply.error == "endpoint here gave no reply within 0.3 s"
 
 
 def test_a_reply_that_is_delivered_twice_answers_one_request() -> None:

@@ -30,6 +30,13 @@ def test_another_seed_trains_others(base, tmp_path):
     assert open_base(tmp_path, tmp_path).identity != base.identity
 
 
+def test_how_many_steps_there_are_is_told_before_the_first(tmp_path):
+    told = []
+    spec = BaseSpec(pretrain=TINY.model_copy(update={"steps": 1}), chat=False)
+    build(spec, tmp_path, tmp_path, lambda done, total, note: told.append((done, total)))
+    assert told == [(0, 1), (1, 1)]
+
+
 def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):
     build(BaseSpec(folder=str(base_folder)), tmp_path, tmp_path)
     opened = open_base(tmp_path, tmp_path)
