@@ -11,7 +11,9 @@ In memory is an index, 40 bytes a completion; texts are read back when they are 
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ from lema.models import Completion
 PART = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
+
+# A reply taken apart: an entry ends with the fields of one.
+_fields = attrgetter(*(field.name for field in fields(Completion)))
 
 
 def packs_folder() -> Path:
@@ -85,7 +90,7 @@ class Store:
             RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
         index, journal = self._opened(), self.writable()
-        entries = [Entry(key, model, *(getattr(reply, name) for name in Completion.__slots__)) for key, reply in pairs]
+        entries = [Entry(key, model, *_fields(reply)) for key, reply in pairs]
         for entry in entries:
             raw(entry.id)
         try:
@@ -260,7 +265,7 @@ class Store:
 
 
 def _reply(entry: Entry) -> Completion:
-    return Completion(*(getattr(entry, name) for name in Completion.__slots__))
+    return Completion(*_fields(entry))
 
 
 def _lines(path: Path) -> Lines | None:
