@@ -5,16 +5,25 @@ Ids are deterministic and say where a row comes from: question `gsm8k-train-0001
 The Arrow schema of an artifact is derived from the fields of its class (`lema.engine.parquet`).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, cast, dataclass_transform
 
 # "train", "dev", "test", or the name of a transfer set; nothing but "train" is ever learnt from.
 Split = str
 Finish = Literal["stop", "length", "refused", "failed"]
 Outcome = Literal["correct", "incorrect", "unparsed", "timeout", "truncated", "failed"]
 
+Class = TypeVar("Class", bound=type)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def fixed(kind: Class) -> Class:
+    """A dataclass with slots whose objects nobody changes: mypy refuses it. Python does not, since a class that does
+    takes seven times as long to make an object, and there are millions."""
+    return cast(Class, dataclass(slots=True, unsafe_hash=True)(kind))
+
+
+@fixed
 class Message:
     """One chat message."""
 
@@ -22,7 +31,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Record:
     """`source`: one raw record as it came, kept as canonical JSON so that reading it again costs nothing."""
 
@@ -31,7 +40,7 @@ class Record:
     record: str
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Stratum:
     """A property by which questions are told apart, such as `level` and its value, "Level 4"."""
 
@@ -39,7 +48,7 @@ class Stratum:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
@@ -56,7 +65,7 @@ class Question:
     strata: tuple[Stratum, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Sample:
     """`samples`: one path, a chain-of-thought solution of one question; `index` tells the paths of a sampler apart.
 
@@ -83,7 +92,7 @@ class Sample:
     incorrect_step: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Grade:
     """`grades`: the id is that of the sample; `answer` is what the task extracted, None where there was none."""
 
@@ -94,7 +103,7 @@ class Grade:
     answer: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Location:
     """`locations`: where a wrong path goes wrong; the id is that of the sample. `incorrect_step` counts from 1 and is
     None unless `status` is "parsed". For an injected mistake that was not asked for, `model` is "injected" and
@@ -114,7 +123,7 @@ class Location:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Correction:
     """`corrections`: one reply of the corrector to one wrong sample (LEMA, section 2.1).
 
@@ -143,7 +152,7 @@ class Correction:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Finding:
     """What one filter finds of one correction: the number that it measures, None where there is nothing to measure,
     and why it would drop the correction, None to keep it. `filter` is its name, which `verdicts` sets."""
@@ -153,7 +162,7 @@ class Finding:
     filter: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Verdict:
     """`verdicts`: the id is that of the correction. `findings` has one entry a filter, in the recipe's order, whatever
     the others found; `dropped_by` and `reason` are of the first with a reason, None when accepted."""
@@ -172,7 +181,7 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.reason is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Evolved:
     """`evolved`: one new question (LEMA, section 2.2), written from the question `seed_id`; `index` tells apart those
     of one seed. `answers` are what the solver's replies came to, in the order of `completions`, `votes` how many
@@ -200,7 +209,7 @@ class Evolved:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Example:
     """`mix`: one training example of one arm; the loss is on `completion` only (LEMA, figure 6).
 
@@ -218,7 +227,7 @@ class Example:
     masked: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Answer:
     """`answers`: one question answered by one model; `arm` is "base" or the name of an arm.
 
@@ -243,7 +252,7 @@ class Answer:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Probe:
     """`probe`: how likely one model holds a right and a wrong path of one question to be.
 

@@ -55,32 +55,36 @@ class Keys:
         """`add` for many at once, in their order."""
         values, place, new = joined(keys), len(self), list[bool]()
         self._keys += values
-        for at in range(0, len(values), KEY):
+        while 3 * (self.unique + len(keys)) > 2 * len(self._slots):
+            self._grow()
+        slots, known, mask = self._slots, self._keys, len(self._slots) - 1
+        for at, slot in zip(range(0, len(values), KEY), _heads(values, mask), strict=True):
             place += 1
-            if 3 * self.unique > 2 * len(self._slots):
-                self._grow()
-            slot = self._slot(values[at : at + KEY])
-            new.append(not self._slots[slot])
-            if new[-1]:
-                self._slots[slot] = place
-                self.unique += 1
+            while there := slots[slot]:
+                if known[(there - 1) * KEY : there * KEY] == values[at : at + KEY]:
+                    break
+                slot = (slot + 1) & mask
+            else:
+                slots[slot] = place
+            new.append(not there)
+        self.unique += sum(new)
         return new
-
-    def _slot(self, value: bytes) -> int:
-        """Where the key is, or the empty slot where it belongs."""
-        mask = len(self._slots) - 1
-        slot = int.from_bytes(value[:8]) & mask
-        while place := self._slots[slot]:
-            if self._keys[(place - 1) * KEY : place * KEY] == value:
-                break
-            slot = (slot + 1) & mask
-        return slot
 
     def _grow(self) -> None:
         places = [place for place in self._slots if place]
-        self._slots = array("I", bytes(4 * 4 * len(self._slots)))
+        slots = self._slots = array("I", bytes(4 * 4 * len(self._slots)))
+        mask = len(slots) - 1
+        heads = _heads(self._keys, mask)
         for place in places:
-            self._slots[self._slot(bytes(self._keys[(place - 1) * KEY : place * KEY]))] = place
+            slot = heads[place - 1]
+            while slots[slot]:
+                slot = (slot + 1) & mask
+            slots[slot] = place
+
+
+def _heads(keys: bytes | bytearray, mask: int) -> "array[int]":
+    """Of each key the slot where it belongs, unless that is taken."""
+    return array("Q", (np.frombuffer(keys, "<u8")[:: KEY // 8] & np.uint64(mask)).tobytes())
 
 
 class Index:

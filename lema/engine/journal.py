@@ -10,12 +10,16 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 from lema.engine import files
 from lema.engine.packs import Entry
 
 log = logging.getLogger(__name__)
+
+_values = attrgetter(*(field.name for field in fields(Entry)))
 
 
 class Journal:
@@ -37,7 +41,7 @@ class Journal:
             OSError: the disk is full or not writable; then nothing of the batch is in the journal.
         """
         # One line a batch: after a crash a batch is there or it is not, so the rest is asked for in whole batches.
-        line = json.dumps([[getattr(entry, name) for name in Entry.__slots__] for entry in entries]).encode() + b"\n"
+        line = json.dumps([_values(entry) for entry in entries]).encode() + b"\n"
         start = self.size
         try:
             rest = memoryview(line)

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from lema.engine import files, parquet
 from lema.engine.index import KEY
 from lema.errors import RunError
 from lema.models import Completion
-from lema.rows import Finish
+from lema.rows import Finish, fixed
 
 SERVED = ("stop", "length")
 NAME = 32  # hexadecimal digits
@@ -40,7 +39,7 @@ PARTIAL = ".pack.partial"
 _thread = ThreadPoolExecutor(1)
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class Entry:
     """A row of a pack; `id` is the key of the request, `model` the label under which it was asked."""
 

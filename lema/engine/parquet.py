@@ -1,11 +1,12 @@
 """Canonical Parquet: the same rows are the same bytes, whoever writes them, in whatever order and portions.
 
-Rows are frozen dataclasses with an `id`; the Arrow schema is derived from their fields. Rows are sorted by id and
+Rows are dataclasses with an `id`; the Arrow schema is derived from their fields. Rows are sorted by id and
 written with one schema, codec, level and row-group size, without timestamps or metadata of other libraries. The
 version of pyarrow is in the footer of a Parquet file, so bytes are equal within one pinned version.
 """
 
 import dataclasses
+import gc
 import itertools
 import types
 import typing
@@ -30,7 +31,6 @@ LEVEL = 2  # of zstd: 3 takes half as long again for 2 to 6 % less
 SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Row = TypeVar("Row")
-Values = tuple[Any, ...]  # of a row's fields
 
 
 def _optional(hint: Any) -> tuple[Any, bool]:
@@ -119,22 +119,10 @@ def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     Raises:
         ValueError: a field that is not optional is None.
     """
-    return _table(row_type, map(_values(row_type), rows))
-
-
-def _values(row_type: type) -> Callable[[Any], Values]:
-    """A function that takes a row apart."""
-    first, *rest = _hints(row_type)
-    return attrgetter(first, *rest) if rest else lambda row: (getattr(row, first),)
-
-
-def _table(row_type: type, rows: Iterable[Values]) -> Any:
-    hints = _hints(row_type)
+    rows = list(rows)
     columns: list[Any] = []
-    for field, hint, values in zip(
-        schema(row_type), hints.values(), list(zip(*rows, strict=True)) or [()] * len(hints), strict=True
-    ):
-        pack = _packer(hint)
+    for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
+        values, pack = list(map(attrgetter(field.name), rows)), _packer(hint)
         column = pa.array(values if pack is _same else [pack(value) for value in values], field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
@@ -153,7 +141,7 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """
     groups, late, last = _groups(row_type, rows), None, None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Runs(path.parent) as runs, atomic(path) as partial:
+    with Runs(path.parent) as runs, atomic(path) as partial, _few_collections():
         with _writing(partial, schema(row_type)) as put:
             for group in groups:
                 if last is not None and group["id"][0].as_py() <= last:
@@ -174,12 +162,25 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     return count
 
 
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Rows hold no cycles: Python's collector looks through them seldom, and never through what was there before."""
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(10_000, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
 def _groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
     """Rows as they come, a row group at a time, each sorted by itself; no rows at all are an empty one."""
-    rest = map(_values(row_type), rows)
+    rest = iter(rows)
     group = list(itertools.islice(rest, ROW_GROUP))
     while True:
-        yield sort(_table(row_type, group), row_type.__name__)
+        yield sort(table(row_type, group), row_type.__name__)
         group = list(itertools.islice(rest, ROW_GROUP))
         if not group:
             return

@@ -11,7 +11,9 @@ In memory is an index, 40 bytes a completion; texts are read back when they are 
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,13 @@ from lema.engine.packs import SERVED, Entry, Pack, Verified
 from lema.errors import RunError
 from lema.models import Completion
 
-KEPT = tuple(Entry.__slots__)[2:]  # what is stored of a completion
-
 # A number of the index: which source, and which part of it, a row group of a pack or the start of a line of a journal.
 PART = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
+
+# What is stored of a reply: an entry is a key, a model's label and these.
+_fields = attrgetter(*(field.name for field in fields(Entry)[2:]))
 
 
 def packs_folder() -> Path:
@@ -87,7 +90,7 @@ class Store:
             RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
         index, journal = self._opened(), self.writable()
-        entries = [Entry(key, model, *(getattr(reply, name) for name in KEPT)) for key, reply in pairs]
+        entries = [Entry(key, model, *_fields(reply)) for key, reply in pairs]
         for entry in entries:
             raw(entry.id)
         try:
@@ -262,7 +265,7 @@ class Store:
 
 
 def _reply(entry: Entry) -> Completion:
-    return Completion(*(getattr(entry, name) for name in KEPT))
+    return Completion(*_fields(entry))
 
 
 def _lines(path: Path) -> Lines | None:

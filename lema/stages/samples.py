@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lema.errors import RunError
@@ -21,8 +20,8 @@ from lema.recipe import (
     SamplesSpec,
     TypedSampler,
 )
-from lema.rows import Question, Sample
-from lema.stages import Generate, ask, grade, provenance, sampling, usage
+from lema.rows import Question, Sample, fixed
+from lema.stages import Generate, ask, grade, sampling
 from lema.stages._enough import rounds
 from lema.steps import departure, number, split
 from lema.tasks import Task
@@ -31,7 +30,7 @@ from lema.tasks import Task
 ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class _Path:
     """A path that another is made of: the id of its sample, or of its question for a gold rationale."""
 
@@ -39,7 +38,7 @@ class _Path:
     steps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fixed
 class _Slot:
     """A path that a model is asked for. Those made of another path keep its first steps, as `kept`, or are told to
     spoil all of it by an error of a kind."""
@@ -125,7 +124,7 @@ def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Genera
         return last[1]
 
     for slot, name, reply in ask(slots, request, generate):
-        yield _sample(slot, reply, provenance(models[slot.spec.model], origins[slot.sampler], name))
+        yield _sample(slot, reply, models[slot.spec.model].identity, origins[slot.sampler], name)
 
 
 def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
@@ -139,7 +138,7 @@ def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
     return Request(models[slot.spec.model], messages, sampling(slot.spec), slot.index, origin)
 
 
-def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample:
+def _sample(slot: _Slot, reply: Completion, model: str, prompt: str, name: str) -> Sample:
     text, incorrect = reply.text, None
     if slot.path is not None and reply.finish in ("stop", "length"):
         steps = split(reply.text)
@@ -156,8 +155,11 @@ def _sample(slot: _Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample
         text=text,
         finish=reply.finish,
         error=reply.error,
-        **origin,
-        **usage(reply),
+        model=model,
+        prompt=prompt,
+        completion=name,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
         origin=slot.path.origin if slot.path else None,
         error_type=slot.error_type,
         incorrect_step=incorrect,

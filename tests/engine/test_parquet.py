@@ -1,9 +1,12 @@
 """Canonical Parquet."""
 
+import gc
 import hashlib
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +124,21 @@ def test_duplicate_ids_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="'a'"):
         parquet.write(tmp_path / "x.parquet", rows.Grade, [row, row])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_collector_of_python_works_as_before(tmp_path: Path, times: int) -> None:
+    usual, during = gc.get_threshold(), []
+
+    def made() -> Iterator[rows.Record]:
+        for _ in range(times):
+            during.append((gc.get_threshold() > usual, gc.get_freeze_count() > 0))
+            yield rows.Record("x", "train", "{}")
+
+    with nullcontext() if times == 1 else pytest.raises(RunError):
+        parquet.write(tmp_path / "rows.parquet", rows.Record, made())
+    assert during == [(True, True)] * times
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
 
 
 def test_a_missing_value_is_refused(tmp_path: Path) -> None:
