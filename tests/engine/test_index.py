@@ -3,6 +3,7 @@
 import hashlib
 import random
 
+import numpy as np
 import pytest
 
 from lema.engine.index import Index, Keys
@@ -36,3 +37,11 @@ def test_other_names_are_no_keys(key: str) -> None:
         Keys().add(key)
     with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
         Index().find(["ab" * 32, key])
+
+
+def test_numbers_of_keys_with_the_same_beginning() -> None:
+    index = Index()
+    ends = [f"{end:02x}" for end in range(0, 250, 5)]
+    index.extend([(b"".join(bytes.fromhex("ab" * 31 + end) for end in ends), np.arange(len(ends)))])
+    assert index.find(["ab" * 31 + end for end in ends]) == list(range(len(ends)))
+    assert index.find(["ab" * 31 + "01", "ab" * 31 + "ff", "00" * 32, "ff" * 32]) == [-1] * 4
