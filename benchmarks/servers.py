@@ -147,7 +147,7 @@ def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
         program = [str(VENV / "bin" / command[0]), *command[1:]]
         process = subprocess.Popen(program, env=environment(root), stdout=log, stderr=log)
         try:
-            until = time.monotonic() + 600
+            until = time.monotonic() + 1800  # it took nine minutes beside a training
             while process.poll() is None and time.monotonic() < until:
                 with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
                     break
