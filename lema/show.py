@@ -57,6 +57,8 @@ def tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Sequence[An
     if artifact in BY_ARM and arm is None:
         raise ShowError(f"{artifact} is made for an arm: lema show {artifact} {recipe}/ARM")
     begun = [path.parent.name for path in DATA.glob("*/plan.yaml")]
+    if recipe not in begun and Path(f"recipes/{recipe}.yaml").is_file():
+        raise ShowError(f"nothing is made of {recipe} yet: lema repro (a recipe that params.yaml lists), or lema make")
     if recipe not in begun:
         raise ShowError(f"nothing is made of a recipe {recipe!r} yet; {allowed(recipe, begun)}")
     if not place(artifact, recipe, arm).is_file():

@@ -160,6 +160,7 @@ def test_a_new_question_is_read_beside_its_seed_and_answers() -> None:
     ("artifact", "recipe", "arm", "message"),
     [
         ("samples", "dmeo", None, "nothing is made of a recipe 'dmeo' yet; did you mean 'demo'?"),
+        ("samples", "trial", None, "nothing is made of trial yet: lema repro"),
         ("samples", "demo", None, "data/demo/samples.parquet is not made yet: lema repro"),
         ("mix", "demo", None, "mix is made for an arm: lema show mix demo/ARM"),
         ("mix", "demo", "cot", "data/demo/mix/cot.parquet is not made yet"),
@@ -172,6 +173,8 @@ def test_what_is_not_made_is_said(
 ) -> None:
     (tmp_path / "data/demo").mkdir(parents=True)
     (tmp_path / "data/demo/plan.yaml").touch()
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/trial.yaml").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LemaError, match=re.escape(message)):
         tables(artifact, recipe, arm)

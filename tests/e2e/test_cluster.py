@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Cluster:
         more = ["--min-worker-port=0", "--max-worker-port=0"]
         self.head = self._start([*command, "--head", f"--port={self.port}", "--include-dashboard=false", *more])
         self.environment["RAY_ADDRESS"] = f"{self.host}:{self.port}"
+        self._listening()
         join = [*command, f"--address={self.host}:{self.port}", *more]
         self.second = self._start(["unshare", "-m", "sh", "-c", HIDE, "sh", str(hidden), *join], LEMA_TEST_NODE="blind")
 
@@ -76,26 +78,45 @@ class Cluster:
             start_new_session=True,
         )
 
+    def _listening(self) -> None:
+        """Until the head can be joined: on a busy machine that takes longer than a node tries."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and self.head.poll() is None:
+            with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
+                return
+            time.sleep(0.2)
+        self.kill(self.head)
+        raise AssertionError(f"the head is not there: {self.head.returncode}")
+
     def wait(self) -> None:
+        """Until both nodes are there. A head that listens may not answer yet, for the same reason."""
         code = """
 import ray, time
 ray.init(address="auto", log_to_driver=False)
 while sum(node["Alive"] for node in ray.nodes()) < 2:
     time.sleep(0.2)
 """
-        command = [sys.executable, "-c", code]
-        subprocess.run(command, env=self.environment, cwd="/", check=True, capture_output=True, timeout=120)
+        command, deadline = [sys.executable, "-c", code], time.monotonic() + 300
+        while True:
+            asked = subprocess.run(
+                command, env=self.environment, cwd="/", capture_output=True, text=True, timeout=300, check=False
+            )
+            if asked.returncode == 0:
+                return
+            ended = [node.returncode for node in (self.head, self.second) if node.poll() is not None]
+            assert not ended, f"a node ended with {ended}"
+            assert time.monotonic() < deadline, asked.stderr[-2000:]
 
     def workers(self, kind: str = "_Worker") -> list[str]:
         """On which node each process of ours is that computes."""
         found = []
         for process in psutil.process_iter():
             try:
+                # The command line first: there are many processes, and this is asked ten times a second.
+                if kind not in " ".join(process.cmdline()):
+                    continue
                 environment = process.environ()
-                if (
-                    kind in " ".join(process.cmdline())
-                    and environment.get("RAY_TMPDIR") == self.environment["RAY_TMPDIR"]
-                ):
+                if environment.get("RAY_TMPDIR") == self.environment["RAY_TMPDIR"]:
                     found.append(environment["LEMA_TEST_NODE"])
             except psutil.Error:
                 continue
@@ -111,13 +132,13 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
             self.kill(node)
 
 
-@pytest.fixture
-def clustered(smoke: Project, tmp_path: Path) -> Iterator[tuple[Project, Cluster]]:
-    """The recipe `smoke`, with a cluster to make its samples."""
-    project = smoke.copy(tmp_path / "project")
+@pytest.fixture(scope="module")
+def clustered(smoke: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Cluster]]:
+    """The recipe `smoke`, with a cluster to make its artifacts; the last test kills the second node."""
+    project = smoke.copy(tmp_path_factory.mktemp("clustered") / "project")
 
     def spread(settings: dict[str, Any]) -> None:
-        settings["run"] |= {"executor": "ray", "workers": 2, "batch": 4}
+        settings["run"] |= {"executor": "ray", "workers": 2, "batch": 4, "trainers": 2}
 
     project.change("params.yaml", spread)
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place:
@@ -147,23 +168,12 @@ def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str],
     return nodes, samples.read_bytes()
 
 
-def test_a_node_without_the_project_does_its_share_and_a_run_goes_on_when_it_is_lost(
-    clustered: tuple[Project, Cluster], smoke: Project
-) -> None:
-    project, cluster = clustered
-    expected = (smoke.root / "data" / "smoke" / "samples.parquet").read_bytes()
-    assert follow(project, cluster, kill=False) == ({"seen", "blind"}, expected)
-    assert follow(project, cluster, kill=True) == ({"seen", "blind"}, expected)
-    assert cluster.second.returncode == -signal.SIGKILL
-
-
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_nodes_that_share_no_folder_train_as_one_process_does(
     clustered: tuple[Project, Cluster], smoke: Project
 ) -> None:
     project, cluster = clustered
     adapter, nodes = "data/smoke/adapters/cot", set[str]()
-    project.change("params.yaml", lambda settings: settings["run"].update(trainers=2))
     shutil.rmtree(project.root / adapter)
     running = project.start("lema", "make", "adapter", "smoke/cot")
     while running.poll() is None:
@@ -176,3 +186,13 @@ def test_nodes_that_share_no_folder_train_as_one_process_does(
     losses = ("first_loss", "final_loss")
     assert [shared.pop(name) for name in losses] == pytest.approx([alone.pop(name) for name in losses], rel=1e-4)
     assert shared == alone
+
+
+def test_a_node_without_the_project_does_its_share_and_a_run_goes_on_when_it_is_lost(
+    clustered: tuple[Project, Cluster], smoke: Project
+) -> None:
+    project, cluster = clustered
+    expected = (smoke.root / "data" / "smoke" / "samples.parquet").read_bytes()
+    assert follow(project, cluster, kill=False) == ({"seen", "blind"}, expected)
+    assert follow(project, cluster, kill=True) == ({"seen", "blind"}, expected)
+    assert cluster.second.returncode == -signal.SIGKILL
