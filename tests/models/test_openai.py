@@ -204,16 +204,16 @@ def waits_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        (nobody(), "refuses the connection to http://127.0.0.1:"),
+        (None, "refuses the connection to http://127.0.0.1:"),
         ("http://no-such-host.invalid/v1", "at http://no-such-host.invalid/v1: the name no-such-host.invalid is not"),
         ("localhost:8000/v1", "run.endpoints.here.url is no address that begins with http"),
     ],
 )
 def test_an_endpoint_that_nobody_reaches_is_named_after_a_few_quick_tries(
-    monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+    monkeypatch: pytest.MonkeyPatch, url: str | None, reason: str
 ) -> None:
     waits = waits_of(monkeypatch)
-    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=url)}))
+    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=url or nobody())}))
     replies = answers(worker, [request(str(n)) for n in range(5)])
     fatal = str(worker.fatal)  # type: ignore[attr-defined]
     assert reason in fatal
