@@ -104,7 +104,10 @@ async def serve(mean: float) -> None:
         if PROBE.encode() in await request.read():
             seen.append(time.time())
             await asyncio.sleep(draw.gammavariate(4, mean / 4))
-        return web.Response(body=reply, content_type="application/json")
+        # Every reply has an id of its own, as with any endpoint: one that comes twice on a connection is asked again.
+        return web.Response(
+            body=reply.replace(b"chatcmpl-1", b"chatcmpl-%d" % len(seen)), content_type="application/json"
+        )
 
     runner = web.ServerRunner(web.Server(handle))
     await runner.setup()
