@@ -261,10 +261,11 @@ class Account:
         return [{**about, "key": name, "cost": amount} for name, amount in amounts.items()]
 
     def _bound(self, request: Request) -> Decimal | None:
+        """The most that a request can cost; None without a known price."""
         of = self._price(request.model)
-        if of is None or of.free:
-            return None if of is None else Decimal(0)
-        return bound(of, request, batch=self._batch(request.model))
+        if of is None:
+            return None
+        return Decimal(0) if of.free else bound(of, request, batch=self._batch(request.model))
 
     def _most(self, request: Request) -> Decimal:
         most = self._bound(request)
