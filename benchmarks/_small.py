@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lema import component
-from lema.inject import without_answer
-from lema.recipe import ModelSampler, Recipe
-from lema.steps import split
+from lema.correctors.inject import without_answer
+from lema.recipe import part_loader
+from lema.recipe.schema import ModelSampler, Recipe
 from lema.tasks import Reading, Task
 from lema.tasks.word_problems import word_problems
+from lema.text.steps import split
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LEMA_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -43,7 +43,7 @@ class World:
 
 @cache
 def world(name: str) -> World:
-    task: Task = component.load("tasks", name)
+    task: Task = part_loader.load("tasks", name)
     records = list(islice(_records(name, task), TRAIN + TEST + NEW))
     return World(task, records[:TRAIN], records[TRAIN : TRAIN + TEST], records[TRAIN + TEST :])
 

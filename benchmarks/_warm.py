@@ -13,7 +13,14 @@ import socket
 import sys
 from pathlib import Path
 
-PRELOADED = ("lema.cli", "lema.pipeline", "lema.train.lora", "lema.train.pretrain", "lema.models.transformers", "peft")
+PRELOADED = (
+    "lema.cli",
+    "lema.pipeline.run",
+    "lema.train.lora",
+    "lema.train.pretrain",
+    "lema.models.transformers",
+    "peft",
+)
 
 
 def serve(path: str) -> None:
@@ -22,7 +29,7 @@ def serve(path: str) -> None:
     for name in (*PRELOADED, *(f"lema.stages.{one}" for one in ("samples", "report", "scores"))):
         import_module(name)
     from lema.cli import main
-    from lema.engine.files import die_with_parent
+    from lema.compute.files import die_with_parent
 
     die_with_parent()
 

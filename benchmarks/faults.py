@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lema.engine import parquet
-from lema.engine.executor import executor
-from lema.engine.generate import Generate
-from lema.engine.packs import Entry
-from lema.engine.store import Store
-from lema.models import Model, Request, Sampling, key
-from lema.params import Endpoint, Run
+from lema.completions.generate import Generate
+from lema.completions.packs import Entry
+from lema.completions.store import Store
+from lema.compute import parquet
+from lema.compute.executor import executor
+from lema.models.types import Model, Request, Sampling, key
+from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 from tests.faults import MIX
 

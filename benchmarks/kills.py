@@ -24,8 +24,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lema.engine.work import portions
-from lema.params import Endpoint
+from lema.completions.work import portions
+from lema.recipe.params import Endpoint
 from tests.e2e.project import Project, new_project, params
 from tests.e2e.test_completions import answer
 from tests.fake_server import FakeServer

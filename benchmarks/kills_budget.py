@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kills import CONCURRENCY, LATENCY, STAGE, VICTIMS, family, named, prepared, write
 
-from lema.engine import ledger
-from lema.params import Price
-from lema.prices import cost, dollars
+from lema.completions import ledger
+from lema.completions.prices import cost, dollars
+from lema.recipe.params import Price
 from tests.e2e.project import Project
 from tests.e2e.test_completions import answer
 from tests.fake_server import FakeServer

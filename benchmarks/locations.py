@@ -18,19 +18,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from lema.engine.files import home
-from lema.inject import inject
-from lema.models import Completion, Model, Request, Worker
+from lema.compute.files import home
+from lema.correctors.inject import inject
 from lema.models.reference import reference
-from lema.params import Run
-from lema.plan.yaml import load
-from lema.recipe import PROGRAM_ERRORS, LocationsSpec, Prompt
+from lema.models.types import Completion, Model, Request, Worker
+from lema.recipe.params import Run
+from lema.recipe.schema import PROGRAM_ERRORS, LocationsSpec, Prompt
+from lema.recipe.yaml import load
+from lema.report.statistics import wilson
 from lema.rows import Grade, Question, Sample
 from lema.stages import Generate
-from lema.stages._statistics import wilson
 from lema.stages.locations import locations
-from lema.steps import number, split
 from lema.tasks.gsm8k import gsm8k
+from lema.text.steps import number, split
 from lema.train import embedded
 
 ROOT = Path(__file__).resolve().parents[1]

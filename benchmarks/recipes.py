@@ -27,11 +27,11 @@ from pathlib import Path
 from _small import SHARED, STUDENT, TEST, rows_of, small, world
 from pyarrow.parquet import read_metadata
 
-from lema.artifacts import ARTIFACTS, BY_ARM
-from lema.engine.files import home
-from lema.engine.parquet import read
-from lema.plan.load import Draft, load_recipe, read_draft
-from lema.plan.outside import recipes_read, whole
+from lema.check.external_files import recipes_read, whole
+from lema.compute.artifacts import ARTIFACTS, BY_ARM
+from lema.compute.files import home
+from lema.compute.parquet import read
+from lema.recipe.load import Draft, load_recipe, read_draft
 from lema.rows import Evolved, Grade, Verdict
 from lema.train import embedded
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lema.engine.files import home
-from lema.engine.parquet import read
+from lema.compute.files import home
+from lema.compute.parquet import read
 from lema.rows import Grade, Sample
 from lema.train import embedded
 

@@ -62,8 +62,8 @@ def timed() -> Iterator[dict[str, float]]:
 
 def rows(count: int, generate: Any) -> Iterator[Any]:
     """The stage `samples`: `count` paths, called as the pipeline calls it."""
-    from lema.models import Model
-    from lema.recipe import Prompt, SamplesSpec
+    from lema.models.types import Model
+    from lema.recipe.schema import Prompt, SamplesSpec
     from lema.rows import Question
     from lema.stages.samples import samples
     from lema.tasks.gsm8k import gsm8k
@@ -85,7 +85,7 @@ def rows(count: int, generate: Any) -> Iterator[Any]:
 
 
 def store(folder: Path) -> Any:
-    from lema.engine.store import Store
+    from lema.completions.store import Store
 
     os.environ["LEMA_HOME"] = str(folder)
     return Store(folder / "journal", folder / "completions")
@@ -93,8 +93,8 @@ def store(folder: Path) -> Any:
 
 def fill(count: int, folder: Path) -> dict[str, float]:
     """Write what the stage will ask for, in its order."""
-    from lema.engine.executor import blocks
-    from lema.models import Completion, key
+    from lema.compute.executor import blocks
+    from lema.models.types import Completion, key
 
     filled, seconds, number = store(folder), 0.0, 0
 
@@ -125,8 +125,8 @@ def fill(count: int, folder: Path) -> dict[str, float]:
 
 def look(count: int, folder: Path) -> dict[str, float]:
     """Open, verifying every pack and then not, and look up everything in the order of the requests."""
-    from lema.engine.executor import blocks
-    from lema.models import Completion, key
+    from lema.compute.executor import blocks
+    from lema.models.types import Completion, key
 
     keys: list[str] = []
 
@@ -155,10 +155,10 @@ def rerun(count: int, folder: Path) -> dict[str, float]:
     import lema.recipe
     import lema.stages.samples
     import lema.tasks.gsm8k  # noqa: F401
-    from lema.engine import parquet
-    from lema.engine.executor import LocalExecutor
-    from lema.engine.generate import Generate
-    from lema.params import Run
+    from lema.completions.generate import Generate
+    from lema.compute import parquet
+    from lema.compute.executor import LocalExecutor
+    from lema.recipe.params import Run
     from lema.rows import Sample
 
     parquet.table(Sample, [])  # pyarrow imports more with the first rows

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lema.artifacts import place
-from lema.engine import parquet
+from lema.compute import parquet
+from lema.compute.artifacts import place
 from lema.errors import RunError
+from lema.report.statistics import difference, holm
 from lema.rows import Answer, Question
-from lema.stages._statistics import difference, holm
 
 CONFIDENCE = 0.95
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from lema.effects import judge
 from lema.filters.answer_matches import answer_matches
 from lema.filters.duplicate import duplicate
 from lema.filters.has_fields import has_fields
 from lema.filters.near_duplicate import near_duplicate
-from lema.models import Completion, Model, Request
-from lema.recipe import CorrectionsSpec, SamplesSpec
+from lema.models.types import Completion, Model, Request
+from lema.pipeline.providers import judge
+from lema.recipe.schema import CorrectionsSpec, SamplesSpec
 from lema.rows import Correction, Grade, Question, Sample
 from lema.stages import grade
 from lema.stages.corrections import corrections

@@ -23,11 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from lema.prompt import render, reply
-from lema.recipe import AdapterSpec, Prompt
+from lema.recipe.prompt import render, reply
+from lema.recipe.schema import AdapterSpec, Prompt
 from lema.rows import Example, Message
-from lema.steps import number, split
 from lema.tasks.word_problems import word_problems
+from lema.text.steps import number, split
 
 ROOT = Path(__file__).resolve().parents[1]
 Kind = Literal["cot", "correction"]
@@ -73,7 +73,7 @@ def _mistake(steps: tuple[str, ...], answer: str, chance: random.Random) -> dict
 
 
 def _prompt(name: str) -> dict[str, Any]:
-    from lema.plan.yaml import load
+    from lema.recipe.yaml import load
 
     plain = load(ROOT / "recipes" / "prompts" / f"{name}.yaml", name).plain()
     assert isinstance(plain, dict)
@@ -117,7 +117,7 @@ def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: A
     from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from lema.models._local import cores, load_network, load_tokenizer
+    from lema.models.local import cores, load_network, load_tokenizer
     from lema.train._batch import encode
 
     set_seed(settings.seed)
@@ -255,7 +255,7 @@ def page(rows: list[Example], results: dict[str, list[dict[str, Any]]], steps: i
     """The report. Ratios are those of pairs, runs of the same round."""
     import torch
 
-    from lema.models._local import cores, load_tokenizer
+    from lema.models.local import cores, load_tokenizer
     from lema.train._batch import encode, pack
 
     tokenizer = load_tokenizer(base().location)

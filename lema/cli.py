@@ -11,7 +11,7 @@ from lema import __version__
 from lema.errors import LemaError, RecipeError
 
 if TYPE_CHECKING:
-    from lema.engine.store import Store
+    from lema.completions.store import Store
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 completions = typer.Typer(no_args_is_help=True, help="The store of paid completions.")
@@ -82,7 +82,7 @@ def check(
 
     Each comes with its line and what is allowed there. Loads no model, asks no network.
     """
-    from lema.plan import check as check_recipes
+    from lema.check.check import check as check_recipes
 
     report = check_recipes(recipes or None, Path.cwd(), os.environ)
     for note in report.notes:
@@ -97,7 +97,7 @@ def schema(
     fresh: Annotated[bool, typer.Option("--check", help="Only check that recipes/schema.json is fresh.")] = False,
 ) -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from lema.plan import schema_text
+    from lema.recipe.json_schema import schema_text
 
     text = schema_text()
     if not fresh:
@@ -114,7 +114,7 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in
     Of every artifact: whether it is stale and why, what making it would ask of models, what of that is in the store,
     and what the rest costs. Sends nothing.
     """
-    from lema.estimate import estimate, text
+    from lema.pipeline.estimate import estimate, text
 
     typer.echo(text(estimate(recipe)))
 
@@ -132,8 +132,8 @@ def cost(
 
     Here is this machine; needs no network.
     """
-    from lema.cost import cost as table
-    from lema.cost import settle
+    from lema.completions.cost import cost as table
+    from lema.completions.cost import settle
 
     _refuse_elsewhere()
     typer.echo(table(recipe, by, Path.cwd()) if settled is None else settle(recipe, settled))
@@ -151,7 +151,7 @@ def make(
 
     It is made from those that it reads, which must be there. `lema repro` makes all that is out of date.
     """
-    from lema.pipeline import make as make_artifact
+    from lema.pipeline.run import make as make_artifact
 
     recipe, _, arm = target.partition("/")
     make_artifact(artifact, recipe, arm or None, offline=offline)
@@ -163,7 +163,7 @@ def repro(context: typer.Context) -> None:
 
     Takes the arguments of `dvc repro`, such as the name of a stage: lema repro scores@demo
     """
-    from lema.repro import repro as run_dvc
+    from lema.pipeline.repro import repro as run_dvc
 
     raise typer.Exit(run_dvc(context.args))
 
@@ -171,7 +171,7 @@ def repro(context: typer.Context) -> None:
 @app.command()
 def ls(kind: Annotated[str, typer.Argument(help="tasks, filters, backends or prompts; all when absent.")] = "") -> None:
     """List the parts that a recipe can name."""
-    from lema.show import parts
+    from lema.report.show import parts
 
     typer.echo(parts(kind, Path.cwd()))
 
@@ -184,8 +184,8 @@ def show(
     where: Annotated[list[str] | None, typer.Option(help="field=value; may be given several times.")] = None,
 ) -> None:
     """Read rows of an artifact as a person would."""
-    from lema.show import show as show_rows
-    from lema.show import tables
+    from lema.report.show import show as show_rows
+    from lema.report.show import tables
 
     recipe, _, arm = target.partition("/")
     typer.echo(show_rows(artifact, tables(artifact, recipe, arm or None), n=n, where=where or []))
@@ -201,7 +201,7 @@ def merge(
 
     The folder is a model for transformers, vLLM and others.
     """
-    from lema.effects import merge as merge_model
+    from lema.pipeline.providers import merge as merge_model
 
     recipe, _, arm = target.partition("/")
     merge_model(recipe, arm or None, out, seed)
@@ -210,7 +210,7 @@ def merge(
 
 def _store() -> "Store":
     """The store of the project, and not an empty one where there is no project."""
-    from lema.pipeline import store
+    from lema.pipeline.run import store
 
     _refuse_elsewhere()
     return store()
@@ -218,7 +218,7 @@ def _store() -> "Store":
 
 def _refuse_elsewhere() -> None:
     from lema.errors import Problem
-    from lema.plan.load import NO_PROJECT, PARAMS
+    from lema.recipe.load import NO_PROJECT, PARAMS
 
     if not Path(PARAMS).exists() and "LEMA_HOME" not in os.environ:
         raise RecipeError([Problem(PARAMS, 0, 0, NO_PROJECT)])
@@ -237,7 +237,7 @@ def verify() -> None:
 
     A line a fault, and exit code 1 when there is one.
     """
-    from lema.engine.upkeep import verify as verify_store
+    from lema.completions.upkeep import verify as verify_store
 
     found = verify_store(_store())
     for name in ("packs", "journals", "completions", "copies", "failures"):
@@ -258,8 +258,8 @@ def prune(
 
     That is copies of a reply, and records of failures; no reply that could be served, unless --keep says so.
     """
-    from lema.completions import needed
-    from lema.engine.upkeep import prune as prune_store
+    from lema.completions.upkeep import prune as prune_store
+    from lema.pipeline.sync import needed
 
     store = _store()
     keys, labels = needed(keep) if keep else (None, set())
@@ -281,7 +281,7 @@ def push() -> None:
 
     They are listed in completions.dvc, which is for git.
     """
-    from lema.completions import push as push_packs
+    from lema.pipeline.sync import push as push_packs
 
     typer.echo(f"packs at the remote: {push_packs(_store())}; commit completions.dvc")
 
@@ -292,7 +292,7 @@ def pull() -> None:
 
     Those that only you have stay.
     """
-    from lema.completions import pull as pull_packs
+    from lema.pipeline.sync import pull as pull_packs
 
     _refuse_elsewhere()
     typer.echo(f"packs fetched: {pull_packs()}")

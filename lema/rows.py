@@ -2,7 +2,7 @@
 
 Ids are deterministic and say where a row comes from: question `gsm8k-train-00017`, sample
 `gsm8k-train-00017/llama2/3`, correction `gsm8k-train-00017/llama2/3/c0`. So joins need no bookkeeping.
-The Arrow schema of an artifact is derived from the fields of its class (`lema.engine.parquet`).
+The Arrow schema of an artifact is derived from the fields of its class (`lema.compute.parquet`).
 """
 
 from dataclasses import dataclass, field

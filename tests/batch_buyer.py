@@ -8,12 +8,12 @@ from typing import Any
 # So that it is there in every fork.
 import openai.resources  # noqa: F401
 
-from lema.engine import batch, pending, submitted
-from lema.engine.executor import LocalExecutor
-from lema.engine.generate import Generate
-from lema.engine.store import Store
-from lema.models import Model, Request, Sampling
-from lema.params import Endpoint, Run
+from lema.completions import batch_api, batch_queue, batch_records
+from lema.completions.generate import Generate
+from lema.completions.store import Store
+from lema.compute.executor import LocalExecutor
+from lema.models.types import Model, Request, Sampling
+from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 
 
@@ -21,9 +21,9 @@ def buy(root: Path, url: str, moment: str, output: str) -> None:
     """Sixty replies, at most 25 a batch, one a line of a file. Moments are "before" or "after" a step of a record
     ("file", "batch", "left"), the beginning of one ("write") or what is added to the store ("add")."""
     os.environ["LEMA_HOME"] = str(root)
-    batch.FIRST_POLL, batch.LONGEST_POLL, batch.SETTLE, pending.MOST_REQUESTS = 0.005, 0.02, 0.3, 25
-    submitted.Record.note = _dies(submitted.Record.note, moment, None)  # type: ignore[method-assign]
-    submitted.Record._write = _dies(submitted.Record._write, moment, "write")  # type: ignore[method-assign]
+    batch_api.FIRST_POLL, batch_api.LONGEST_POLL, batch_api.SETTLE, batch_queue.MOST_REQUESTS = 0.005, 0.02, 0.3, 25
+    batch_records.Record.note = _dies(batch_records.Record.note, moment, None)  # type: ignore[method-assign]
+    batch_records.Record._write = _dies(batch_records.Record._write, moment, "write")  # type: ignore[method-assign]
     Store.add = _dies(Store.add, moment, "add")  # type: ignore[method-assign]
     run = Run(endpoints={"here": Endpoint(url=url, mode="batch")})
     model = Model("strong", "openai", "openai/m", name="m", endpoint="here")

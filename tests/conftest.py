@@ -2,21 +2,31 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.small_project import Project, small_project
+
 if TYPE_CHECKING:
-    from lema.engine.ray import RayExecutor
+    from lema.compute.ray_pool import RayExecutor
 
 
 @pytest.fixture(scope="session")
 def ray() -> "Iterator[RayExecutor]":
     """One Ray for all tests of a process: each takes seconds to start."""
-    from lema.engine.ray import RayExecutor
+    from lema.compute.ray_pool import RayExecutor
 
     with RayExecutor() as it:
         yield it
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A small project on disk; see `tests/small_project.py`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return small_project(tmp_path)
 
 
 def pytest_configure() -> None:

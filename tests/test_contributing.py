@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lema import component
-from lema.engine import parquet
+from lema.compute import parquet
 from lema.filters import Candidate, Finding
-from lema.models import Completion, Model, Request, Sampling
-from lema.params import Run
-from lema.prompt import render
-from lema.recipe import Prompt
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe import part_loader
+from lema.recipe.params import Run
+from lema.recipe.prompt import render
+from lema.recipe.schema import Prompt
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
 
@@ -150,7 +150,7 @@ def test_an_edit_of_a_part_concerns_the_stages_that_use_it(project: Path) -> Non
 
 @pytest.mark.usefixtures("parts")
 def test_task() -> None:
-    task = component.load("tasks", TASK)
+    task = part_loader.load("tasks", TASK)
     assert isinstance(task, Task)
     assert task.generate is not None
     made = list(islice(task.generate(seed=1, largest=60), 50))
@@ -176,7 +176,7 @@ def test_task() -> None:
     ],
 )
 def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
-    shorter = component.load("filters", FILTER)
+    shorter = part_loader.load("filters", FILTER)
     candidates = [candidate("The answer is 42."), candidate("7 + 5 = 12.\nThe answer is 42.")]
     assert list(shorter(candidates, **options)) == [Finding(1, reasons[0]), Finding(2.25, reasons[1])]
 
@@ -184,7 +184,7 @@ def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
 @pytest.mark.usefixtures("parts")
 def test_backend() -> None:
     model = Model("careless", BACKEND, "careless")
-    worker = component.load("models", BACKEND)(model, Run(), every=2)
+    worker = part_loader.load("models", BACKEND)(model, Run(), every=2)
     asked = [("What is 17 + 25?", 0), ("What is 17 + 25?", 1), ("What is 11 + 22?", 1), ("Hello?", 0)]
     requests = [Request(model, (Message("user", text),), Sampling(), index) for text, index in asked]
     assert worker(requests) == [

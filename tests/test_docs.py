@@ -14,9 +14,9 @@ import typer.main
 import yaml
 from typer.testing import CliRunner
 
+from lema.check.check import check
 from lema.cli import app
-from lema.pipeline import ARTIFACTS
-from lema.plan import check
+from lema.pipeline.run import ARTIFACTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

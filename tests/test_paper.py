@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lema.plan import check, load_recipe
+from lema.check.check import check
+from lema.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from lema.arithmetic import equations, holds
-from lema.inject import ERRORS
-from lema.prompt import render, reply
-from lema.recipe import Prompt
-from lema.reply import ELLIPSIS, Malformed, Parsed, expand, parse, parse_json
-from lema.steps import number, split
+from lema.correctors.inject import ERRORS
+from lema.recipe.prompt import render, reply
+from lema.recipe.schema import Prompt
 from lema.tasks import Task
 from lema.tasks.csqa import csqa
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.math import math
+from lema.text.arithmetic import equations, holds
+from lema.text.correction_format import ELLIPSIS, Malformed, Parsed, expand, parse, parse_json
+from lema.text.steps import number, split
 
 FILES = sorted((Path(__file__).parents[1] / "recipes" / "prompts").rglob("*.yaml"))
 VARIABLES: dict[str, Any] = {

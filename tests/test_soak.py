@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lema.plan import check, load_recipe
+from lema.check.check import check
+from lema.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 

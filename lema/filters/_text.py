@@ -1,8 +1,8 @@
 """Texts compared without regard to how they are set."""
 
 from lema.filters import Candidate
-from lema.reply import expand
-from lema.steps import split
+from lema.text.correction_format import expand
+from lema.text.steps import split
 
 
 def squeezed(text: str) -> str:

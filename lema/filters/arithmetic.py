@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from lema.arithmetic import Equation, equations, evaluate, holds
 from lema.filters import Candidate, Finding
 from lema.filters._text import solution
-from lema.units import ANY_UNIT, FAMILY, SCALES
+from lema.text.arithmetic import Equation, equations, evaluate, holds
+from lema.text.units import ANY_UNIT, FAMILY, SCALES
 
 _TERM = rf"(?:\$\s?([\d.,]+)|([\d.,]+)\s*({ANY_UNIT})s?\b(?!\s*[/\w]))"
 _SUM = re.compile(rf"{_TERM}(?:\s*[-+]\s*{_TERM})+", re.IGNORECASE)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lema.filters import Candidate, Finding
 from lema.filters._text import path, share, solution
-from lema.reply import ELLIPSIS
+from lema.text.correction_format import ELLIPSIS
 
 
 def consistent_prefix(candidates: Iterable[Candidate]) -> Iterator[Finding]:

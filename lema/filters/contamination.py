@@ -5,8 +5,8 @@ from typing import Any
 
 from lema.filters import Candidate, Finding
 from lema.filters._text import whole_solution
-from lema.overlap import file_texts, held, said
 from lema.rows import Question
+from lema.text.ngrams import file_texts, held, said
 
 
 def contamination(

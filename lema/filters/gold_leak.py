@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from lema.filters import Candidate, Finding
 from lema.filters._text import share, whole_solution
-from lema.overlap import grams, words
-from lema.steps import split
+from lema.text.ngrams import grams, words
+from lema.text.steps import split
 
 # Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is
 # the wrong path, are no such talk.

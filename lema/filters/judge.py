@@ -6,11 +6,11 @@ from typing import Any
 
 from lema.filters import Candidate, Finding
 from lema.filters._text import path, solution
-from lema.models import Completion, Model, Request, Sampling
-from lema.prompt import digest, render
-from lema.recipe import Prompt
-from lema.reply import numbered
-from lema.steps import number
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.prompt import digest, render
+from lema.recipe.schema import Prompt
+from lema.text.correction_format import numbered
+from lema.text.steps import number
 
 # "Yes", "**No.**", "Verdict: yes, because ..."
 _WORD = re.compile(r"\W*(?:(?:final )?(?:answer|verdict|judge?ment|decision)\W+)?(yes|no)\b", re.IGNORECASE)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from lema.errors import RunError
 from lema.filters import Candidate, Finding
 from lema.filters._text import whole_solution
-from lema.overlap import grams, words
+from lema.text.ngrams import grams, words
 
 PERMUTATIONS, SEED, SHINGLE = 256, 1, 3
 # Pairs less alike than about this are not looked at one by one.

@@ -25,11 +25,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lema.errors import RunError, allowed
-from lema.models import Completion, Model, Request, Worker, cut
-from lema.models._faults import MALFORMED, Fault, of_exception, of_status
-from lema.models._line import Line, Post, line
-from lema.models._text import plain
-from lema.params import Endpoint, Run
+from lema.models.api_errors import MALFORMED, Fault, of_exception, of_status
+from lema.models.endpoint import Line, Post, line
+from lema.models.plain_text import plain
+from lema.models.types import Completion, Model, Request, Worker, cut
+from lema.recipe.params import Endpoint, Run
 from lema.rows import Finish
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ class _Asker:
 
     @property
     def room(self) -> int:
-        """Requests worth holding here; see `lema.models.Worker`."""
+        """Requests worth holding here; see `lema.models.types.Worker`."""
         return self._line.room() if self._line else 1
 
     @property
     def paused(self) -> float:
-        """Until when nothing may go, as the endpoint said; see `lema.models.Worker`."""
+        """Until when nothing may go, as the endpoint said; see `lema.models.types.Worker`."""
         return self._line.pace.paused_until if self._line else 0.0
 
     def pause(self, until: float) -> None:
@@ -185,8 +185,8 @@ def connect(endpoint: Endpoint, secret: str) -> Post:
     methods take three times the processor's time, and its retries know nothing of other requests."""
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
-    from lema.models._connector import Delivered, session
-    from lema.models._connector import close as close_connection
+    from lema.models.connector import Delivered, session
+    from lema.models.connector import close as close_connection
 
     loop, http = asyncio.get_running_loop(), DefaultAioHttpClient(timeout=endpoint.timeout)
     transport: Any = http._transport

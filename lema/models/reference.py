@@ -1,7 +1,7 @@
 """`reference`: a corrector that is a program. It sees the gold rationale and compares; it does not think.
 
 Use it with the prompt `correct_reference` and `hint: rationale`, for questions that carry a gold rationale. It
-finds the first step whose figures cannot be right (`lema.models._alignment`), names the kind of error, says why
+finds the first step whose figures cannot be right (`lema.correctors.alignment`), names the kind of error, says why
 with the figures, and writes the correction: the steps before the incorrect one as "...", then what is left of the
 rationale, then the answer. So the answer of a correction is always the gold one; what can be wrong is the place of
 the mistake, since words are not understood. It is free, instant and deterministic: for tests, for demonstrations,
@@ -33,12 +33,12 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from lema.arithmetic import Equation, equations, evaluate, number, numbers, show
-from lema.models import Completion, Model, Request, Worker
-from lema.models._alignment import Fault, Rationale, figures, first_fault, rationale, result
-from lema.params import Run
-from lema.reply import ELLIPSIS, Parsed, write
-from lema.steps import split
+from lema.correctors.alignment import Fault, Rationale, figures, first_fault, rationale, result
+from lema.models.types import Completion, Model, Request, Worker
+from lema.recipe.params import Run
+from lema.text.arithmetic import Equation, equations, evaluate, number, numbers, show
+from lema.text.correction_format import ELLIPSIS, Parsed, write
+from lema.text.steps import split
 
 _MESSAGE = re.compile(
     r"\s*<question>\s*(.*?)\s*</question>\s*<rationale>\s*(.*?)\s*</rationale>"

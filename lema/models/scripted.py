@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Worker, cut
-from lema.params import Run
+from lema.models.types import Completion, Model, Request, Worker, cut
+from lema.recipe.params import Run
 
 OUTCOMES: Final = ("reply", "fail", "refuse")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling, cut, key
-from lema.models._loaded import Loaded, loaded
-from lema.models._local import cores, fitting_ids, prompt_ids
-from lema.params import Run
+from lema.models.local import cores, fitting_ids, prompt_ids
+from lema.models.network_cache import Loaded, loaded
+from lema.models.types import Completion, Model, Request, Sampling, cut, key
+from lema.recipe.params import Run
 from lema.rows import Finish
 
 PAD_TO = 64  # prompts are padded to a multiple of this many tokens

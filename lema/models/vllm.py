@@ -24,10 +24,10 @@ from typing import Any, Literal
 from weakref import WeakSet, WeakValueDictionary
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, cut, key
-from lema.models._faults import TOO_LONG, code_of
-from lema.models._local import fitting_ids, load_tokenizer, unloadable
-from lema.params import Run
+from lema.models.api_errors import TOO_LONG, code_of
+from lema.models.local import fitting_ids, load_tokenizer, unloadable
+from lema.models.types import Completion, Model, Request, cut, key
+from lema.recipe.params import Run
 
 # What vLLM makes room for; an adapter of another rank takes the next one.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

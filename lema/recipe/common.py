@@ -12,7 +12,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 # Models, endpoints and samplers name no stage, so `gpt-3.5` is a name too.
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
-# `gsm8k` is ours, `my_pkg.my_mod:my_task` is the user's (`lema.component`).
+# `gsm8k` is ours, `my_pkg.my_mod:my_task` is the user's (`lema.recipe.part_loader`).
 PartName = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

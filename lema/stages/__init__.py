@@ -1,7 +1,7 @@
 """Stages: one pure function an artifact, named after it; its positional parameters are named after what it reads.
 
 What a stage needs of the world (`generate`, `pmap`, `read_file`, `train`...) is passed in as keywords by
-`lema.pipeline`; no stage knows of Ray, endpoints, DVC or Parquet.
+`lema.pipeline.run`; no stage knows of Ray, endpoints, DVC or Parquet.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from lema.models import Completion, Model, Request, Sampling, key
-from lema.recipe import SamplingSpec
+from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.recipe.schema import SamplingSpec
 from lema.rows import Outcome, Question, Sample
-from lema.steps import number, split
 from lema.tasks import Task, Undecided
+from lema.text.steps import number, split
 
 Generate = Callable[[Iterable[Request]], Iterator[Completion]]
 Item = TypeVar("Item")

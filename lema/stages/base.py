@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lema.recipe import BaseSpec
+from lema.recipe.schema import BaseSpec
 
 
 def base(*, spec: BaseSpec, build: Callable[[BaseSpec, Path], None], folder: Path) -> None:

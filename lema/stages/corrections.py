@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lema.models import Completion, Model, Request
-from lema.prompt import digest, render, variables
-from lema.recipe import CorrectionsSpec
-from lema.reply import ELLIPSIS, Malformed, parse, parse_json
+from lema.models.types import Completion, Model, Request
+from lema.recipe.prompt import digest, render, variables
+from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
-from lema.solutions import accepted
 from lema.stages import Generate, ask, chosen, provenance, sampling, shown, usage
-from lema.steps import departure, split
 from lema.tasks import Task
+from lema.text.correction_format import ELLIPSIS, Malformed, parse, parse_json
+from lema.text.render import accepted
+from lema.text.steps import departure, split
 
 # What the stage `verdicts` will say of corrections, in the order of their ids.
 Judge = Callable[[Sequence[Question], Sequence[Sample], Sequence[Correction]], Iterable[Verdict]]

@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lema.correctors.inject import without_answer
 from lema.errors import RunError
-from lema.inject import without_answer
-from lema.models import Completion, Model, Request, key
-from lema.prompt import digest, render
-from lema.recipe import EvolvedSpec
+from lema.models.types import Completion, Model, Request, key
+from lema.recipe.prompt import digest, render
+from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict
 from lema.stages import Generate, provenance, sampling
-from lema.steps import split
 from lema.tasks import Reading, Task
+from lema.text.steps import split
 
 _LABEL = re.compile(r"^[\s#*]*(?:(?:new|related|evolved)\s+)?(?:question|problem)\**\s*\d*\s*:[\s*]*", re.IGNORECASE)
 _END = re.compile(r"\n[\s#*]*(?:answer|solution|explanation)\**\s*:", re.IGNORECASE)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lema.prompt import render
-from lema.recipe import ExportSpec, Prompt
+from lema.recipe.prompt import render
+from lema.recipe.schema import ExportSpec, Prompt
+from lema.report.card import Dataset, card, config
 from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
-from lema.solutions import accepted, begun, full, solved
-from lema.stages._card import Dataset, card, config
-from lema.steps import split
+from lema.text.render import accepted, begun, full, solved
+from lema.text.steps import split
 
 Kind = Literal["full", "step"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lema.models import Completion, Model, Request
-from lema.prompt import digest, render
-from lema.recipe import LocationsSpec
+from lema.models.types import Completion, Model, Request
+from lema.recipe.prompt import digest, render
+from lema.recipe.schema import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
 from lema.stages import Generate, ask, provenance, sampling, shown, usage
-from lema.steps import split
+from lema.text.steps import split
 
 _LABELLED = re.compile(r"\bincorrect step\**\s*:\s*\**\s*(?:step\s*)?(\d{1,4})\b", re.IGNORECASE)
 _STEP = re.compile(r"\bstep\s*(\d{1,4})\b", re.IGNORECASE)

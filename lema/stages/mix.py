@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from lema.models import Model
-from lema.prompt import render, reply
-from lema.recipe import CorrectionRows, CotRows, Fraction, MixSpec, Prompt, Sized
+from lema.models.types import Model
+from lema.recipe.prompt import render, reply
+from lema.recipe.schema import CorrectionRows, CotRows, Fraction, MixSpec, Prompt, Sized
 from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
-from lema.solutions import accepted, bare, full, marked, parts
 from lema.stages import chosen
-from lema.steps import split
+from lema.text.render import accepted, bare, full, marked, parts
+from lema.text.steps import split
 
 # Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.
 CountTokens = Callable[[Model, Sequence[Sequence[Message]], Sequence[str]], list[int]]

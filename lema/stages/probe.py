@@ -6,13 +6,13 @@ The paper's figure shows that PPL(wrong path) - PPL(right path) is larger after 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from lema.errors import RunError
-from lema.models import Model
-from lema.prompt import render
-from lema.recipe import ProbeSpec, Prompt
+from lema.models.types import Model
+from lema.recipe.prompt import render
+from lema.recipe.schema import ProbeSpec, Prompt
 from lema.rows import Answer, Message, Probe, Question
-from lema.solutions import solved
 from lema.stages import chosen, trained
-from lema.steps import split
+from lema.text.render import solved
+from lema.text.steps import split
 
 # (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.
 Losses = Callable[[Model, Sequence[tuple[Sequence[Message], str]]], list[tuple[float, int] | None]]

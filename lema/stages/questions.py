@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from lema.errors import RunError
-from lema.overlap import file_texts, held, said
-from lema.recipe import ContaminationSpec, QuestionsSpec
+from lema.recipe.schema import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Split, Stratum
 from lema.stages import chosen
 from lema.tasks import Task
+from lema.text.ngrams import file_texts, held, said
 
 
 def questions(

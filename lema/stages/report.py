@@ -13,12 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lema.recipe import ReportSpec
+from lema.recipe.schema import ReportSpec
+from lema.report import charts as charts
+from lema.report import findings as words
+from lema.report.data import Inputs, facts
+from lema.report.markdown import escaped
 from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Question, Sample, Verdict
-from lema.stages import _report_charts as charts
-from lema.stages import _report_words as words
-from lema.stages._markdown import escaped
-from lema.stages._report_data import Inputs, facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ _FILES = (("report.html.j2", True), ("report.md.j2", False))
 @cache
 def _templates(escape: bool) -> Environment:
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(charts.__file__).parent / "templates"),
         autoescape=escape,
         undefined=StrictUndefined,
         keep_trailing_newline=False,

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lema.correctors.inject import ERRORS, inject, without_answer
 from lema.errors import RunError
-from lema.inject import ERRORS, inject, without_answer
-from lema.models import Completion, Model, Request
-from lema.prompt import digest, render
-from lema.recipe import (
+from lema.models.types import Completion, Model, Request
+from lema.recipe.prompt import digest, render
+from lema.recipe.schema import (
     ALL_ERRORS,
     PROGRAM_ERRORS,
     BranchSampler,
@@ -22,9 +22,9 @@ from lema.recipe import (
 )
 from lema.rows import Question, Sample, fixed
 from lema.stages import Generate, ask, grade, sampling
-from lema.stages._enough import rounds
-from lema.steps import departure, number, split
+from lema.stages._stopping import rounds
 from lema.tasks import Task
+from lema.text.steps import departure, number, split
 
 # Reads the rows of a file that an import sampler names.
 ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]

@@ -1,6 +1,6 @@
 """`scores`: what the answers are worth: accuracy with intervals, and every pair of models on the same questions.
 
-The formulae and their sources are in `lema.stages._statistics`.
+The formulae and their sources are in `lema.report.statistics`.
 """
 
 from collections import Counter, defaultdict
@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any, get_args
 
 from lema.errors import RunError
-from lema.recipe import ScoresSpec
+from lema.recipe.schema import ScoresSpec
+from lema.report import statistics as statistics
 from lema.rows import Answer, Outcome, Probe, Question
-from lema.stages import _statistics as statistics
 
 POWER = statistics.POWER
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lema.errors import RunError
-from lema.recipe import SourceSpec
+from lema.recipe.schema import SourceSpec
 from lema.rows import Record, Split
 from lema.tasks import Task
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lema.arithmetic import evaluate
 from lema.tasks import Reading, Task
 from lema.tasks._numeric import equal_to_places, extract, plain
 from lema.tasks._records import joined, text
+from lema.text.arithmetic import evaluate
 
 
 def _read(record: Mapping[str, Any]) -> Reading:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import prompt_ids
+from lema.models.local import prompt_ids
 from lema.rows import Example
 
 IGNORED = -100  # the label that no loss is computed for

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import load_network
-from lema.recipe import AdapterSpec
+from lema.models.local import load_network
+from lema.recipe.schema import AdapterSpec
 from lema.train import _packed
 from lema.train.base import Base
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lema.models import Model
-from lema.models._local import prompt_ids
+from lema.models.local import prompt_ids
 from lema.models.transformers import transformers
-from lema.params import Run
+from lema.models.types import Model
+from lema.recipe.params import Run
 from lema.rows import Message
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.models._local import cores, load_tokenizer
-from lema.recipe import AdapterSpec
+from lema.models.local import cores, load_tokenizer
+from lema.recipe.schema import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad, encode, loss, pack

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from lema.models._local import load_network, load_tokenizer
+from lema.models.local import load_network, load_tokenizer
 from lema.train.base import Base
 
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lema import component
+from lema.correctors.inject import inject
 from lema.errors import RunError
-from lema.inject import inject
-from lema.models._local import cores
-from lema.models._text import plain
+from lema.models.local import cores
+from lema.models.plain_text import plain
 from lema.models.reference import correct
-from lema.prompt import render, reply
-from lema.recipe import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec
-from lema.solutions import marked, written
-from lema.steps import split
+from lema.recipe import part_loader
+from lema.recipe.prompt import render, reply
+from lema.recipe.schema import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec
 from lema.tasks import Reading, Task
+from lema.text.render import marked, written
+from lema.text.steps import split
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad, loss
 
@@ -100,7 +100,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
 
 def _texts(spec: PretrainSpec) -> Iterator[_Text]:
     """Training problems, without end: test questions are never among them."""
-    task = component.load("tasks", spec.task)
+    task = part_loader.load("tasks", spec.task)
     try:
         records = task.generate(**spec.options)
     except ValueError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lema.engine.head import QUIET
+from lema.compute.ray_head import QUIET
 from tests.e2e.project import Project
 
 HIDE = 'mount -t tmpfs none "$1" && cd / && shift && exec "$@"'

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lema.engine.work import portions
-from lema.plan import load_params
+from lema.completions.work import portions
+from lema.recipe.load import load_params
 from tests.batch_server import BatchServer
 from tests.e2e.project import SECRET, Project, params
 from tests.fake_server import FakeServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lema.engine import parquet
+from lema.compute import parquet
 from lema.rows import Evolved, Grade, Location, Question, Record, Sample
 from tests.e2e.project import Project, params
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from lema import component
 from lema.filters import GIVEN, Candidate, Finding
-from lema.models import Completion, Model, Request
-from lema.recipe import Prompt
+from lema.models.types import Completion, Model, Request
+from lema.recipe import part_loader
+from lema.recipe.schema import Prompt
 from lema.rows import Correction, Question, Sample
 from tests.stages.rows import task
 
@@ -52,7 +52,7 @@ def candidate(correction: Correction, path: str = PATH, question: Question = QUE
 
 def find(name: str, candidates: Iterable[Candidate], **options: Any) -> list[Finding]:
     """What a filter finds, given what the pipeline would give it."""
-    part: Callable[..., Any] = component.load("filters", name)
+    part: Callable[..., Any] = part_loader.load("filters", name)
     asked = {one: WORLD[one] for one in GIVEN if one in inspect.signature(part).parameters}
     return list(part(candidates, **{**asked, **OPTIONS.get(name, {}), **options}))
 

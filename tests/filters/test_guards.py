@@ -14,7 +14,7 @@ from lema.errors import RunError
 from lema.filters import Candidate, Finding
 from lema.models.reference import correct
 from lema.rows import Question
-from lema.steps import number
+from lema.text.steps import number
 from tests.filters.candidates import GOOD, MALFORMED, QUESTION, candidate, find, judge
 
 DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

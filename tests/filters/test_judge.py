@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lema.filters import Finding
-from lema.models import Completion
-from lema.recipe import Prompt
+from lema.models.types import Completion
+from lema.recipe.schema import Prompt
 from tests.filters.candidates import GOOD, MALFORMED, WORLD, judge
 from tests.stages.rows import Script
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from lema import models
-from lema.effects import adapted, named_model
-from lema.engine.executor import LocalExecutor
-from lema.engine.generate import Generate
-from lema.engine.store import Store
-from lema.models import Completion, Model, Request, Sampling, _how, key
-from lema.params import Budget, Endpoint, Price, Run, Vllm
-from lema.prompt import render
-from lema.recipe import ModelSpec, Prompt
+from lema.completions.generate import Generate
+from lema.completions.store import Store
+from lema.compute.executor import LocalExecutor
+from lema.models import types as models
+from lema.models.types import Completion, Model, Request, Sampling, _how, key
+from lema.pipeline.providers import adapted, named_model
+from lema.recipe.params import Budget, Endpoint, Price, Run, Vllm
+from lema.recipe.prompt import render
+from lema.recipe.schema import ModelSpec, Prompt
 from lema.rows import Message
 
 TABLE = (Path(__file__).parents[2] / "docs" / "completions.md").read_text(encoding="utf-8")

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from lema import component
-from lema.engine.waiting import wait_for
+from lema.compute.event_loop import wait_for
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling, _line, openai
-from lema.models._faults import Fault, of_status, retry_after
-from lema.params import Budget, Endpoint, Run
+from lema.models import endpoint, openai
+from lema.models.api_errors import Fault, of_status, retry_after
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe import part_loader
+from lema.recipe.params import Budget, Endpoint, Run
 from lema.rows import Message
 from tests import fake_server
 from tests.faults import FaultServer
@@ -445,7 +446,7 @@ def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any)
 def test_an_endpoint_that_fails_everything_is_given_up(
     server: Any, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
 ) -> None:
-    monkeypatch.setattr(_line, "DEAD_AFTER", (5, 0.05))
+    monkeypatch.setattr(endpoint, "DEAD_AFTER", (5, 0.05))
     server.always = fault
     worker = openai.openai(MODEL, run_of(server, retries=1))
     replies = answers(worker, [request(str(n)) for n in range(200)])
@@ -460,7 +461,7 @@ def test_an_endpoint_that_fails_everything_is_given_up(
 
 
 def test_one_reply_in_between_is_a_sign_of_life(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_line, "DEAD_AFTER", (3, 0.0))
+    monkeypatch.setattr(endpoint, "DEAD_AFTER", (3, 0.0))
     server.faults = ["503", "503", None, "503", "503"]
     assert [ask(server, request(str(n))).finish for n in range(2)] == ["stop", "stop"]
 
@@ -614,6 +615,6 @@ def test_retry_after_a_date() -> None:
 
 
 def test_it_is_found_by_name_and_its_options_are_checked() -> None:
-    assert component.load("models", "openai") is openai.openai
-    assert component.option_errors(openai.openai, {"omit": ["seed"], "extra": {"a": 1}}) == []
-    assert component.option_errors(openai.openai, {"omitted": ["seed"]})
+    assert part_loader.load("models", "openai") is openai.openai
+    assert part_loader.option_errors(openai.openai, {"omit": ["seed"], "extra": {"a": 1}}) == []
+    assert part_loader.option_errors(openai.openai, {"omitted": ["seed"]})

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lema.arithmetic import equations, evaluate, show
-from lema.models import Completion, Model, Request, Sampling
 from lema.models.reference import correct, reference
-from lema.params import Run
-from lema.prompt import render
-from lema.recipe import Prompt
-from lema.reply import Parsed, expand, parse
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.params import Run
+from lema.recipe.prompt import render
+from lema.recipe.schema import Prompt
 from lema.rows import Message
-from lema.steps import number, split
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems
+from lema.text.arithmetic import equations, evaluate, show
+from lema.text.correction_format import Parsed, expand, parse
+from lema.text.steps import number, split
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LEMA_TEST_DATA", ROOT.parent / "shared" / "data"))

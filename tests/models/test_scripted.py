@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from lema import component
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling
 from lema.models.scripted import scripted
-from lema.params import Run
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe import part_loader
+from lema.recipe.params import Run
 from lema.rows import Message
 
 MODEL = Model("actor", "scripted", "scripted/actor")
@@ -70,6 +70,6 @@ def test_a_script_that_says_nothing_is_refused(options: dict[str, Any], message:
 
 
 def test_it_is_found_by_name_and_its_options_are_checked() -> None:
-    assert component.load("models", "scripted") is scripted
-    assert component.option_errors(scripted, {"replies": REPLIES, "rules": [{"when": "a", "reply": "b"}]}) == []
-    assert component.option_errors(scripted, {"replies": "no list"})
+    assert part_loader.load("models", "scripted") is scripted
+    assert part_loader.option_errors(scripted, {"replies": REPLIES, "rules": [{"when": "a", "reply": "b"}]}) == []
+    assert part_loader.option_errors(scripted, {"replies": "no list"})

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling, _loaded
-from lema.models._local import load_network
+from lema.models import network_cache
+from lema.models.local import load_network
 from lema.models.transformers import pick, prompt_ids, transformers
-from lema.params import Run
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.params import Run
 from lema.rows import Message
 
 torch = pytest.importorskip("torch")
@@ -153,7 +154,7 @@ def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
         alone.append((worker(requests), weights(worker)))
         del worker
     loads: list[str] = []
-    monkeypatch.setattr(_loaded, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
+    monkeypatch.setattr(network_cache, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
     workers = [transformers(one, Run()) for one in models]
     for at in (0, 1, 2, 1, 0, 2):
         assert (workers[at](requests), weights(workers[at])) == alone[at]
@@ -164,9 +165,9 @@ def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
 
 def test_a_base_leaves_the_memory_with_its_last_worker(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = transformers(model, Run())
-    assert _loaded.loaded(str(model.folder), None) is worker._base
+    assert network_cache.loaded(str(model.folder), None) is worker._base
     del worker
-    monkeypatch.setattr(_loaded, "load_network", lambda *given: pytest.fail("loaded anew"))
+    monkeypatch.setattr(network_cache, "load_network", lambda *given: pytest.fail("loaded anew"))
     with pytest.raises(pytest.fail.Exception, match="loaded anew"):
         transformers(model, Run())
 

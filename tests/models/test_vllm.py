@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from lema.component import option_errors
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, Sampling
-from lema.models._local import fitting_ids, load_network, load_tokenizer, prompt_ids
+from lema.models.local import fitting_ids, load_network, load_tokenizer, prompt_ids
 from lema.models.transformers import transformers
+from lema.models.types import Completion, Model, Request, Sampling
 from lema.models.vllm import vllm
-from lema.params import Run, Vllm
+from lema.recipe.params import Run, Vllm
+from lema.recipe.part_loader import option_errors
 from lema.rows import Message
 
 pytest.importorskip("torch", reason="needs the extra `train`")

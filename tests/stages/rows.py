@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from lema.models import Completion, Model, Request
+from lema.models.types import Completion, Model, Request
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
 from lema.tasks import Reading, Task
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from lema.models import Completion, Model, Request, key
-from lema.recipe import AnswersSpec
+from lema.models.types import Completion, Model, Request, key
+from lema.recipe.schema import AnswersSpec
 from lema.rows import Answer, Outcome
 from lema.stages.answers import answers, majority
 from tests.stages.rows import BASE, Script, question, task

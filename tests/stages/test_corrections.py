@@ -9,8 +9,8 @@ import pytest
 from lema.filters.answer_matches import answer_matches
 from lema.filters.duplicate import duplicate
 from lema.filters.majority import majority
-from lema.models import Completion, Model, Request
-from lema.recipe import CorrectionsSpec
+from lema.models.types import Completion, Model, Request
+from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Location, Verdict
 from lema.stages import chosen
 from lema.stages.corrections import corrections

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, key
-from lema.recipe import EvolvedSpec
+from lema.models.types import Completion, Model, Request, key
+from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved
 from lema.stages.evolved import evolved
 from lema.tasks import Task

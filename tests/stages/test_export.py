@@ -12,12 +12,13 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from lema.plan import Loaded, load_recipe, make_plan
-from lema.recipe import ExportSpec, Prompt
+from lema.pipeline.plan import make_plan
+from lema.recipe.load import Loaded, load_recipe
+from lema.recipe.schema import ExportSpec, Prompt
 from lema.rows import Finding
-from lema.solutions import begun
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
+from lema.text.render import begun
 from tests.stages.rows import BASE, correction, graded, located, question, sample
 from tests.stages.world import world
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from lema.models import Completion, Model
-from lema.recipe import LocationsSpec
+from lema.models.types import Completion, Model
+from lema.recipe.schema import LocationsSpec
 from lema.rows import Location
 from lema.stages.locations import locations
 from tests.stages.rows import BASE, Script, graded, question, sample

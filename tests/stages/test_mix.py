@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lema.models import Model
-from lema.prompt import PromptError
-from lema.recipe import MixSpec
+from lema.models.types import Model
+from lema.recipe.prompt import PromptError
+from lema.recipe.schema import MixSpec
 from lema.rows import Example, Message
 from lema.stages.mix import mix
 from tests.stages.rows import BASE, accepted, correction, graded, question, sample

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models import Model
-from lema.recipe import ProbeSpec, Prompt
+from lema.models.types import Model
+from lema.recipe.schema import ProbeSpec, Prompt
 from lema.rows import Answer, Probe
 from lema.stages.probe import probe
 from tests.stages.rows import BASE, question

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe import ContaminationSpec, QuestionsSpec
+from lema.recipe.schema import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Stratum
 from lema.stages import questions as stage
 from tests.stages.rows import task

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lema.recipe import ReportSpec
+from lema.recipe.schema import ReportSpec
+from lema.report import charts as charts
+from lema.report.data import settings
+from lema.report.findings import points, probability
+from lema.report.kinds import kinds
+from lema.report.spread import statistics
 from lema.rows import Evolved, Finding
-from lema.stages import _report_charts as charts
-from lema.stages._report_data import settings
-from lema.stages._report_kinds import kinds
-from lema.stages._report_statistics import statistics
-from lema.stages._report_words import points, probability
 from lema.stages.report import Report, report
 from tests.stages.rows import located
 from tests.stages.world import FILTERS, PROMPT, world

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models import Completion, Model, Request, key
-from lema.recipe import SamplesSpec
+from lema.models.types import Completion, Model, Request, key
+from lema.recipe.schema import SamplesSpec
 from lema.rows import Sample
 from lema.stages.samples import samples
 from tests.stages.rows import BASE, Script, question, task

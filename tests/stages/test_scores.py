@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe import ScoresSpec
+from lema.recipe.schema import ScoresSpec
+from lema.report import statistics as statistics
 from lema.rows import Answer, Outcome, Probe, Question, Stratum
-from lema.stages import _statistics as statistics
 from lema.stages.scores import scores
 
 LETTERS: dict[str, Outcome] = {"1": "correct", "0": "incorrect", "u": "unparsed", "t": "truncated", "f": "failed"}

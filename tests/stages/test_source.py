@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe import QuestionsSpec, SourceSpec
+from lema.recipe.schema import QuestionsSpec, SourceSpec
 from lema.rows import Record
 from lema.stages.questions import questions
 from lema.stages.source import source

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.models import Completion, Request, Sampling, key
+from lema.models.types import Completion, Request, Sampling, key
 from lema.rows import Message
 from lema.stages import ask, once
 from tests.stages.rows import BASE, Script

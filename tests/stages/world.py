@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from lema import component
 from lema.filters.contamination import contamination
-from lema.recipe import ScoresSpec
+from lema.recipe import part_loader
+from lema.recipe.schema import ScoresSpec
 from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample, Stratum
 from lema.stages.answers import majority
 from lema.stages.scores import scores
@@ -52,7 +52,7 @@ def world(
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     corrections = [corrected(row, asked[row.question_id]) for row in samples if row.id in wrong]
     options: dict[str, dict[str, Any]] = {"max_tokens": {"limit": 90}, "length": {"of": "ratio", "most": 1.5}}
-    filters = {name: bound(component.load("filters", name), options.get(name, {})) for name in FILTERS}
+    filters = {name: bound(part_loader.load("filters", name), options.get(name, {})) for name in FILTERS}
     filters["contamination"] = bound(contamination, {"questions": questions, "read_file": None})
     judged = list(verdicts(questions, samples, corrections, task=word_problems, filters=filters))
     accepted = [row.id for row in judged if row.accepted]

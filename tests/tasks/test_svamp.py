@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lema.arithmetic import equations, holds
 from lema.tasks import Reading
 from lema.tasks.svamp import svamp
+from lema.text.arithmetic import equations, holds
 
 RECORD = {
     "Body": "Each pack costs 76 dollars. If there is a discount of 25 dollars on each pack",

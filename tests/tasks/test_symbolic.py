@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lema.engine.executor import pmap
-from lema.engine.ray import RayExecutor
+from lema.compute.executor import pmap
+from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.stages import grade
 from lema.tasks import Undecided, _symbolic

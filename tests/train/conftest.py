@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lema.recipe import BaseSpec, PretrainSpec, Prompt
+from lema.recipe.schema import BaseSpec, PretrainSpec, Prompt
 from lema.train.base import Base, build, open_base
 
 COT = Prompt(

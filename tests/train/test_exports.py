@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lema.recipe import ExportSpec, Prompt
+from lema.recipe.schema import ExportSpec, Prompt
 from lema.rows import Example, Message
 from lema.stages.export import export
 from tests.stages.rows import accepted, correction, graded, question, sample

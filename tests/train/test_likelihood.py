@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from lema.models import Model
-from lema.models._local import load_network, load_tokenizer
-from lema.params import Run
+from lema.models.local import load_network, load_tokenizer
+from lema.models.types import Model
+from lema.recipe.params import Run
 from lema.rows import Message
 from lema.train.likelihood import losses
 

@@ -13,15 +13,15 @@ import pytest
 from peft import PeftModel
 from typer.testing import CliRunner
 
-from lema import effects
 from lema.cli import app
-from lema.effects import adapted, base_model
 from lema.errors import RunError
-from lema.models import Model, Request, Sampling
-from lema.models._local import count_tokens, load_network, load_tokenizer
+from lema.models.local import count_tokens, load_network, load_tokenizer
 from lema.models.transformers import transformers
-from lema.params import Run
-from lema.recipe import AdapterSpec, ChooseSpec
+from lema.models.types import Model, Request, Sampling
+from lema.pipeline import providers
+from lema.pipeline.providers import adapted, base_model
+from lema.recipe.params import Run
+from lema.recipe.schema import AdapterSpec, ChooseSpec
 from lema.rows import Example, Message
 from lema.train import _packed
 from lema.train._batch import IGNORED, Pad, encode, loss
@@ -319,14 +319,14 @@ def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, train
     assert not merged.allclose(load_network(base.location)(**ids).logits, atol=1e-2)
     assert str(tmp_path) not in "".join(path.read_text() for path in Path("merged").glob("*.json"))
     with pytest.raises(RunError, match="merged is there already"):
-        effects.merge("tiny", "one", Path("merged"))
+        providers.merge("tiny", "one", Path("merged"))
 
 
 def test_what_cannot_be_merged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arm, said in ((None, "needs an arm"), ("one", "no base of tiny/one yet")):
         with pytest.raises(RunError, match=said):
-            effects.merge("tiny", arm, Path("merged"))
+            providers.merge("tiny", arm, Path("merged"))
 
 
 def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_path, monkeypatch):
@@ -336,8 +336,8 @@ def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_pat
         shutil.copytree(trained, f"data/tiny/adapters/one/{seed}")
     for given in (None, 3):
         with pytest.raises(RunError, match="tiny/one was trained with several seeds: --seed 2 or 10"):
-            effects.merge("tiny", "one", Path("merged"), given)
-    effects.merge("tiny", "one", Path("merged"), 10)
+            providers.merge("tiny", "one", Path("merged"), given)
+    providers.merge("tiny", "one", Path("merged"), 10)
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 

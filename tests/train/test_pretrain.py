@@ -4,7 +4,7 @@ import itertools
 
 from transformers import AutoTokenizer
 
-from lema.recipe import PretrainCorrectionsSpec, Prompt
+from lema.recipe.schema import PretrainCorrectionsSpec, Prompt
 from lema.tasks.word_problems import word_problems
 from lema.train._batch import IGNORED
 from lema.train.base import BaseSpec, build

@@ -1,0 +1,241 @@
+"""`lema check`: every mistake in recipes, prompts and params.yaml at once. Loads no model and asks no network."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lema.check import external_files, rules, targets, transfer_sets, variables
+from lema.completions.prices import price
+from lema.errors import Problem, allowed
+from lema.models.types import Model
+from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
+from lema.recipe.messages import salvage, say
+from lema.recipe.params import Params, Run, RunName
+from lema.recipe.yaml import Mark, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is wrong, and what is worth knowing; both in file order."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """params.yaml as far as it can be read."""
+
+    file: str
+    tree: Tree
+    recipes: Mapping[str, str]
+    runs: Mapping[str, RunName]
+    run: Run
+
+    def say(self, *path: str, message: str, key: bool = True) -> Problem:
+        """A problem at a path of params.yaml."""
+        return say(self.tree, path, message, key=key)
+
+
+def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, str] | None) -> Report:
+    """Check recipes, given as files or names, and params.yaml; without any, all of recipes/ (files that begin with
+    `_` serve only to be extended). `env` is the environment; without it, API keys are not looked for."""
+    params, tree, found = read_params(root / PARAMS, root)
+    settings = _settings(params, tree, show(root / PARAMS, root))
+    problems, notes = list(found), list[Problem]()
+    shipped = sorted(path for path in (root / RECIPES).glob("*.yaml") if not path.name.startswith("_"))
+    drafts = []
+    for given in recipes if recipes is not None else shipped:
+        path = _path(given, root)
+        if path.is_file():
+            drafts.append(read_draft(path, root))
+        else:
+            message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
+            problems.append(Problem(show(path, root), 0, 0, message))
+    for draft in drafts:
+        problems += [
+            *draft.problems,
+            *rules.problems(draft, root),
+            *transfer_sets.problems(draft),
+            *targets.problems(draft),
+        ]
+        problems += variables.problems(draft)
+        notes += [*targets.notes(draft), *_rounds(draft, settings)]
+        problems += _endpoints(draft, settings)
+        problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
+    if env is not None:
+        idle = {draft.name for draft in drafts if recipes is None and draft.name not in settings.recipes}
+        problems += _keys([draft for draft in drafts if draft.name not in idle], settings, env)
+        notes += _keys([draft for draft in drafts if draft.name in idle], settings, env)
+    if recipes is None:
+        problems += _names(settings, {path.stem for path in shipped})
+    notes += _idle(settings, drafts)
+    return Report(tuple(sorted(set(problems))), tuple(sorted(set(notes) - set(problems))))
+
+
+def _settings(params: Params | None, tree: Tree, file: str) -> Settings:
+    if params:
+        return Settings(file, tree, params.recipes, params.runs, params.run)
+    kept: dict[str, Any] = {
+        key: salvage(tree.value[key], field.annotation)
+        for key, field in Params.model_fields.items()
+        if isinstance(tree.value, dict) and key in tree.value
+    }
+    return Settings(file, tree, kept.get("recipes") or {}, kept.get("runs") or {}, kept.get("run") or Run())
+
+
+def _path(given: Path | str, root: Path) -> Path:
+    """A recipe's file; a bare name is looked up in recipes/."""
+    path = Path(given)
+    if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        return root / RECIPES / f"{path}.yaml"
+    return root / path
+
+
+def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """Endpoints are in params.yaml, and take what the backend sends."""
+    known = settings.tree.keys("run", "endpoints")
+    for name, model in (draft.sections["models"] or {}).items():
+        if model.endpoint is not None and model.endpoint not in known:
+            message = f"{settings.file} has no endpoint {model.endpoint!r} in `run.endpoints`"
+            yield say(draft.tree, ("models", name, "endpoint"), f"{message}; {allowed(model.endpoint, known)}")
+        endpoint = settings.run.endpoints.get(model.endpoint or "")
+        if endpoint is not None and endpoint.mode == "batch" and model.backend != "openai":
+            message = f"{settings.file} has {model.endpoint} asked in batches, which this backend does not make"
+            yield say(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
+
+
+def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Environment variables that hold the keys of the endpoints that recipes ask are set."""
+    asked: dict[str, dict[str, None]] = defaultdict(dict)
+    for draft in drafts:
+        models = draft.sections["models"] or {}
+        for _, name in (*external_files.asked_models(draft), *rules.judges(draft)):
+            if name in models and models[name].endpoint:
+                asked[models[name].endpoint][draft.name] = None
+    for where, names in asked.items():
+        endpoint = settings.run.endpoints.get(where)
+        if endpoint and endpoint.key and not env.get(endpoint.key):
+            who = f"the recipe {next(iter(names))} needs" if len(names) == 1 else f"the recipes {', '.join(names)} need"
+            message = f"the environment variable {endpoint.key} is not set; {who} it"
+            yield settings.say("run", "endpoints", where, "key", message=message, key=False)
+
+
+def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """A search for enough corrections asks in rounds; each round of batches takes up to a day."""
+    corrections, models = draft.sections["corrections"], draft.sections["models"] or {}
+    if not corrections or corrections.want is None:
+        return
+    asked = dict.fromkeys([corrections.model, *(name for _, name in rules.judges(draft))])
+    where = dict.fromkeys(models[name].endpoint or "" for name in asked if name in models)
+    for name in where:
+        if name in settings.run.endpoints and settings.run.endpoints[name].mode == "batch":
+            message = f"is searched for in a dozen rounds or so, and {settings.file} has {name} asked in batches, each "
+            message += "answered within a day: this may take weeks; `mode: online` does not"
+            yield say(draft.tree, ("corrections", "want"), message)
+
+
+def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """Where there is a budget, what a recipe that is built asks has a price."""
+    budget, models = settings.run.budget, draft.sections["models"] or {}
+    if draft.name not in settings.recipes or (budget.total is None and draft.name not in budget.recipes):
+        return
+    for name in dict.fromkeys(name for _, name in (*external_files.asked_models(draft), *rules.judges(draft))):
+        if name in models and models[name].adapter is None:
+            one = models[name]
+            asked = Model(name, one.backend, "", name=one.name, endpoint=one.endpoint)
+            if price(asked, settings.run) is None:
+                called = one.name or name
+                message = (
+                    f"the price of {called}, which the recipe {draft.name} asks, is unknown; without it no budget "
+                )
+                message += f"can be held: add `prices: {{{called}: {{input: ..., output: ...}}}}` under run"
+                yield settings.say("run", "budget", message=message)
+
+
+def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
+    """A recipe that params.yaml builds has its arms and its outside file there."""
+    if draft.name not in settings.recipes:
+        return
+    there = {run.arm for run in settings.runs.values() if run.recipe == draft.name}
+    arms = draft.tree.keys("mix", "arms")
+    for key, run in settings.runs.items():
+        if run.recipe == draft.name and arms and run.arm not in arms:
+            message = f"the recipe {draft.name} has no arm {run.arm!r}; {allowed(run.arm, arms)}"
+            yield settings.say("runs", key, "arm", message=message, key=False)
+    for arm in arms:
+        if arm not in there:
+            line = f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}"
+            message = f"arm {arm!r} of the recipe {draft.name} is missing; add the line `{line}`"
+            yield settings.say("runs", message=message)
+    for other in external_files.recipes_read(draft, root):
+        if other not in settings.recipes:
+            message = f"the recipe {draft.name} reads what {other} makes; add the recipe {other} and its arms"
+            yield settings.say("recipes", draft.name, message=message)
+    said, needed = settings.recipes[draft.name], external_files.whole(draft)
+    names = [name for _, name, _ in external_files.outside_files(draft)]
+    if not needed:
+        message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
+        yield settings.say("recipes", draft.name, message=message, key=False)
+    elif said != needed and not (names and _holds(said, names)):
+        what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
+        message = f"{what}; write `{draft.name}: {needed}`"
+        yield settings.say("recipes", draft.name, message=message, key=False)
+
+
+def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
+    """The trainers of a recipe that params.yaml builds can share its batches equally."""
+    spec = draft.sections["adapter"]
+    if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
+        whole = f"{spec.batch * spec.accumulate} examples an optimizer step (batch times accumulate)"
+        shared = f"{settings.run.trainers} trainers cannot share equally"
+        message = f"the recipe {draft.name} learns from {whole}, which {shared}"
+        yield settings.say("run", "trainers", message=message, key=False)
+
+
+def _holds(folder: str, names: Sequence[str]) -> bool:
+    """Whether a folder other than the project's own, or that of all artifacts, holds all the files."""
+    parts = PurePosixPath(folder).parts
+    if parts in ((), ("data",)):
+        return False
+    return all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
+
+
+def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
+    """Recipes and runs of params.yaml name each other and files that are there."""
+    for name in settings.recipes:
+        if name not in files:
+            yield settings.say("recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}")
+    for name in settings.run.budget.recipes:
+        if name not in files:
+            message = f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
+            yield settings.say("run", "budget", "recipes", name, message=message)
+    for name, run in settings.runs.items():
+        if run.recipe not in settings.tree.keys("recipes"):
+            message = f"the recipe {run.recipe!r} is not in `recipes`; {allowed(run.recipe, settings.recipes)}"
+            yield settings.say("runs", name, "recipe", message=message, key=False)
+        if name != f"{run.recipe}-{run.arm}":
+            message = f"a run is named after its recipe and arm: write `{run.recipe}-{run.arm}`"
+            yield settings.say("runs", name, message=message)
+
+
+def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
+    """Recipes that `dvc repro` leaves alone, with the lines that would build it where it is a single one."""
+    idle = [draft for draft in drafts if draft.name not in settings.recipes and not draft.problems]
+    if len(idle) > 1:
+        names = ", ".join(draft.name for draft in idle)
+        message = f"not built by `dvc repro`: {names}; `lema check NAME` says what to add to have one built"
+        yield settings.say("recipes", message=message)
+    for draft in idle if len(idle) == 1 else ():
+        yield Mark(draft.file, 0, 0).problem(
+            f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"
+        )
+
+
+def lines(draft: Draft) -> str:
+    """What params.yaml needs for a recipe to be built, in one line."""
+    runs = [f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}" for arm in draft.tree.keys("mix", "arms")]
+    recipe = f"{draft.name}: {external_files.whole(draft) or 'the folder that holds its files'}"
+    return f"under recipes `{recipe}`, under runs `{'`, `'.join(runs)}`"

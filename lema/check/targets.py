@@ -1,0 +1,81 @@
+"""Targets that can be reached, and that somebody stops for: `samples.want`, `corrections.want`."""
+
+from collections.abc import Iterator
+
+from lema.check.external_files import Found
+from lema.errors import Problem
+from lema.recipe.load import Draft
+from lema.recipe.messages import say
+from lema.recipe.schema import ImportSampler, ModelSampler, SamplesSpec
+
+
+def problems(draft: Draft) -> list[Problem]:
+    """Everything that is wrong with them."""
+    rules = (wrong_paths(draft), accepted(draft))
+    return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+
+
+def notes(draft: Draft) -> Iterator[Problem]:
+    """Arms that learn from right paths of samplers that stop: there are fewer of them."""
+    samples, mix = draft.sections["samples"], draft.sections["mix"]
+    want = samples.want if samples else None
+    for arm, one in mix.arms.items() if mix and want else ():
+        for at, name in enumerate(one.cot.samplers if one.cot else ()):
+            if samples and want and isinstance(samples.samplers.get(name), ModelSampler) and want.counts(name):
+                message = f"{name} stops where there are enough wrong paths, so it makes fewer right ones, too; "
+                message += "`samples.want.samplers` names those that stop"
+                yield say(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
+
+
+def wrong_paths(draft: Draft) -> Iterator[Found]:
+    """Samplers that stop ask a model, and could make more wrong paths than are wanted."""
+    samples, questions = draft.sections["samples"], draft.sections["questions"]
+    if not samples or not samples.want:
+        return
+    want, path = samples.want, ("samples", "want")
+    stopping = [sampler for name, sampler in samples.samplers.items() if want.counts(name)]
+    if not any(isinstance(sampler, ModelSampler) for sampler in stopping):
+        yield Found(path, "stops nobody: none of its samplers asks a model", key=True)
+        return
+    most = _most(samples, want.samplers)
+    if most is None:
+        return
+    if want.per_question is not None and want.per_question > most:
+        yield Found((*path, "per_question"), f"{want.per_question} wrong paths, but there are at most {most} paths")
+    train = questions.train if questions else None
+    if want.in_all is not None and train is not None and want.in_all > most * train:
+        yield Found((*path, "in_all"), f"{want.in_all} wrong paths, but there are at most {_paths(most, train)}")
+
+
+def accepted(draft: Draft) -> Iterator[Found]:
+    """As many corrections can be accepted as are wanted."""
+    corrections, samples, questions = (draft.sections[key] for key in ("corrections", "samples", "questions"))
+    if not corrections:
+        return
+    want, limit, tries = corrections.want, corrections.max_candidates, corrections.tries
+    if want is None:
+        if limit is not None:
+            message = "limits the search for a target: say how many accepted corrections you `want`"
+            yield Found(("corrections", "max_candidates"), message, key=True)
+        return
+    if limit is not None and limit // tries * tries < want:
+        of = f" with {tries} tries a path" if tries > 1 else ""
+        message = f"{limit} candidates{of} cannot give the {want} accepted corrections that are wanted"
+        yield Found(("corrections", "max_candidates"), message)
+    most = _most(samples, corrections.samplers) if samples else None
+    if most is None or not questions or questions.train is None or most * questions.train * tries >= want:
+        return
+    message = f"{want} accepted corrections, but there are at most {_paths(most, questions.train)}"
+    yield Found(("corrections", "want"), f"{message} to correct")
+
+
+def _most(samples: SamplesSpec, names: tuple[str, ...] | None) -> int | None:
+    """Paths of one question that samplers can make; None where a file may hold any number."""
+    found = [sampler for name, sampler in samples.samplers.items() if names is None or name in names]
+    if any(isinstance(sampler, ImportSampler) for sampler in found):
+        return None
+    return sum(sampler.paths for sampler in found if not isinstance(sampler, ImportSampler))
+
+
+def _paths(a_question: int, questions: int) -> str:
+    return f"{a_question * questions} paths ({questions} questions, {a_question} each)"

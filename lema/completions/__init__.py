@@ -1,0 +1,1 @@
+"""From requests to paid replies: the store, the way to an endpoint, batches, budget and ledger."""

@@ -1,0 +1,137 @@
+"""What requests cost: prices of models, and money as decimal dollars.
+
+`prices.yaml` beside this module says what vendors ask; `run.prices` in params.yaml goes before it. A model of an
+endpoint without a price is unknown, never free; what runs in this process costs nothing.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_UP, Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from lema.models.types import Completion, Model, Request
+from lema.recipe.params import Price, Run
+from lema.rows import Message
+
+FREE = Price(input=Decimal(0), output=Decimal(0))
+MILLION = 1_000_000
+# Tokens that a chat template may add: around every message, and once a request (a system message of its own).
+A_MESSAGE, A_REQUEST = 16, 64
+
+
+def price(model: Model, run: Run) -> Price | None:
+    """What a model costs, None when that is unknown. `run.prices` is looked up by the model's name, by its label when
+    it has none; the table of lema by the address of its endpoint and the name that it has there."""
+    found = _listed(model.label, model.name, model.endpoint, run)
+    # A backend of the user's may ask whom it likes.
+    return FREE if found is None and model.endpoint is None and ":" not in model.backend else found
+
+
+def _listed(label: str, name: str | None, where: str | None, run: Run) -> Price | None:
+    if own := run.prices.get(name or label):
+        return own
+    endpoint = run.endpoints.get(where or "")
+    if endpoint is None or name is None:
+        return None
+    return known().get((urlsplit(endpoint.url).hostname or "", endpoint.models.get(name, name)))
+
+
+def later(line: Mapping[str, Any], run: Run) -> Decimal | None:
+    """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
+    still none, or its reply told no tokens."""
+    of = _listed(line["model"], line["name"], line["endpoint"], run)
+    prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
+    if of is None or not (prompt or completion or of.free):
+        return None
+    return cost(of, prompt, cached, completion, batch=line["batch"])
+
+
+@functools.cache
+def known() -> dict[tuple[str, str], Price]:
+    """The table: prices by the host name of the vendor's endpoint and the model's name."""
+    found: dict[tuple[str, str], Price] = {}
+    for vendor in table().values():
+        for name, figures in vendor["models"].items():
+            parts = {key: Decimal(figures[key]) for key in ("input", "output", "cached") if key in figures}
+            one = Price(**parts, batch=Decimal(vendor.get("batch", 1)))
+            found |= {(vendor["host"], each): one for each in (name, *figures.get("snapshots", ()))}
+    return found
+
+
+def table() -> dict[str, Any]:
+    """`prices.yaml` with all figures as they are written, as texts."""
+    text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    read: dict[str, Any] = yaml.load(text, Loader=yaml.BaseLoader)
+    return read
+
+
+def cost(of: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
+    """Dollars for so many tokens; of the prompt's, `cached` were in the endpoint's cache."""
+    fresh = Decimal(prompt) - Decimal(cached)
+    dollars = fresh * of.input + Decimal(cached) * _cached(of) + Decimal(completion) * of.output
+    return dollars * (of.batch if batch else 1) / MILLION
+
+
+def paid(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
+    """Dollars for one reply, None when unknown: there is no price, or the endpoint told no tokens of a text. A request
+    that failed without a word about tokens is taken to be free."""
+    if of is None:
+        return None
+    if not of.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
+        return None
+    return cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
+
+
+def bound(of: Price, request: Request, *, batch: bool = False) -> Decimal | None:
+    """The most that one request can cost; None when its reply has no limit.
+
+    A tokenizer makes no more tokens than a text has bytes in UTF-8. Its input may be dearer than any cached one.
+    """
+    longest = limit(request.model, request.sampling.max_tokens)
+    if longest is None:
+        return None
+    dearest = max(of.input, _cached(of))
+    dollars = most_tokens(request.messages) * dearest + longest * of.output
+    return dollars * (of.batch if batch else 1) / MILLION
+
+
+def limit(model: Model, max_tokens: int) -> int | None:
+    """The most tokens of a reply that the endpoint is told; None when the model's options leave that out."""
+    options = model.options
+    extra = options.get("extra") or {}
+    told = [extra[name] for name in ("max_tokens", "max_completion_tokens") if isinstance(extra.get(name), int)]
+    if "max_tokens" not in (options.get("omit") or ()) and "max_tokens" not in extra:
+        told.append(max_tokens)
+    return max(told, default=None)
+
+
+def most_tokens(messages: Sequence[Message]) -> int:
+    """An upper bound of the tokens of a prompt."""
+    return A_REQUEST + sum(len(one.content.encode()) + A_MESSAGE for one in messages)
+
+
+def characters(messages: Sequence[Message]) -> int:
+    """The length of a prompt, from which its tokens are estimated."""
+    return sum(len(one.content) for one in messages)
+
+
+def _cached(of: Price) -> Decimal:
+    return of.input if of.cached is None else of.cached
+
+
+def dollars(amount: Decimal | None) -> str:
+    """Money for people: cents, and more digits for what is less than a dollar. Never shown as less than it is.
+
+    >>> [dollars(Decimal(one)) for one in ("0", "0.00012", "0.5", "12.301", "1234.5")]
+    ['$0', '$0.0002', '$0.50', '$12.31', '$1,234.50']
+    """
+    if amount is None:
+        return "unknown"
+    if not amount:
+        return "$0"
+    digits = Decimal("0.01") if amount >= Decimal("0.1") else Decimal("0.0001")
+    return f"${amount.quantize(digits, rounding=ROUND_UP):,}"

@@ -1,0 +1,275 @@
+"""Canonical Parquet: the same rows are the same bytes, whoever writes them, in whatever order and portions.
+
+Rows are dataclasses with an `id`; the Arrow schema is derived from their fields. Rows are sorted by id and
+written with one schema, codec, level and row-group size, without timestamps or metadata of other libraries. The
+version of pyarrow is in the footer of a Parquet file, so bytes are equal within one pinned version.
+"""
+
+import dataclasses
+import gc
+import itertools
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lema.compute.external_sort import Runs, sort
+from lema.compute.files import atomic
+from lema.errors import RunError
+
+ROW_GROUP = 4096
+RUN = 8  # row groups that are sorted together when they have come in no order
+BATCH = 1024  # rows that are read at once of a file
+LEVEL = 2  # of zstd: 3 takes half as long again for 2 to 6 % less
+SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+Row = TypeVar("Row")
+
+
+def _optional(hint: Any) -> tuple[Any, bool]:
+    """`X | None` as (X, True), anything else as (hint, False)."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        rest = [one for one in typing.get_args(hint) if one is not types.NoneType]
+        if len(rest) == 1:
+            return rest[0], True
+    return hint, False
+
+
+def _hints(row_type: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(row_type)
+    return {field.name: hints[field.name] for field in dataclasses.fields(row_type)}
+
+
+def _element(hint: Any) -> Any:
+    inner, *rest = typing.get_args(hint)
+    if rest != [...] and any(other != inner for other in rest):
+        raise TypeError(f"only tuples of any length or of one type can be stored, not {hint}")
+    return inner
+
+
+def _field(name: str, hint: Any) -> Any:
+    hint, nullable = _optional(hint)
+    if dataclasses.is_dataclass(hint):
+        kind = pa.struct([_field(key, inner) for key, inner in _hints(typing.cast(type, hint)).items()])
+    elif typing.get_origin(hint) is tuple:
+        kind = pa.list_(_field("element", _element(hint)))
+    elif typing.get_origin(hint) is Literal and all(type(value) is str for value in typing.get_args(hint)):
+        kind = pa.string()
+    elif hint in SCALARS:
+        kind = SCALARS[hint]
+    else:
+        raise TypeError(f"field {name}: {hint} cannot be stored")
+    return pa.field(name, kind, nullable=nullable)
+
+
+def schema(row_type: type) -> Any:
+    """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
+
+    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
+    `tuple[X, X]` of one of these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
+    """
+    return pa.schema([_field(name, hint) for name, hint in _hints(row_type).items()])
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _packer(hint: Any) -> Callable[[Any], Any]:
+    """A function that makes a value of this type what Arrow takes: dataclasses become dictionaries."""
+    hint, nullable = _optional(hint)
+    if nullable:
+        inner = _packer(hint)
+        return _same if inner is _same else lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(hint):
+        parts = {name: _packer(part) for name, part in _hints(typing.cast(type, hint)).items()}
+        return lambda value: {name: pack(getattr(value, name)) for name, pack in parts.items()}
+    if typing.get_origin(hint) is tuple:
+        each = _packer(_element(hint))
+        return lambda value: [each(one) for one in value]
+    return _same
+
+
+def _unpacker(hint: Any) -> Callable[[Any], Any]:
+    """The inverse of `_packer`."""
+    hint, nullable = _optional(hint)
+    if nullable:
+        inner = _unpacker(hint)
+        return _same if inner is _same else lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(hint):
+        parts = {name: _unpacker(part) for name, part in _hints(typing.cast(type, hint)).items()}
+        build = typing.cast(Callable[..., Any], hint)
+        return lambda value: build(**{name: unpack(value[name]) for name, unpack in parts.items()})
+    if typing.get_origin(hint) is tuple:
+        each = _unpacker(_element(hint))
+        return lambda value: tuple(each(one) for one in value)
+    return _same
+
+
+def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
+    """Rows as an Arrow table (`pyarrow.Table`), in their order, in one chunk.
+
+    Raises:
+        ValueError: a field that is not optional is None.
+    """
+    rows = list(rows)
+    columns: list[Any] = []
+    for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
+        values, pack = list(map(attrgetter(field.name), rows)), _packer(hint)
+        column = pa.array(values if pack is _same else [pack(value) for value in values], field.type)
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema(row_type)).combine_chunks()
+
+
+def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+    """Write rows, sorted by id, and return their number; the file appears whole or not at all.
+
+    Rows that come in order are written as they come, a row group while the next one is made; memory holds a few of
+    them. When one comes too late, all wait beside the file until they can be put in order; memory then holds all ids.
+
+    Raises:
+        RunError: two rows have the same id; the disk is full or not writable.
+    """
+    groups, late, last = _groups(row_type, rows), None, None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Runs(path.parent) as runs, atomic(path) as partial, _few_collections():
+        with _writing(partial, schema(row_type)) as put:
+            for group in groups:
+                if last is not None and group["id"][0].as_py() <= last:
+                    late = group
+                    break
+                put(group)
+                last = group["id"][-1].as_py() if group.num_rows else None
+        if late is not None:
+            with pq.ParquetFile(partial) as early:
+                written = map(early.read_row_group, range(early.num_row_groups))
+                rest = itertools.chain(written, [late], groups)
+                while run := list(itertools.islice(rest, RUN)):
+                    runs.add(sort(pa.concat_tables(run), row_type.__name__))
+            with _writing(partial, schema(row_type)) as put:
+                for group in runs.merged(ROW_GROUP, row_type.__name__):
+                    put(group)
+        count: int = pq.read_metadata(partial).num_rows
+    return count
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Rows hold no cycles: Python's collector looks through them seldom, and never through what was there before."""
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(10_000, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
+def _groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
+    """Rows as they come, a row group at a time, each sorted by itself; no rows at all are an empty one."""
+    rest = iter(rows)
+    group = list(itertools.islice(rest, ROW_GROUP))
+    while True:
+        yield sort(table(row_type, group), row_type.__name__)
+        group = list(itertools.islice(rest, ROW_GROUP))
+        if not group:
+            return
+
+
+@contextmanager
+def _writing(path: Path, fields: Any) -> Iterator[Callable[[Any], None]]:
+    """A function that writes a row group, each while the next one is made: it is compressed in a thread."""
+    with (
+        pq.ParquetWriter(
+            path,
+            fields,
+            compression="zstd",
+            compression_level=LEVEL,
+            use_dictionary=True,
+            write_statistics=True,
+            version="2.6",
+            data_page_version="1.0",
+            store_schema=False,
+        ) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        written: Future[None] | None = None
+
+        def put(group: Any) -> None:
+            nonlocal written
+            if written:
+                written.result()
+            written = thread.submit(writer.write_table, group, row_group_size=ROW_GROUP)
+
+        yield put
+        if written:
+            written.result()
+
+
+class Rows(Generic[Row]):
+    """The rows of a file in the order of their ids. They are read whenever they are walked over, a few at a time, so
+    memory does not grow with their number.
+
+    Raises:
+        RunError: the file is missing, is no Parquet file, or has other columns.
+    """
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path, self._row_type = path, row_type
+        expected = schema(row_type)
+        with _readable(path):
+            found = pq.read_schema(path)
+        if not found.equals(expected, check_metadata=False):
+            raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(found, expected)}")
+
+    def __iter__(self) -> Iterator[Row]:
+        unpackers = [(name, _unpacker(hint)) for name, hint in _hints(self._row_type).items()]
+        with _readable(self._path), pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(BATCH):
+                columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]
+                yield from (self._row_type(*values) for values in zip(*columns, strict=True))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; the stage that makes it has not run") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _kind(field: Any) -> str:
+    return f"{field.type}{' or null' if field.nullable else ''}"
+
+
+def difference(found: Any, expected: Any) -> str:
+    """The first thing in which two schemas differ."""
+    for field in expected:
+        at = found.get_field_index(field.name)
+        if at < 0:
+            return f"column {field.name} is missing"
+        if not found.field(at).equals(field):
+            return f"column {field.name} is {_kind(found.field(at))}, not {_kind(field)}"
+    extra = [name for name in found.names if name not in expected.names]
+    return f"unknown column {extra[0]}" if extra else "its columns are in another order"
+
+
+def read(path: Path, row_type: type[Row]) -> list[Row]:
+    """All rows of a file in the order of their ids.
+
+    Raises:
+        RunError: the file is missing, is no Parquet file, or has other columns.
+    """
+    return list(Rows(path, row_type))

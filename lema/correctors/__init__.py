@@ -1,0 +1,1 @@
+"""Programs that put mistakes into paths and find them."""

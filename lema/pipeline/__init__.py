@@ -1,0 +1,1 @@
+"""From a recipe to artifacts: plan, run, status, estimate."""

@@ -1,0 +1,229 @@
+"""From files to recipes: `extends`, prompts, and every problem with its place."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lema.errors import Problem, RecipeError, allowed
+from lema.recipe import yaml
+from lema.recipe.messages import NAMES, salvage, say, validate
+from lema.recipe.params import Params
+from lema.recipe.schema import NAME, Recipe
+from lema.recipe.yaml import Mark, Path_, Tree
+
+RECIPES = "recipes"
+PROMPTS = "recipes/prompts"
+PARAMS = "params.yaml"
+NO_PROJECT = "is not here; lema runs in the folder of a project, which holds params.yaml and recipes/"
+KINDS = ("cot", "corrections")  # of the rows of an arm
+PROMPT_NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A recipe without mistakes of shape. `tree` has the place of every key, `files` what was read, relative to
+    the root."""
+
+    recipe: Recipe
+    name: str
+    tree: Tree
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A recipe as far as it can be read: `sections` hold what is right of each key, None when nothing is."""
+
+    name: str
+    file: str
+    tree: Tree
+    files: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    recipe: Recipe | None
+    sections: dict[str, Any]
+
+
+def load_recipe(path: Path, root: Path) -> Loaded:
+    """Read a recipe; `root` is the project's folder. Raises RecipeError with all problems of its shape."""
+    draft = read_draft(path, root)
+    if draft.problems or draft.recipe is None:
+        raise RecipeError(draft.problems)
+    return Loaded(draft.recipe, draft.name, draft.tree, draft.files)
+
+
+def load_params(path: Path, root: Path | None = None) -> Params:
+    """Read params.yaml. Raises RecipeError with all problems of its shape."""
+    params, _, problems = read_params(path, root or Path.cwd())
+    if problems or params is None:
+        raise RecipeError(problems)
+    return params
+
+
+def read_params(path: Path, root: Path) -> tuple[Params | None, Tree, tuple[Problem, ...]]:
+    """Params, or None with the problems; the tree is empty when the file cannot be read."""
+    file = show(path, root)
+    if not path.exists():
+        return None, _empty(file), (Problem(file, 0, 0, NO_PROJECT),)
+    try:
+        tree = yaml.load(path, file)
+    except RecipeError as error:
+        return None, _empty(file), error.problems
+    params, problems = validate(tree, Params)
+    return params, tree, tuple(problem for _, problem in problems)
+
+
+def read_draft(path: Path, root: Path) -> Draft:
+    """Read as much of a recipe as can be read."""
+    file, name = show(path, root), path.stem
+    reader = _Files(root)
+    tree = reader.recipe(path, ())
+    tree = reader.prompts(tree)
+    recipe, found = validate(tree, Recipe) if not reader.broken else (None, [])
+    problems = [*reader.problems, *(problem for _, problem in found)]
+    if not NAME.fullmatch(name):
+        problems.append(Problem(file, 0, 0, f"the recipe's name {name!r} {NAMES}"))
+    sections = {
+        key: salvage(tree.value[key], field.annotation)
+        if key in tree.value
+        else None
+        if field.is_required()
+        else field.get_default(call_default_factory=True)
+        for key, field in Recipe.model_fields.items()
+    }
+    return Draft(name, file, tree, tuple(reader.files), tuple(problems), recipe, sections)
+
+
+def show(path: Path, root: Path) -> str:
+    """A path as messages show it: relative to the root where it lies below it, else its name."""
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def prompt_names(root: Path) -> tuple[str, ...]:
+    """The prompts in recipes/prompts, sorted."""
+    folder = root / PROMPTS
+    return tuple(sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")))
+
+
+def prompt_places(tree: Tree) -> Iterator[Path_]:
+    """The paths at which a recipe has prompts."""
+    yield from (("samples", "samplers", name, "prompt") for name in tree.keys("samples", "samplers"))
+    yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
+    yield from (("locations", "prompt"), ("evolved", "write", "prompt"), ("evolved", "solve", "prompt"))
+    yield from (("base", "pretrain", "format"), ("base", "pretrain", "corrections", "format"))
+    yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in KINDS)
+    filters = tree.find(("verdicts", "filters"))
+    for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):
+        yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")
+
+
+def options_path(tree: Tree, path: Path_) -> Path_:
+    """Where the options of the part at a path stand: under `options` in its long form, under its name in its short."""
+    keys = tree.keys(*path)
+    return (*path, "options") if "use" in keys else (*path, *keys[:1])
+
+
+def merge(base: Tree, patch: Tree) -> Tree:
+    """`patch` over `base` as in RFC 7396: mappings merge, null removes, anything else replaces."""
+    if not isinstance(patch.value, dict):
+        return patch
+    merged = dict(base.value) if isinstance(base.value, dict) else {}
+    for key, child in patch.value.items():
+        if child.value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key, _empty(child.mark.file)), child)
+    return Tree(merged, patch.mark, patch.key)
+
+
+def _empty(file: str) -> Tree:
+    mark = Mark(file, 1, 1)
+    return Tree({}, mark, mark)
+
+
+class _Files:
+    """Reads recipe and prompt files, gathering problems. `broken` when a recipe file could not be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[str] = []
+        self.problems: list[Problem] = []
+        self.broken = False
+
+    def read(self, path: Path) -> Tree | None:
+        file = show(path, self.root)
+        self.files.append(file)
+        try:
+            return yaml.load(path, file)
+        except RecipeError as error:
+            self.problems.extend(error.problems)
+            return None
+
+    def recipe(self, path: Path, above: tuple[Path, ...]) -> Tree:
+        """A recipe file over the one that it extends."""
+        tree = self.read(path)
+        if tree is None or not isinstance(tree.value, dict):
+            self.broken = True
+            if tree:
+                self.problems.append(tree.mark.problem("a recipe is a mapping: one key an artifact"))
+            return _empty(show(path, self.root))
+        keys = dict(tree.value)
+        extends = keys.pop("extends", None)
+        tree = replace(tree, value=keys)
+        if extends is None:
+            return tree
+        base = self._base(path, extends, (*above, path.resolve()))
+        return tree if base is None else merge(base, tree)
+
+    def _base(self, path: Path, extends: Tree, above: tuple[Path, ...]) -> Tree | None:
+        base, message = path.parent, None
+        if not isinstance(extends.value, str):
+            message = "extends: needs the name of one recipe file"
+        else:
+            base = (path.parent / extends.value).resolve()
+            if not base.is_relative_to(self.root.resolve()):
+                message = f"extends: {extends.value} lies outside the project"
+            elif base in above:
+                message = f"extends: {extends.value} extends this file in turn"
+            elif not base.is_file():
+                others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
+                message = f"extends: there is no file {extends.value}; {allowed(base.stem, others)}"
+        if message:
+            self.problems.append(extends.mark.problem(message))
+            self.broken = True
+            return None
+        return self.recipe(base, above)
+
+    def prompts(self, tree: Tree) -> Tree:
+        """The recipe with the files of recipes/prompts in place of their names."""
+        for path in prompt_places(tree):
+            found = tree.find(path)
+            if found and isinstance(found.value, str):
+                tree = _put(tree, path, self._prompt(found, tree, path))
+        return tree
+
+    def _prompt(self, found: Tree, tree: Tree, path: Path_) -> Tree:
+        name, known = found.value, prompt_names(self.root)
+        if not PROMPT_NAME.fullmatch(name) or name not in known:
+            shown = repr(name) if len(name) <= 60 and "\n" not in name else "of this name"
+            message = f"there is no prompt {shown} in {PROMPTS}; {allowed(name, known)}"
+            self.problems.append(say(tree, path, message))
+        elif prompt := self.read(self.root / PROMPTS / f"{name}.yaml"):
+            return prompt
+        # What could not be read has been reported; an empty prompt keeps it from being reported twice.
+        text = replace(found, value="")
+        return replace(found, value={"user": text, "assistant": text})
+
+
+def _put(tree: Tree, path: Path_, child: Tree) -> Tree:
+    if not path:
+        return child
+    step, *rest = path
+    below = _put(tree.value[step], tuple(rest), child)
+    if isinstance(tree.value, list):
+        return replace(tree, value=[below if at == step else one for at, one in enumerate(tree.value)])
+    return replace(tree, value={**tree.value, step: below})

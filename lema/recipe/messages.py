@@ -1,0 +1,201 @@
+"""What pydantic finds wrong, in plain words and at its place in the file."""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
+
+from lema.errors import Problem, allowed
+from lema.recipe.part_loader import wanted
+from lema.recipe.schema import Prompt
+from lema.recipe.yaml import Path_, Tree
+
+BOUNDS: Mapping[str, str] = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+NAMES = "may hold only letters, digits, _ and -"
+FIXED: Mapping[str, str] = {
+    "string_too_short": "must not be empty",
+    "too_short": "needs at least one entry",
+    "finite_number": "needs a finite number",
+}
+
+
+def validate(tree: Tree, wish: Any, path: Path_ = ()) -> tuple[Any, list[tuple[Path_, Problem]]]:
+    """The value of a type that a tree stands for, or None and what is wrong with it: for each the path of the
+    culprit below the tree. `path` is where the tree stands in its file."""
+    try:
+        return TypeAdapter(wish).validate_python(tree.plain()), []
+    except ValidationError as error:
+        found = [one for raw in error.errors(include_url=False) if (one := _explain(raw, wish, tree, path))]
+        # Of a union, pydantic reports every branch: a bound that is missed says more than the list of branches.
+        bounds = {culprit for culprit, _, vague in found if not vague}
+        told = ((culprit, problem) for culprit, problem, vague in found if not (vague and culprit in bounds))
+        return None, list(dict.fromkeys(told))
+
+
+def dotted(path: Path_) -> str:
+    """A path as a user writes it."""
+    return ".".join(str(step) for step in path)
+
+
+def say(tree: Tree, path: Path_, message: str, *, key: bool = False) -> Problem:
+    """A problem with the value at a path, or with its key; at the nearest thing above it when it is not there."""
+    known = path
+    while not (found := tree.find(known)):
+        known = known[:-1]
+    mark = found.key if key or known != path else found.mark
+    return mark.problem(f"{dotted(path)}: {message}" if path else message)
+
+
+def _explain(error: Any, wish: Any, tree: Tree, above: Path_) -> tuple[Path_, Problem, bool] | None:
+    """The culprit's path, the problem, and whether it only lists the branches of a union; None for what is wrong
+    with a branch that the user did not mean."""
+    followed = _follow(wish, error["loc"], tree)
+    if followed is None:
+        return None
+    path, kind, fields = followed
+    what, shown = error["type"], _shown(error["input"])
+    place, key, vague = path, "[key]" in error["loc"], False
+    if what in BOUNDS:
+        bound = {name: f"{value:g}" for name, value in error["ctx"].items()}
+        message = f"needs {BOUNDS[what].format(**bound)}, got {shown}"
+    elif typing.get_origin(kind) in (typing.Union, types.UnionType) and not key:
+        here = tree.find(path)
+        message, vague = f"needs {_wanted(kind)}, got {_shown(here.plain() if here else None)}", True
+    elif what == "extra_forbidden":
+        message, place, key = f"unknown key {path[-1]!r}; {allowed(path[-1], fields)}", path[:-1], True
+    elif what == "missing":
+        message, place = f"missing key {path[-1]!r}", path[:-1]
+    elif what == "value_error":
+        message, key = str(error["ctx"]["error"]), isinstance(error["input"], dict)
+    elif what == "string_pattern_mismatch":
+        pattern = error["ctx"]["pattern"]
+        dots = "." in pattern.partition("]")[0]
+        message = f"the name {error['input']!r} {NAMES}{' and .' if dots else ''}"
+        if "/" in pattern:
+            message = f"needs RECIPE/ARM or RECIPE/ARM/SEED, got {shown}"
+    elif what in FIXED:
+        message = FIXED[what]
+    else:
+        message = f"needs {_wanted(kind)}, got {shown}"
+    # The dotted path in the message is that of the mapping; the line and column are those of the culprit.
+    located = say(tree, path, "", key=key)
+    where = dotted((*above, *place))
+    problem = Problem(located.file, located.line, located.column, f"{where}: {message}" if where else message)
+    return path, problem, vague
+
+
+def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[Path_, Any, tuple[str, ...]] | None:
+    """Path, type and allowed keys at one of pydantic's locations, which also name the branches of unions."""
+    path: Path_ = ()
+    rest = [step for step in loc if step != "[key]"]
+    fields: tuple[str, ...] = ()
+    while True:
+        while typing.get_origin(wish) is typing.Annotated:
+            wish = typing.get_args(wish)[0]
+        origin, inner = typing.get_origin(wish), typing.get_args(wish)
+        if origin in (typing.Union, types.UnionType):
+            members = [one for one in inner if one is not type(None)]
+            if len(members) > 1 and rest:
+                chosen = _branch(members, rest.pop(0), tree.find(path))
+                if chosen is None:
+                    return None
+                if chosen is ...:
+                    return path, wish, ()
+                wish = chosen
+            elif len(members) == 1:
+                wish = members[0]
+            else:
+                return path, wish, ()
+        elif not rest:
+            return path, wish, fields
+        else:
+            step = rest.pop(0)
+            path = (*path, step)
+            if isinstance(wish, type) and issubclass(wish, BaseModel):
+                known = {field.alias or name: field.annotation for name, field in wish.model_fields.items()}
+                fields = tuple(known)
+                wish = known.get(step)
+            elif is_typeddict(wish):
+                fields, wish = (), typing.get_type_hints(wish).get(step, Any)
+            elif origin in (dict, tuple):
+                wish = inner[1] if origin is dict else inner[0]
+            else:
+                wish = Any
+
+
+def _branch(members: list[Any], label: Any, here: Tree | None) -> Any:
+    """The member of a union that an error belongs to; `...` when the error concerns the choice itself, None when it
+    concerns a member that the user plainly did not mean."""
+    for member in members:
+        tags = [one.tag for one in typing.get_args(member)[1:] if isinstance(one, Tag)]
+        if label in tags:
+            return member
+    keys = here.value if here and isinstance(here.value, dict) else {}
+    mappings = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
+    meant = [one for one in mappings if len(mappings) == 1 or keys & one.model_fields.keys()] if keys else []
+    if len(meant) != 1:
+        return ...
+    return meant[0] if label == meant[0].__name__ else None
+
+
+def _wanted(kind: Any) -> str:
+    if kind is Prompt:
+        return "the name of a file in recipes/prompts, or a mapping with user"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(one) for one in typing.get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "a mapping"
+    return wanted(kind)
+
+
+def _shown(value: Any) -> str:
+    """A value as a message may show it: never a long text, which may be a prompt's."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list | tuple):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if len(str(value)) <= 40 else "a longer text"
+
+
+def salvage(tree: Tree, wish: Any) -> Any:
+    """As much of a value as is right: wrong parts are left out, so that the others can be checked too. None when
+    nothing is left."""
+    while True:
+        value, problems = validate(tree, wish)
+        if not problems:
+            return value
+        shorter = _without(tree, max((path for path, _ in problems), key=len))
+        if shorter is None:
+            return None
+        tree = shorter
+
+
+def _without(tree: Tree, path: Path_) -> Tree | None:
+    """The tree without what stands at a path, or, where nothing does, without what it would stand in."""
+    if tree.find(path) is None:
+        while tree.find(path) is None:
+            path = path[:-1]
+    if not path:
+        return None
+    step = path[0]
+    below = _without(tree.value[step], path[1:])
+    return Tree(_with(tree.value, step, below), tree.mark, tree.key)
+
+
+def _with(value: Any, step: str | int, child: Tree | None) -> Any:
+    if isinstance(value, dict):
+        items: Iterator[tuple[str, Tree]] = (
+            (key, child if key == step and child else one) for key, one in value.items()
+        )
+        return {key: one for key, one in items if child or key != step}
+    return [child if at == step and child else one for at, one in enumerate(value) if child or at != step]

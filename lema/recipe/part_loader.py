@@ -1,0 +1,199 @@
+"""Parts by name: tasks, filters and model backends, ours and the user's.
+
+A bare name is ours: `max_tokens` among filters is the object `max_tokens` in the module `lema.filters.max_tokens`.
+`pkg.mod:name` is the user's: the object `name` in a module that Python finds from the project's folder. The import
+path is the registry; a new part is a new file and no other edit.
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from lema.errors import LemaError, allowed
+
+Kind = Literal["tasks", "filters", "models"]
+
+WORDS: Mapping[str, str] = {"tasks": "task", "filters": "filter", "models": "backend"}
+
+
+class PartError(LemaError):
+    """A part that cannot be had: unknown, not importable, or not in its module."""
+
+    exit_code = 2
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """The names of our parts of a kind, sorted: modules that define what they are named after. Imports none of them."""
+    found = []
+    for folder in importlib.import_module(f"lema.{kind}").__path__:
+        for file in Path(folder).glob("*.py"):
+            if re.search(rf"^(?:def )?{file.stem}\b *[=(\[]", file.read_text(encoding="utf-8"), re.MULTILINE):
+                found.append(file.stem)
+    return tuple(sorted(found))
+
+
+def module_name(kind: Kind, name: str) -> str:
+    """The dotted name of the module that holds a part; raises PartError for a name that cannot be one."""
+    if ":" not in name:
+        if name not in names(kind):
+            raise PartError(f"unknown {WORDS[kind]} {name!r}; {allowed(name, names(kind))}, or my_pkg.my_mod:my_part")
+        return f"lema.{kind}.{name}"
+    module, _, thing = name.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), thing]):
+        raise PartError(f"{WORDS[kind]} {name!r} is not of the form my_pkg.my_mod:my_part")
+    # A recipe from a stranger must not reach `subprocess:run`; what is installed or lies in the project was
+    # put there by the user.
+    if module.split(".")[0] in sys.stdlib_module_names:
+        raise PartError(f"{WORDS[kind]} {name!r}: parts do not come from Python's standard library")
+    return module
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The part itself. Raises PartError, saying what is wrong and what is near, when there is none."""
+    home = module_name(kind, name)
+    thing = name.rpartition(":")[2]
+    try:
+        module = importlib.import_module(home)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{home}.".startswith(f"{error.name}."):
+            raise PartError(f"{WORDS[kind]} {name!r}: there is no module {error.name!r}") from None
+        raise PartError(f"{WORDS[kind]} {name!r}: importing {home} failed: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(module, thing)
+    except AttributeError:
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise PartError(f"{WORDS[kind]} {name!r}: {home} has no {thing!r}; {allowed(thing, public)}") from None
+
+
+def source_file(module: str) -> Path | None:
+    """The file of a module, without importing it; None when there is none. Its parent packages are imported."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first paragraph of a part's docstring, or else of its module's, as one line; empty when neither has one.
+    Imports neither."""
+    file = source_file(module_name(kind, name))
+    if file is None:
+        return ""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    thing = name.rpartition(":")[2]
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    own = [ast.get_docstring(item) for item in tree.body if isinstance(item, definitions) and item.name == thing]
+    about = next(iter(own), None) or ast.get_docstring(tree) or ""
+    return " ".join(about.partition("\n\n")[0].split())
+
+
+def option_errors(part: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options given to a part: its options are its keyword-only parameters.
+
+    >>> def shorter(candidates, *, than: int): ...
+    >>> option_errors(shorter, {"then": 3})
+    ["unknown option 'then'; did you mean 'than'? allowed: than", "missing option 'than'"]
+    >>> option_errors(shorter, {"than": "three"})
+    ["option 'than' needs a whole number, got 'three'"]
+    """
+    return [message for _, message in option_problems(part, options)]
+
+
+def option_problems(
+    part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """As `option_errors`, each with the name of the option. Parameters named in `given` are no options: the pipeline
+    fills them."""
+    try:
+        parameters = inspect.signature(part).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    known = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in given}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    hints = _hints(part)
+    problems = []
+    for name, value in options.items():
+        if name not in known and not takes_all:
+            problems.append((name, f"unknown option {name!r}; {allowed(name, known)}"))
+        elif name in known and not fits(value, hints.get(name, Any)):
+            problems.append((name, f"option {name!r} needs {wanted(hints[name])}, got {value!r}"))
+    missing = [one.name for one in known.values() if one.default is one.empty and one.name not in options]
+    return problems + [(name, f"missing option {name!r}") for name in missing]
+
+
+def _hints(part: Callable[..., Any]) -> dict[str, Any]:
+    plain = inspect.isfunction(part) or inspect.ismethod(part)
+    try:
+        return typing.get_type_hints(part if plain else part.__init__ if inspect.isclass(part) else type(part).__call__)
+    except Exception:  # an annotation that cannot be resolved here says nothing about the options
+        return {}
+
+
+def fits(value: Any, wish: Any) -> bool:
+    """Whether a value from YAML is of an annotated type. Whole numbers fit float, lists fit any sequence; types
+    that YAML cannot write fit everything."""
+    origin, inner = typing.get_origin(wish), typing.get_args(wish)
+    if origin is typing.Annotated:
+        return fits(value, inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in inner)
+    if wish is None or wish is type(None):
+        return value is None
+    if wish is bool or wish is str:
+        return isinstance(value, wish)
+    if wish is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if wish is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    kind = origin or wish
+    if kind in (dict, Mapping):
+        keys, values = inner or (Any, Any)
+        return isinstance(value, Mapping) and all(fits(k, keys) and fits(v, values) for k, v in value.items())
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
+    if kind in (list, tuple, set, frozenset, Sequence):
+        return isinstance(value, list | tuple) and all(fits(one, inner[0] if inner else Any) for one in value)
+    return True
+
+
+def wanted(wish: Any) -> str:
+    """A type in plain words.
+
+    >>> wanted(int | None)
+    'a whole number or null'
+    >>> wanted(list[str])
+    'a list, each a text'
+    """
+    origin, inner = typing.get_origin(wish), typing.get_args(wish)
+    if origin is typing.Annotated:
+        return wanted(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(wanted(one) for one in inner)
+    if origin is Literal:
+        return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
+    number = "a number"
+    plain = {bool: "true or false", str: "a text", int: "a whole number", float: number, Decimal: number}
+    plain[type(None)] = "null"
+    if wish in plain:
+        return plain[wish]
+    kind = origin or wish
+    if kind in (dict, Mapping):
+        return "a mapping"
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        return "a list of " + ", ".join(wanted(one) for one in inner)
+    if kind in (list, tuple, set, frozenset, Sequence):
+        return f"a list, each {wanted(inner[0])}" if inner else "a list"
+    fields = getattr(wish, "model_fields", None)
+    return f"a mapping with {', '.join(fields)}" if fields else getattr(wish, "__name__", str(wish))

@@ -1,0 +1,1 @@
+"""What people read: report, dataset card, `lema show`."""

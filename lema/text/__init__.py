@@ -1,0 +1,1 @@
+"""Texts of solutions: steps, answers, numbers, the correction format."""

@@ -1,0 +1,616 @@
+"""Money: what is spent never passes the budget, whatever is under way, and all that was sent is in the ledger."""
+
+import json
+import random
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from io import FileIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from lema.completions import ledger
+from lema.completions.budget import Account
+from lema.completions.generate import Generate
+from lema.completions.prices import bound
+from lema.completions.store import Store
+from lema.compute.executor import LocalExecutor
+from lema.errors import RunError
+from lema.models import openai
+from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.recipe.params import Budget, Endpoint, Price, Run
+from lema.rows import Message
+from tests.fake_server import FakeServer
+
+STRONG = Model("strong", "openai", "openai here m", name="m", endpoint="here")
+DEAR = Price(input=Decimal(1000), output=Decimal(1000))
+LIMITED = Sampling(max_tokens=20)
+MOST = Decimal("0.106")  # of a request of six characters: 64 + 16 + 6 tokens of prompt at most, 20 of a reply
+COST = Decimal("0.021")  # of 11 and 10 tokens
+
+
+def request(number: int, model: Model = STRONG) -> Request:
+    return Request(model, (Message("user", f"ask {number:02d}"),), LIMITED, prompt="digest")
+
+
+def reply(completion_tokens: int = 10) -> Completion:
+    return Completion("text", "stop", None, 11, completion_tokens)
+
+
+def run(total: object = None, url: str = "http://127.0.0.1:1/v1", **recipes: object) -> Run:
+    budget = Budget.model_validate({"total": total, "recipes": recipes})
+    return Run(
+        endpoints={"here": Endpoint(url=url, concurrency=8)}, prices={"m": DEAR}, budget=budget, executor="local"
+    )
+
+
+def _set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Callable[..., Account]]:
+    made: list[Account] = []
+
+    def account(settings: Run, recipe: str = "trial", **options: Any) -> Account:
+        now = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+        made.append(Account(settings, recipe, "samples", place=tmp_path / "ledger", now=lambda: now, **options))
+        made[-1].open([STRONG])
+        return made[-1]
+
+    yield account
+    for one in made:
+        one.close()
+
+
+def book(account: Account, *requests: Request, replies: Sequence[Completion] = ()) -> None:
+    account.book(requests, [key(one) for one in requests], replies or [reply()] * len(requests))
+
+
+def test_what_is_under_way_counts_with_the_most_that_it_can_cost(account: Callable[..., Account]) -> None:
+    assert bound(DEAR, request(1)) == MOST
+    one = account(run(total=0.25))
+    assert one.admit([request(1)])
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    book(one, request(1))
+    assert one.admit([request(3)])
+    assert not one.admit([request(4)])
+    assert "run.budget.total" in one.message(7)
+
+
+def test_no_order_of_events_spends_more_than_the_budget(account: Callable[..., Account]) -> None:
+    """Blocks of several sizes from several threads, replies that cost anything up to the most that they may."""
+    one = account(run(total=9, trial=5))
+    draw, requests = random.Random(4), iter(range(10_000))
+    blocks = [[request(next(requests)) for _ in range(draw.choice((1, 1, 2, 5)))] for _ in range(120)]
+    costs: list[Decimal] = []
+
+    def work(block: list[Request]) -> None:
+        if one.admit(block) or (one.wait(block, threading.Event()) and one.admit(block)):
+            replies = [reply(random.Random(str(each.messages)).choice((1, 10, 20))) for each in block]
+            book(one, *block, replies=replies)
+            costs.append(sum((Decimal(11 + each.completion_tokens) / 1000 for each in replies), Decimal(0)))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, blocks))
+    assert sum(costs, Decimal(0)) <= 5
+    assert sum(costs, Decimal(0)) > 5 - 5 * MOST - Decimal("0.2")
+    assert len(costs) < len(blocks)
+
+
+def test_the_limit_of_a_recipe_and_that_of_all_both_hold(account: Callable[..., Account]) -> None:
+    other = account(run(total=0.25), recipe="other")
+    assert other.admit([request(1)])
+    book(other, request(1))
+    other.close()
+    mine = account(run(total=0.14, trial=100))
+    assert mine.admit([request(2)])
+    assert not mine.admit([request(3)])
+    book(mine, request(2))
+    assert not mine.admit([request(3)])  # 0.042 are spent
+    assert "run.budget.total" in mine.message(1)
+
+
+def test_what_was_under_way_when_a_process_was_killed_stays_spent(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    killed = Account(run(total=0.25), "trial", "samples", place=tmp_path / "ledger")
+    killed.open([STRONG])
+    assert killed.admit([request(1), request(2)])
+    book(killed, request(1))
+    killed._lock.close()  # type: ignore[union-attr]  # what the kernel does
+    again = account(run(total=0.25))
+    found = ledger.spent(tmp_path / "ledger")
+    assert (found.booked["trial"], found.doubt["trial"]) == (COST, MOST)
+    assert again.admit([request(3)])
+    assert not again.admit([request(4)])
+
+
+def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) -> None:
+    line = {"recipe": "trial", "key": "k", "cost": "1", "batch": True}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved"}])
+    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "most": "0.5"}])
+    found = ledger.spent(tmp_path)
+    assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
+
+
+def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
+    """The same request is in two batches: the first had no reply to it, the second runs."""
+    line = {"recipe": "trial", "key": "k", "batch": True}
+    ledger.Ledger(tmp_path).write(
+        [
+            {**line, "kind": "reserved", "time": "2026-11-24T12:30:00Z", "cost": "1"},
+            {**line, "kind": "request", "time": "2026-11-24T13:30:00Z", "most": "0"},
+        ]
+    )
+    assert ledger.spent(tmp_path).doubt == {}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
+    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
+    assert (ledger.spent(tmp_path).doubt, ledger.spent(tmp_path).total()) == ({}, Decimal("0.5"))
+
+
+def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    """It counted with the most that it can cost, and then with what it did cost."""
+    most = {"kind": "reserved", "recipe": "trial", "key": key(request(1)), "cost": str(MOST), "batch": True}
+    ledger.Ledger(tmp_path / "ledger").write([most])
+    one = account(run(total=0.22))
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    book(one, request(1))
+    assert not one.admit([request(3)])
+    book(one, request(2))
+    assert one.admit([request(3)])
+
+
+def test_what_was_not_sent_is_given_back(account: Callable[..., Account], tmp_path: Path) -> None:
+    one = account(run(total=0.22))
+    assert one.admit([request(1)])
+    assert one.admit([request(1)])  # sent again: the same money
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+    one.release([key(request(1)), "unknown"])
+    assert one.admit([request(3)])
+    one.release([key(request(2)), key(request(3))])
+    assert ledger.spent(tmp_path / "ledger").total() == 0
+
+
+def test_what_a_dead_sender_may_have_had_answered_is_spent_before_it_is_sent_again(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    one = account(run(total=0.33))
+    assert one.admit([request(1)])
+    assert one.admit([request(2)])
+    assert one.again([request(1)])
+    assert not one.again([request(2)])  # three times the most are spent or set aside
+    assert not one.wait([request(2)], _set())
+    book(one, request(1))
+    found = ledger.spent(tmp_path / "ledger")
+    assert (found.booked["trial"], found.doubt["trial"]) == (COST, 2 * MOST)
+    assert not one.admit([request(2)])
+    one.close()
+    more = account(run(total=0.34))
+    assert more.admit([request(2)])
+    assert not more.admit([request(3)])
+
+
+class Resetting(FakeServer):
+    """Bills each request, then loses every third reply on its way."""
+
+    billed = 0
+
+    async def _reply(self, request: web.Request, body: dict[str, Any], fault: str | None) -> web.StreamResponse:
+        self.billed += 1
+        lost = "reset" if self.billed % 3 == 0 else fault
+        return await super()._reply(request, body, "drop" if lost else None)
+
+
+@pytest.fixture
+def executor(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("ray") if request.param == "ray" else LocalExecutor()
+
+
+@pytest.mark.parametrize(
+    ("executor", "total"), [("local", None), ("local", 1), ("local", 100), ("ray", 100)], indirect=["executor"]
+)
+def test_what_a_server_bills_for_lost_replies_is_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Any, total: int | None
+) -> None:
+    """Within the budget, too."""
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    with Resetting() as server:
+        settings, place = run(total=total, url=server.url), tmp_path / "home" / "ledger"
+        with closing(Account(settings, "trial", "samples", say=lambda _: None)) as account:
+            generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), executor, settings, account=account)
+            asked = [request(number) for number in range(30)]
+            if total == 1:
+                with pytest.raises(RunError, match="the budget does not allow the next request"):
+                    list(generate(asked))
+            else:
+                assert all(one.finish == "stop" for one in generate(asked))
+    found, bill = ledger.spent(place), server.billed * Decimal("0.016")  # 11 tokens and 5
+    lost = server.billed // 3
+    assert lost
+    assert found.doubt["trial"] == lost * MOST
+    assert found.booked["trial"] == (server.billed - lost) * Decimal("0.016")
+    assert bill <= found.total() <= (total or 100)
+
+
+def test_what_never_reached_a_server_is_in_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    settings = run(total=1)  # nobody listens at its address
+    with closing(Account(settings, "trial", "samples")) as account:
+        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+        with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
+            list(generate([request(1), request(2)]))
+    assert list(ledger.read(tmp_path / "home" / "ledger")) == []
+
+
+def test_what_costs_nothing_is_sent_again_without_a_line(tmp_path: Path) -> None:
+    one = Account(run(total=0), "trial", "answers", place=tmp_path / "ledger")
+    local = request(1, Model("here", "scripted", "scripted"))
+    assert one.admit([local])
+    assert one.again([local])
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path) -> None:
+    one = account(run())
+    assert one.admit([request(1)])
+    book(one, request(1), request(2))
+    (path,) = (tmp_path / "ledger").glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert ledger.spent(tmp_path / "ledger").booked == {"trial": COST}
+
+
+def test_a_line_that_could_not_be_written_whole_leaves_no_part_of_it(tmp_path: Path) -> None:
+    line = {"kind": "request", "recipe": "trial", "key": "k", "most": "1", "batch": False}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    own = ledger.Ledger(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        own.write([line])
+        for _ in range(2):
+            with pytest.raises(RunError, match="the ledger cannot be written"):
+                own.write([{**line, "key": "x" * 200}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    own.write([{**line, "most": "3"}])
+    own.close()
+    assert [one["most"] for one in ledger.read(tmp_path)] == ["1", "3"]
+
+
+LINES: list[dict[str, Any]] = [
+    {"kind": "reserved", "recipe": "trial", "key": "one", "cost": "0.5", "batch": False},
+    {"kind": "request", "recipe": "trial", "key": "one", "most": "0.25", "batch": False},
+    {"kind": "reserved", "recipe": "trial", "key": "zwo \u00e9", "cost": "0.5", "batch": False},
+]
+CONTENT = [json.dumps(line, sort_keys=True) + "\n" for line in LINES]
+
+
+def test_wherever_a_kill_tears_a_ledger_whole_lines_count(tmp_path: Path) -> None:
+    everything = "".join(CONTENT).encode()
+    for end in range(len(everything) + 1):
+        place, content = tmp_path / str(end), everything[:end]
+        place.mkdir()
+        (place / "1-killed.jsonl").write_bytes(content)
+        whole = content.count(b"\n")
+        assert ledger.spent(place).total() == [0, Decimal("0.5"), Decimal("0.25"), Decimal("0.75")][whole]
+        own = ledger.Ledger(place)
+        own.write([LINES[1]])
+        own.close()
+        assert len([line for line in ledger.read(place) if line["kind"] == "request"]) == 1 + (whole > 1)
+        assert (place / "1-killed.jsonl").read_bytes() == content
+
+
+class Interrupted(FileIO):
+    """A file that takes so many bytes of a line; then an interrupt comes, and if so another when that is cut off."""
+
+    takes: int | None = None
+    twice = False
+
+    def write(self, content: Any, /) -> int:
+        if self.takes is None:
+            return super().write(content)
+        if not self.takes:
+            raise KeyboardInterrupt
+        written, self.takes = super().write(content[: self.takes]), 0
+        return written
+
+    def truncate(self, size: int | None = None, /) -> int:
+        if self.twice:
+            self.twice, self.takes = False, None
+            raise KeyboardInterrupt
+        self.takes = None
+        return super().truncate(size)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_after_an_interrupt_between_two_parts_of_a_write_lines_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    before, line = CONTENT[0].encode(), CONTENT[1].encode()
+    monkeypatch.setattr(ledger, "_opened", lambda place: Interrupted(place / "1-own.jsonl", "ab"))
+    for end in range(len(line)):
+        place = tmp_path / str(end)
+        own = ledger.Ledger(place)
+        own.write([LINES[0]])
+        own._file.takes, own._file.twice = end, twice  # type: ignore[union-attr]
+        with pytest.raises(KeyboardInterrupt):
+            own.write([LINES[1]])
+        (path,) = place.iterdir()
+        assert path.read_bytes() == before + (line[:end] if twice else b"")
+        assert ledger.spent(place).total() == Decimal("0.5")
+        own.write([LINES[1]])
+        own.close()
+        assert path.read_bytes() == before + line
+
+
+def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_path: Path) -> None:
+    book(account(run()), request(1))
+    (line,) = ledger.read(tmp_path / "ledger")
+    assert line == {
+        "kind": "request",
+        "time": "2026-11-24T12:30:00Z",
+        "recipe": "trial",
+        "stage": "samples",
+        "model": "strong",
+        "name": "m",
+        "endpoint": "here",
+        "prompt": "digest",
+        "key": key(request(1)),
+        "characters": 6,
+        "prompt_tokens": 11,
+        "cached_tokens": 0,
+        "completion_tokens": 10,
+        "finish": "stop",
+        "cost": "0.021",
+        "most": "0.021",
+        "batch": False,
+    }
+
+
+def test_a_reply_of_unknown_cost_takes_the_most_from_the_budget(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    one = account(run(total=0.25))
+    assert one.admit([request(1)])
+    book(one, request(1), replies=[Completion("text", "stop")])
+    (line,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request")
+    assert (line["cost"], line["most"]) == (None, str(MOST))
+    assert one.admit([request(2)])
+    assert not one.admit([request(3)])
+
+
+def test_with_a_budget_every_price_is_known_before_anything_is_sent(account: Callable[..., Account]) -> None:
+    settings = run(total=1).model_copy(update={"prices": {}})
+    with pytest.raises(RunError, match=r"model m has no known price.*prices: \{m: .*Nothing was sent"):
+        account(settings)
+    account(settings.model_copy(update={"budget": Budget()}))
+    endless = Model("strong", "openai", "x", name="m", endpoint="here", options={"omit": ["max_tokens"]})
+    with pytest.raises(RunError, match="without a limit of tokens"):
+        Account(run(total=1), "trial", "samples").open([endless])
+
+
+def test_what_runs_here_needs_no_budget(account: Callable[..., Account]) -> None:
+    local = Model("here", "scripted", "scripted")
+    buying, one = account(run(total=0)), Account(run(total=0), "trial", "answers")
+    one.open([local])  # does not wait for the one that buys
+    assert one.admit([request(1, local)])
+    assert buying.admit([request(1, local)])
+    assert not buying.admit([request(1)])
+
+
+def test_what_was_bought_before_its_price_was_known_counts_with_it(
+    account: Callable[..., Account], tmp_path: Path
+) -> None:
+    unpriced = run().model_copy(update={"prices": {}})
+    own = Model("own", "theirs.module:backend", "own")
+    book(account(unpriced), request(1), request(2), replies=[reply(), Completion("", "failed", "gone")])
+    book(account(unpriced), request(3, own))
+    assert ledger.spent(tmp_path / "ledger").total() == 0
+
+    def room(total: Decimal, **prices: Price) -> bool:
+        settings = run(total=total).model_copy(update={"prices": {"m": DEAR, **prices}})
+        with closing(account(settings)) as one:
+            admitted = one.admit([request(4)])
+            one.release([key(request(4))])
+            return admitted
+
+    assert [room(MOST + COST - Decimal("0.001")), room(MOST + COST)] == [False, True]
+    assert [room(MOST + COST, own=DEAR), room(MOST + 2 * COST, own=DEAR)] == [False, True]
+
+
+@pytest.mark.parametrize("cached", [None, Decimal(0)])
+def test_what_is_free_needs_no_limit_of_tokens(account: Callable[..., Account], cached: Decimal | None) -> None:
+    free = Price(input=Decimal(0), output=Decimal(0), cached=cached)
+    endless = Model("own", "openai", "x", name="own", endpoint="here", options={"omit": ["max_tokens"]})
+    one = account(run(total=0).model_copy(update={"prices": {"m": DEAR, "own": free}}))
+    one.open([endless])
+    assert one.admit([request(1, endless)])
+
+
+def test_who_waits_for_room_goes_when_all_stop(account: Callable[..., Account]) -> None:
+    """A batch that runs on after a fatal fault keeps what was set aside for it."""
+    one, stop = account(run(total=MOST)), threading.Event()
+    assert one.admit([request(1)])
+    waited: list[bool] = []
+    waiting = threading.Thread(target=lambda: waited.append(one.wait([request(2)], stop)), daemon=True)
+    waiting.start()
+    stop.set()
+    waiting.join(10)
+    assert waited == [False]
+
+
+def test_warnings_come_once_each(account: Callable[..., Account]) -> None:
+    told: list[str] = []
+    one = account(run(total=0.21), say=told.append)
+    for number in range(10):
+        if one.admit([request(number)]):
+            book(one, request(number))
+    assert told == []  # a block is refused before three quarters are spent
+    book(one, *map(request, range(20, 23)))
+    assert told == ["warning: $0.17 of $0.21 spent, more than 75% of run.budget.total"]
+    book(one, request(30))
+    assert told[1:] == ["warning: $0.19 of $0.21 spent, more than 90% of run.budget.total"]
+
+
+def test_one_process_at_a_time_buys_under_a_budget(account: Callable[..., Account], tmp_path: Path) -> None:
+    first, told = account(run(total=0.25)), list[str]()
+    assert first.admit([request(1)])
+    second: list[Account] = []
+    waiting = threading.Thread(target=lambda: second.append(account(run(total=0.25), say=told.append)))
+    waiting.start()
+    waiting.join(0.3)
+    assert (second, told) == ([], ["another process buys under this budget; waiting for it"])
+    book(first, request(1))
+    first.close()
+    waiting.join(10)
+    assert second[0].admit([request(2)])
+    assert [line["most"] for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request"] == ["0.021"]
+
+
+@pytest.fixture
+def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[Generate, Account]]:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
+
+    def generate(settings: Run) -> tuple[Generate, Account]:
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        store = Store(tmp_path / "journal", tmp_path / "packs")
+        return Generate(store, LocalExecutor(), settings, name="samples", account=account), account
+
+    return generate
+
+
+def test_a_budget_stops_a_stage_and_raising_it_finishes_it(
+    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+) -> None:
+    asked = [request(number) for number in range(100)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
+        first, account = generate(run(total=1.00, url=server.url))
+        with pytest.raises(
+            RunError, match=r"of \$1\.00 spent \(run\.budget\.total\), and \d+ replies are missing.*lema make"
+        ):
+            list(first(asked))
+        account.close()
+        sent = len(server.requests)
+        spent = ledger.spent(tmp_path / "ledger")
+        assert spent.total() == sent * COST <= 1
+        assert spent.total() > 1 - MOST
+        assert spent.doubt == {}
+        second, account = generate(run(total=3.00, url=server.url))
+        assert len(list(second(asked))) == 100
+        account.close()
+        assert len(server.requests) == 100
+        assert (second.hits["strong"], second.bought["strong"]) == (sent, 100 - sent)
+    assert ledger.spent(tmp_path / "ledger").total() == 100 * COST
+    (saved,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "saved")
+    assert (saved["requests"], Decimal(saved["cost"])) == (sent, sent * COST)
+
+
+class Dying(LocalExecutor):
+    """Its first worker has its blocks answered, and dies before it tells."""
+
+    alive = False
+
+    def map(
+        self,
+        factory: Any,
+        blocks: Any,
+        *,
+        again: Callable[[list[Request]], bool] = lambda _: True,
+        **given: Any,
+    ) -> Iterator[list[tuple[int, Any]]]:
+        if self.alive:
+            yield from super().map(factory, blocks, **given)
+            return
+        self.alive = True
+        held = list(enumerate(islice(blocks, 8)))
+        list(super().map(factory, [block for _, block in held], **given))
+        kept = [(number, block) for number, block in held if again(block)]
+        numbers = [*(number for number, _ in kept), *range(len(held), 1000)]
+        for done in super().map(factory, chain([block for _, block in kept], blocks), **given):
+            yield [(numbers[at], result) for at, result in done]
+
+
+def test_what_a_dead_worker_had_answered_unseen_is_within_the_budget(tmp_path: Path) -> None:
+    asked = [request(number) for number in range(60)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
+        settings = run(total=1.00, url=server.url)
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), Dying(), settings, account=account)
+        with pytest.raises(RunError, match=r"run\.budget\.total.*replies are missing"):
+            list(buy(asked))
+        account.close()
+        spent = ledger.spent(tmp_path / "ledger")
+        assert len(server.requests) == 8 + buy.bought["strong"]
+        assert len(server.requests) * COST <= spent.total() <= 1
+        assert spent.doubt["trial"] == 8 * MOST
+        settings = run(total=3.00, url=server.url)
+        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+        more = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+        assert len(list(more(asked))) == 60
+        account.close()
+        assert len(server.requests) == 68
+
+
+def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path) -> None:
+    other = Model("other", "openai", "openai there m", name="m", endpoint="there")
+    asked = [request(number, model) for number in range(60) for model in (STRONG, other)]
+    with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as here, FakeServer(answer=lambda _: "w " * 10) as there:
+        settings = run(total=1.00, url=here.url)
+        endpoints = {**settings.endpoints, "there": Endpoint(url=there.url, concurrency=8)}
+        buy, account = generate(settings.model_copy(update={"endpoints": endpoints}))
+        with pytest.raises(RunError, match="budget"):
+            list(buy(asked))
+        account.close()
+        sent = len(here.requests) + len(there.requests)
+        assert 1 - MOST < sent * COST <= 1
+        assert here.requests
+        assert there.requests
+
+
+def test_a_stage_that_gives_up_on_models_without_a_price_says_why(
+    generate: Callable[[Run], tuple[Generate, Account]],
+) -> None:
+    unpriced = Model("other", "openai", "openai here other", name="other", endpoint="here")
+    with FakeServer() as server:
+        server.always = "400"
+        buy, account = generate(run(url=server.url))
+        with pytest.raises(RunError, match=r"requests failed, run\.max_failures is 0\.1: other: bad request"):
+            list(buy(request(number, unpriced) for number in range(40)))
+        account.close()
+
+
+def test_without_a_budget_everything_is_booked(
+    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+) -> None:
+    asked = [request(number) for number in range(12)]
+    with FakeServer(answer=lambda _: "w " * 10) as server:
+        server.faults = ["refusal", "400"]
+        buy, account = generate(run(url=server.url).model_copy(update={"max_failures": 1.0}))
+        list(buy(asked))
+        account.close()
+    lines = list(ledger.read(tmp_path / "ledger"))
+    assert sorted(line["key"] for line in lines) == sorted(map(key, asked))
+    assert sorted(line["finish"] for line in lines) == ["failed", "refused", *["stop"] * 10]
+    assert sum(Decimal(line["cost"]) for line in lines) == 11 * COST

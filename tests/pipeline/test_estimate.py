@@ -1,0 +1,326 @@
+"""`lema plan` and `lema cost`: what they say before is what is then bought, and after what was paid."""
+
+import shutil
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lema.cli import app
+from lema.completions import ledger
+from lema.compute import parquet
+from lema.errors import RunError
+from lema.pipeline.estimate import Estimate, estimate, text
+from lema.pipeline.forecast import MARK, Lengths, Past, understudy
+from lema.pipeline.run import make, place
+from lema.rows import Grade, Sample
+from tests.fake_server import FakeServer
+from tests.small_project import GOOD, PROMPTS
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of the study, whose problems take long to make, the quickest; `make soak` plans all.
+STUDY = "laptop-study"
+RECIPES = sorted(
+    name for name in (path.stem for path in (ROOT / "recipes").glob("*.yaml")) if not name.startswith(STUDY)
+)
+JUDGE = '    - judge: {model: strong, prompt: {user: "Fair? {{ explanation }}"}}\n'
+PARAMS = """\
+recipes: {}
+runs: {}
+run:
+  executor: local
+  endpoints:
+    local: {url: URL, concurrency: 8}
+  prices:
+    strong-1: {input: 10, output: 20}
+"""
+CHAIN = ("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved")
+
+
+def answer(body: dict[str, Any]) -> str:
+    """A path that is wrong for most questions, or a correction of it."""
+    asked = body["messages"][-1]["content"]
+    if asked.startswith("Fair?"):
+        return "Yes."
+    if "Step 1:" in asked:
+        return "Incorrect Step: Step 1\nExplanation: It is not so.\nCorrect Solution:\nStep 1: 1 + 1 = 2.\nStep 2: Two."
+    return f"{len(asked)} + 1 = 9.\nThe answer is {len(asked) % 7}."
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer(answer=answer) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory, server: FakeServer) -> Path:
+    """A project of which nothing is made."""
+    tmp_path = tmp_path_factory.mktemp("fresh")
+    recipe = GOOD.replace(
+        "model: base, prompt: solve, paths: 2", "model: strong, prompt: solve, paths: 2, max_tokens: 40"
+    )
+    recipe = recipe.replace(
+        "verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n",
+        f"verdicts:\n  filters:\n    - has_fields\n{JUDGE}",
+    )
+    (tmp_path / "recipes/prompts").mkdir(parents=True)
+    (tmp_path / "recipes/good.yaml").write_text(recipe, encoding="utf-8")
+    for name, prompt in PROMPTS.items():
+        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(prompt, encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("URL", server.url), encoding="utf-8")
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project with its dataset made."""
+    folder = tmp_path_factory.mktemp("made") / "project"
+    shutil.copytree(fresh, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        build(*CHAIN)
+    return folder
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.delenv("LEMA_HOME", raising=False)
+    patch.setattr("lema.compute.files.die_with_parent", lambda: None)
+
+
+@pytest.fixture
+def empty(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> Path:
+    """A copy of the project of which nothing is made."""
+    shutil.copytree(fresh, tmp_path / "project")
+    enter(tmp_path / "project", monkeypatch)
+    server.requests.clear()
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> Path:
+    """A copy of the project that is made."""
+    shutil.copytree(made, tmp_path / "project")
+    enter(tmp_path / "project", monkeypatch)
+    server.requests.clear()
+    return tmp_path / "project"
+
+
+def build(*artifacts: str) -> None:
+    place("base", "good").mkdir(parents=True, exist_ok=True)
+    (place("base", "good") / "base.json").write_text(
+        '{"kind": "hub", "name": "x", "revision": "y", "identity": "x", "chat": true}'
+    )
+    for artifact in ("plan", *artifacts):
+        make(artifact, "good")
+
+
+def counts(found: Estimate) -> dict[str, tuple[int, int, int]]:
+    """Requests, cached ones and those to be bought of what is asked at an endpoint, by stage."""
+    return {one.stage: (one.requests, one.cached, one.missing) for one in found.asked() if one.model.endpoint}
+
+
+def reasons(found: Estimate) -> dict[str, list[str]]:
+    return {stage.artifact: list(stage.reasons) for stage in found.stages if stage.reasons}
+
+
+def edit(path: str, old: str, new: str) -> None:
+    text = Path(path).read_text(encoding="utf-8")
+    assert old in text
+    Path(path).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_before_anything_is_made_the_first_stage_is_exact(empty: Path, server: FakeServer) -> None:
+    found = estimate("good")
+    assert counts(found)["samples"] == (60, 0, 60)
+    assert counts(found)["corrections"][2] == 24  # 40 % of 60, a guess
+    assert server.requests == []
+    assert not (empty / "data").exists()
+    assert not (empty / ".lema").exists()
+    build(*CHAIN[:3])
+    bought = [line for line in ledger.read(ledger.folder()) if line["kind"] == "request"]
+    assert len(bought) == len(server.requests) == 60
+    assert sum(line["characters"] for line in bought) == found.asked()[0].sure.characters
+
+
+def test_what_follows_from_replies_that_are_there_is_exact(empty: Path, server: FakeServer) -> None:
+    build(*CHAIN[:3])
+    found = estimate("good")
+    stages = {stage.artifact: stage for stage in found.stages}
+    assert not stages["samples"].reasons
+    wrong = counts(found)["corrections"]
+    server.requests.clear()
+    build(*CHAIN[3:6])
+    assert wrong == (len(server.requests), 0, len(server.requests))
+    judged = counts(estimate("good"))["verdicts"]
+    server.requests.clear()
+    build("verdicts")
+    assert judged[2] == len(server.requests) > 0
+
+
+def test_when_all_is_made_nothing_is_stale_and_nothing_is_bought(project: Path) -> None:
+    found = estimate("good")
+    assert not set(reasons(found)) & set(CHAIN)
+    assert counts(found) == {}
+    assert found.dollars()[2] == 0
+    assert "Nothing to buy." in text(found)
+
+
+def test_an_edit_of_a_format_is_free_and_one_of_a_prompt_is_paid(project: Path) -> None:
+    edit("recipes/prompts/correct.yaml", "{{ path }}", "Look: {{ path }}")
+    found = estimate("good")
+    assert reasons(found)["corrections"] == ["the prompt has changed"]
+    assert "corrections stale, paid" in text(found)
+    assert reasons(found)["verdicts"] == ["corrections will be made again"]
+    assert "samples" not in reasons(found)
+    edit("recipes/good.yaml", "- has_fields\n", "- has_fields\n    - max_tokens: {limit: 500}\n")
+    edit("recipes/prompts/correct.yaml", "Look: {{ path }}", "{{ path }}")
+    found = estimate("good")
+    assert reasons(found)["verdicts"] == ["filters has changed", "the code has changed"]
+    assert counts(found)["verdicts"][2] == 0
+    assert "verdicts    stale, free: filters has changed; the code has changed" in text(found)
+
+
+def test_more_paths_buy_the_new_ones_only(project: Path, server: FakeServer) -> None:
+    edit("recipes/good.yaml", "paths: 2", "paths: 3")
+    found = estimate("good")
+    assert counts(found)["samples"] == (90, 60, 30)
+    assert "samplers.student.paths: 2 -> 3" in reasons(found)["samples"]
+    server.requests.clear()
+    build("samples")
+    assert len(server.requests) == 30
+    # The share of wrong paths is that of the 60 that are known.
+    grades = parquet.read(place("grades", "good"), Grade)
+    share = sum(row.outcome == "incorrect" for row in grades) / 60
+    assert any(note.startswith(f"{share:.0%} of student's paths are wrong, as of 60") for note in found.notes)
+    assert counts(found)["corrections"][2] == pytest.approx(30 * share, abs=1)
+
+
+def test_rows_that_come_out_as_they_are_touch_nothing_else(project: Path) -> None:
+    edit("recipes/good.yaml", "task: word_problems, train: 30", "task: word_problems, dev: 0, seed: 0, train: 30")
+    assert "questions" not in reasons(estimate("good"))
+    edit("recipes/good.yaml", "prompt: correct}", "prompt: correct, samplers: [student]}")
+    found = {stage.artifact: stage for stage in estimate("good").stages}
+    assert (found["corrections"].reasons, found["corrections"].same) == (["samplers is new"], True)
+    assert "corrections will be made again" not in found["verdicts"].reasons
+
+
+def test_the_estimate_of_lengths_is_that_of_past_replies(project: Path) -> None:
+    before = estimate("good")
+    edit("recipes/prompts/solve.yaml", "{{ question }}", "Q: {{ question }}")
+    found = estimate("good")
+    (asked,) = (one for one in found.asked() if one.stage == "samples")
+    lines = [line for line in ledger.read(ledger.folder()) if line["stage"] == "samples"]
+    assert asked.tokens(found.past)[1][1] == pytest.approx(sum(line["completion_tokens"] for line in lines))
+    assert asked.tokens(found.past)[1][2] == 60 * 40
+    assert before.past.reply("strong-1", "samples") == found.past.reply("strong-1", "samples")
+    low, expected, high = asked.dollars(found.past, found.run) or (0, 0, 0)
+    assert low < expected < high
+    ratio = found.past.ratio("strong-1")[1]
+    sent, written = asked.sure.characters / ratio, asked.tokens(found.past)[1][1]
+    assert expected == pytest.approx((Decimal(sent) * 10 + Decimal(written) * 20) / 1_000_000)
+
+
+def test_with_too_few_replies_the_guess_stays() -> None:
+    past = Past()
+    for _ in range(19):
+        past.add("m", "samples", 400, 50, 10)
+    assert (past.ratio("m")[1], past.reply("m", "samples")) == (4.0, None)
+    past.add("m", "verdicts", 400, 50, 10)
+    assert past.ratio("m")[1] == 8.0
+    assert past.reply("m", "samples") == 10
+    assert Lengths().requests == 0
+
+
+def test_an_understudy_is_nothing_to_calculate() -> None:
+    """Of dashes, `arithmetic` takes a tenth of a second for each: 40 for the plan of a hundred questions."""
+    said = understudy(7, 500)
+    assert len(said) > 400
+    assert not set(said) & set("+-*/=^")
+
+
+def test_an_unknown_price_is_said_and_not_zero(empty: Path) -> None:
+    edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
+    found = estimate("good")
+    assert found.unpriced() == ["strong-1"]
+    assert "Not counted, the price is unknown: strong-1" in text(found)
+    assert " ?  " in text(found)
+    assert "replies, the price is unknown." in text(found)
+    assert "$0 expected" not in text(found)
+
+
+def test_with_a_budget_it_is_said_that_an_unknown_price_is_refused(empty: Path) -> None:
+    assert "budget" not in text(estimate("good"))
+    edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
+    assert "budget" not in text(estimate("good"))
+    edit("params.yaml", "  prices:", "  budget: {total: 5}\n  prices:")
+    assert "There is a budget, so nothing is sent to a model of unknown price." in text(estimate("good"))
+
+
+def test_a_budget_is_held_against_the_estimate(empty: Path) -> None:
+    edit("params.yaml", "  prices:", "  budget: {total: 0.001, recipes: {good: 100}}\n  prices:")
+    said = text(estimate("good"))
+    assert "run.budget.total has $0.0010 left, too little." in said
+    assert "run.budget.recipes.good has $100.00 left." in said
+
+
+def test_a_budget_stops_a_stage_of_a_recipe(empty: Path, server: FakeServer) -> None:
+    edit("params.yaml", "  prices:", "  budget: {recipes: {good: 0.01}}\n  prices:")
+    with pytest.raises(
+        RunError, match=r"To go on, raise run\.budget\.recipes\.good in params\.yaml.*lema make samples good"
+    ):
+        build(*CHAIN[:3])
+    sent = len(server.requests)
+    assert 0 < sent < 60
+    assert not place("samples", "good").exists()
+    edit("params.yaml", "good: 0.01", "good: 10")
+    build("samples")
+    assert len(server.requests) == 60
+
+
+def test_cost_is_what_the_ledger_and_the_rows_say(project: Path, server: FakeServer) -> None:
+    runner = CliRunner()
+    rows = parquet.read(place("samples", "good"), Sample)
+    paid = sum(row.prompt_tokens * 10 + row.completion_tokens * 20 for row in rows)
+    spent = [line for line in ledger.read(ledger.folder()) if line["stage"] == "samples" and line["kind"] == "request"]
+    assert sum(Decimal(line["cost"]) for line in spent) == Decimal(paid) / 1_000_000
+    for artifact in CHAIN[2:]:
+        place(artifact, "good").unlink()
+    build(*CHAIN[2:])
+    said = runner.invoke(app, ["cost", "good"]).output
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith("  ")}
+    assert list(lines) == ["requests", "samples", "corrections", "verdicts", "in"]
+    assert lines["samples"][1] == "60"
+    bought = [line for line in ledger.read(ledger.folder()) if line["kind"] == "request"]
+    assert (lines["in"][2], server.requests) == (str(len(bought)), [])
+    assert lines["samples"][6] == lines["samples"][8] != "$0"  # bought once, and saved once
+    assert "an accepted correction" in said
+    assert "strong " in runner.invoke(app, ["cost", "--by", "model"]).output
+    assert "correct " in runner.invoke(app, ["cost", "good", "--by", "prompt"]).output
+    assert "2" in runner.invoke(app, ["cost", "good", "--by", "day"]).output
+
+
+def test_cost_of_nothing_is_a_message(empty: Path) -> None:
+    with pytest.raises(RunError, match="no request of the recipe good yet"):
+        raise CliRunner().invoke(app, ["cost", "good"]).exception or AssertionError
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, f"{STUDY}-short"])
+def test_every_shipped_recipe_has_a_plan(recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Offline, without a key, with nothing made; hub data sets are unknown until they are fetched."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for name in ("params.yaml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "LEMA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    said = CliRunner().invoke(app, ["plan", recipe])
+    assert said.exception is None
+    assert "samples" in said.output
+    assert MARK not in said.output
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,190 @@
+"""`make` gives filters what they ask for: a judge its model, the check for test questions the recipe's questions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lema.compute import parquet
+from lema.errors import RunError
+from lema.models.types import Model
+from lema.pipeline.run import Kitchen, make, place
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
+from tests.small_project import GOOD, PROMPTS
+from tests.stages.rows import correction, graded, sample
+
+ROOT = Path(__file__).resolve().parents[2]
+FILTERS = """\
+verdicts:
+  filters:
+    - answer_matches
+    - judge: {model: strong, prompt: {user: "Fair? {{ explanation }}"}}
+    - majority: {of: question}
+    - gold_leak
+"""
+STRONG = """\
+  strong:
+    backend: scripted
+    options:
+      rules:
+        - {when: Because, reply: "Yes."}
+        - {when: Magic, reply: "no"}
+        - {when: Odd, reply: perhaps}
+        - {when: Lost, fail: timed out}
+"""
+PARAMS = "recipes: {}\nruns: {}\nrun: {executor: local, max_failures: 1.0}\n"
+TEXT = "Zoe has seven pens and buys five more at the shop, then loses three of them on the way home. How many?"
+QUESTIONS = [
+    Question("q1", "train", "Ann has 2 and 3. How many?", "5", None),
+    Question("q2", "train", f"Read this. {TEXT}", "9", None),
+    Question("q3", "test", TEXT, "9", None),
+]
+PATHS = [*(sample("q1", "The answer is 6.", index=at) for at in range(4)), sample("q2", "The answer is 8.")]
+SAID = ["Because 2 + 3 is 5.", "Magic.", "Odd.", "Lost.", "Because."]
+ROWS = [
+    correction(path, f"The answer is {5 if path.question_id == 'q1' else 9}.", explanation=text)
+    for path, text in zip(PATHS, SAID, strict=True)
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    recipe = GOOD.replace("  strong: {backend: openai, endpoint: local, name: strong-1}\n", STRONG)
+    recipe = recipe.replace("verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n", FILTERS)
+    assert STRONG in recipe
+    assert FILTERS in recipe
+    (tmp_path / "recipes/prompts").mkdir(parents=True)
+    (tmp_path / "recipes/good.yaml").write_text(recipe, encoding="utf-8")
+    for name, text in PROMPTS.items():
+        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEMA_HOME", raising=False)
+    monkeypatch.setattr("lema.compute.files.die_with_parent", lambda: None)
+    make("plan", "good")
+    parquet.write(place("questions", "good"), Question, QUESTIONS)
+    parquet.write(place("samples", "good"), Sample, PATHS)
+    parquet.write(place("corrections", "good"), Correction, ROWS)
+    return tmp_path
+
+
+def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("verdicts", "good")
+    assert "5 requests, 0 hits, 4 bought" in capsys.readouterr().err
+    rows = parquet.read(place("verdicts", "good"), Verdict)
+    assert [[finding.filter for finding in row.findings] for row in rows] == [
+        ["answer_matches", "judge", "majority", "gold_leak", "contamination"]
+    ] * 5
+    assert [(row.accepted, row.reason) for row in rows] == [
+        (True, None),
+        (False, "the judge says no"),
+        (False, "the judge says neither yes nor no"),
+        (False, "the judge did not reply: timed out"),
+        (False, "holds the test question q3"),
+    ]
+    assert [row.findings[2].value for row in rows] == [1.0] * 5
+
+
+def test_the_log_counts_the_requests_of_all_judges(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "recipes/good.yaml"
+    other = '    - judge: {model: strong, prompt: {user: "True? {{ explanation }}"}}\n'
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("    - majority", f"{other}    - majority"), encoding="utf-8"
+    )
+    make("plan", "good")
+    make("verdicts", "good")
+    assert "10 requests, 0 hits, 8 bought, 2 failed" in capsys.readouterr().err
+
+
+def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("verdicts", "good")
+    before = place("verdicts", "good").read_bytes()
+    make("verdicts", "good")
+    assert "0 bought" in capsys.readouterr().err.splitlines()[-1]
+    assert place("verdicts", "good").read_bytes() == before
+    prompts = [row.findings[1].reason for row in parquet.read(place("verdicts", "good"), Verdict)]
+    assert not any("Fair?" in (reason or "") for reason in prompts)
+
+
+MENDED = (
+    "Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\nStep 1: 2 + 3 = 5.\nStep 2: The answer is {is_}."
+)
+FEW = """\
+corrections: {model: corrector, prompt: correct, want: 4, max_candidates: 18}
+verdicts:
+  filters:
+    - answer_matches
+    - judge: {model: strong, prompt: {user: "{{ explanation }} {{ path }}"}}
+"""
+
+
+def test_corrections_stop_where_the_verdicts_will_accept_enough(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [{"why": "Because.", "is_": 5}, {"why": "Because.", "is_": 7}, {"why": "Lost.", "is_": 5}]
+    replies = [MENDED.format(**one) for one in said]
+    corrector = f"  corrector: {{backend: scripted, options: {{replies: {json.dumps(replies)}}}}}\n"
+    path = project / "recipes/good.yaml"
+    text = path.read_text(encoding="utf-8").replace(FILTERS, "").replace("models:\n", f"models:\n{corrector}")
+    path.write_text(text.replace("corrections: {model: strong, prompt: correct}\n", FEW), encoding="utf-8")
+    paths = [sample("q1", f"{at} + 1 = 6.\nThe answer is 6.", index=at) for at in range(20)]
+    parquet.write(place("samples", "good"), Sample, paths)
+    parquet.write(place("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
+    parquet.write(place("locations", "good"), Location, [])
+    monkeypatch.setattr("lema.pipeline.run.base_model", lambda folder: Model("base", "transformers", "base"))
+    place("base", "good").mkdir(parents=True)
+    (place("base", "good") / "base.json").write_text("{}", encoding="utf-8")
+
+    make("plan", "good")
+    make("corrections", "good")
+    log = capsys.readouterr().err
+    rows = parquet.read(place("corrections", "good"), Correction)
+    before = place("corrections", "good").read_bytes()
+    make("verdicts", "good")
+    judged = parquet.read(place("verdicts", "good"), Verdict)
+    assert sum(row.accepted for row in judged) == 4
+    lost = sum("Lost" in (row.explanation or "") for row in rows)
+    assert 0 < lost < len(rows) < 18
+    # A judge that fails is asked once by this stage, and again by the next: its failure is in no store.
+    assert f"corrections good: {2 * len(rows)} requests, 0 hits, {2 * len(rows) - lost} bought, {lost} failed" in log
+    assert f"{len(rows)} requests, {len(rows) - lost} hits, 0 bought, {lost} failed" in capsys.readouterr().err
+    make("corrections", "good")
+    assert f"{2 * len(rows) - lost} hits, 0 bought" in capsys.readouterr().err
+    assert place("corrections", "good").read_bytes() == before
+
+    path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
+    make("plan", "good")
+    make("corrections", "good")
+    log = capsys.readouterr().err
+    assert "corrections good: wanted 18 accepted corrections, got" in log
+    assert f"corrections good: 36 requests, {2 * len(rows) - lost} hits, " in log
+    more = parquet.read(place("corrections", "good"), Correction)
+    assert {row.id for row in rows} < {row.id for row in more}
+    assert len(more) == 18
+
+
+def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "recipes/one.yaml").write_text("extends: good.yaml\nadapter: {seeds: [7, 8]}\n", encoding="utf-8")
+    models = "models: {first: {backend: transformers, adapter: one/lema/8}}\n"
+    (project / "recipes/two.yaml").write_text(f"extends: good.yaml\n{models}", encoding="utf-8")
+    make("plan", "two")
+    monkeypatch.setattr(
+        "lema.pipeline.providers.base_model", lambda folder, backend: Model("base", backend, f"of {folder}")
+    )
+    place("base", "one").mkdir(parents=True)
+    (place("base", "one") / "base.json").write_text("{}", encoding="utf-8")
+    kitchen = Kitchen("samples", "two", None, offline=False)
+    for seed in ("7", "8"):
+        with pytest.raises(RunError, match=r"^no adapter one/lema/8 yet"):
+            kitchen.given(["models"])
+        folder = place("adapter", "one", "lema") / seed
+        folder.mkdir(parents=True)
+        for name in ("training.json", "adapter_model.safetensors"):
+            (folder / name).write_text(seed, encoding="utf-8")
+    model = kitchen.given(["models"])["models"]["first"]
+    assert model.adapter == str(place("adapter", "one", "lema") / "8")
+    assert model.identity.startswith("of data/one/base adapter ")

@@ -1,0 +1,133 @@
+"""Parts by name: ours, the user's, and what is said when there is none."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pytest
+
+from lema.recipe.part_loader import PartError, fits, load, names, option_errors, summary, wanted
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A package of a user's, importable from the project's folder."""
+    package = tmp_path / "lema_test_parts"
+    package.mkdir()
+    docstring = '"""Keep few,\n    and measure all.\n\n    Never two.\n    """'
+    (package / "good.py").write_text(f"def mine(candidates, *, limit: int):\n    {docstring}\n    yield None\n")
+    (package / "bad.py").write_text("import nothing_of_this_name\n")
+    (package / "worse.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["tasks", "filters", "models"])
+def test_every_name_of_ours_loads_and_has_a_summary(kind):
+    assert names(kind)
+    for name in names(kind):
+        assert not name.startswith("_")
+        assert load(kind, name) is not None
+        assert summary(kind, name)
+
+
+def test_part_of_the_user(user):
+    assert load("filters", "lema_test_parts.good:mine").__name__ == "mine"
+    assert summary("filters", "lema_test_parts.good:mine") == "Keep few, and measure all."
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("tasks", "gsm8", "unknown task 'gsm8'; did you mean 'gsm8k'? allowed: "),
+        ("filters", "_text", "unknown filter '_text'; "),
+        ("models", "lema.models.openai", "unknown backend 'lema.models.openai'; "),
+        ("models", "", "unknown backend ''; "),
+        (
+            "filters",
+            "lema_test_parts.good:min",
+            "lema_test_parts.good has no 'min'; did you mean 'mine'? allowed: mine",
+        ),
+        ("filters", "lema_test_parts.none:mine", "there is no module 'lema_test_parts.none'"),
+        ("filters", "lema_test_partz.good:mine", "there is no module 'lema_test_partz'"),
+        ("filters", "lema_test_parts.bad:mine", "importing lema_test_parts.bad failed: ModuleNotFoundError: No module"),
+        ("filters", "lema_test_parts.worse:mine", "importing lema_test_parts.worse failed: ZeroDivisionError"),
+        ("filters", "a b:c", "is not of the form my_pkg.my_mod:my_part"),
+        ("filters", "a.b:c.d", "is not of the form my_pkg.my_mod:my_part"),
+        ("filters", "../x:y", "is not of the form my_pkg.my_mod:my_part"),
+        ("filters", "os:system", "parts do not come from Python's standard library"),
+        ("filters", "builtins:eval", "parts do not come from Python's standard library"),
+    ],
+)
+def test_no_such_part(user, kind, name, message):
+    with pytest.raises(PartError) as error:
+        load(kind, name)
+    assert message in str(error.value)
+
+
+def part(
+    rows: object,
+    other: int = 0,
+    *,
+    count: int,
+    share: float = 0.5,
+    name: str | None = None,
+    flag: bool = False,
+    kind: Literal["a", "b"] = "a",
+    sizes: Sequence[int] = (),
+    pair: tuple[int, str] = (1, ""),
+    table: Mapping[str, float] | None = None,
+    free: Any = None,
+) -> None:
+    """A part with an option of each type."""
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        ({"count": 1}, []),
+        ({"count": 1, "share": 1, "name": None, "flag": True, "kind": "b", "sizes": (1, 2), "table": {"x": 1}}, []),
+        ({"count": 1, "pair": [1, "x"], "free": {"any": ["thing"]}}, []),
+        ({}, ["missing option 'count'"]),
+        ({"count": True}, ["option 'count' needs a whole number, got True"]),
+        ({"count": 1.0}, ["option 'count' needs a whole number, got 1.0"]),
+        ({"count": 1, "share": "x"}, ["option 'share' needs a number, got 'x'"]),
+        ({"count": 1, "name": 3}, ["option 'name' needs a text or null, got 3"]),
+        ({"count": 1, "flag": 1}, ["option 'flag' needs true or false, got 1"]),
+        ({"count": 1, "kind": "c"}, ["option 'kind' needs 'a' or 'b', got 'c'"]),
+        ({"count": 1, "sizes": ["x"]}, ["option 'sizes' needs a list, each a whole number, got ['x']"]),
+        ({"count": 1, "sizes": "12"}, ["option 'sizes' needs a list, each a whole number, got '12'"]),
+        ({"count": 1, "pair": [1]}, ["option 'pair' needs a list of a whole number, a text, got [1]"]),
+        ({"count": 1, "table": {"x": "y"}}, ["option 'table' needs a mapping or null, got {'x': 'y'}"]),
+        (
+            {"cuont": 1},
+            [
+                "unknown option 'cuont'; did you mean 'count'? allowed: count, flag, free, kind, name, pair, share, "
+                "sizes, table",
+                "missing option 'count'",
+            ],
+        ),
+        (
+            {"count": 1, "other": 1},
+            ["unknown option 'other'; allowed: count, flag, free, kind, name, pair, share, sizes, table"],
+        ),
+    ],
+)
+def test_options(options, messages):
+    assert option_errors(part, options) == messages
+
+
+def test_options_of_anything_that_can_be_called():
+    class Callable:
+        def __init__(self, rows, *, size: int) -> None: ...
+
+        def __call__(self, rows, *, depth: int) -> None: ...
+
+    assert option_errors(Callable, {"size": "x"}) == ["option 'size' needs a whole number, got 'x'"]
+    assert option_errors(Callable(None, size=1), {"depth": "x"}) == ["option 'depth' needs a whole number, got 'x'"]
+    assert option_errors(lambda rows, **rest: rest, {"x": 1}) == []
+    assert option_errors(lambda rows, *, x=1: x, {"x": "any"}) == []
+
+
+def test_unions_inside_lists():
+    assert fits([1, None], list[int | None])
+    assert not fits([1, "x"], list[int | None])
+    assert wanted(list[int | None]) == "a list, each a whole number or null"

@@ -1,0 +1,276 @@
+"""The loader accepts no text that DVC would read otherwise; DVC's own reader is the judge."""
+
+import math
+
+import pytest
+from dvc.utils.serialize import loads_yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML, YAMLError
+
+from lema.errors import RecipeError
+from lema.recipe import yaml
+
+# Scalars without quotes, and what they are; an error message for what is refused.
+SCALARS = {
+    "1e-4": 1e-4,
+    "1E+3": 1000.0,
+    "1.0e-4": 1e-4,
+    "yes": "yes",
+    "NO": "NO",
+    "on": "on",
+    "true": True,
+    "True": True,
+    "tRUE": "tRUE",
+    "012": 12,
+    "0o14": 12,
+    "0o18": "0o18",
+    "0x1F": 31,
+    "-0x1f": -31,
+    "0b11": 3,
+    "0b2": "0b2",
+    "1_000": 1000,
+    "_1": "_1",
+    "1,000": "1,000",
+    ".5": 0.5,
+    "5.": 5.0,
+    ".5e3": ".5e3",
+    ".5e+3": 500.0,
+    "+1": 1,
+    "-0": 0,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "nULL": "nULL",
+    "1:30": "1:30",
+    "1.2.3": "1.2.3",
+    ".inf": math.inf,
+    "-.INF": -math.inf,
+    "inf": "inf",
+    "'1.0'": "1.0",
+    "''": "",
+    '""': "",
+    "": None,
+    "'2024-01-01'": "2024-01-01",
+    "2024-1-1": "2024-1-1",
+    "a#b": "a#b",
+    "é": "é",
+}
+REFUSED = {
+    "2024-01-01": "put it in quotes",
+    "2024-01-01 10:00:00": "put it in quotes",
+    "2024-01-01T1:02:03Z": "put it in quotes",
+    "2001-12-14t21:59:43.10-05:00": "put it in quotes",
+    "-_": "looks like a number",
+    "0b_": "looks like a number",
+    "._": "looks like a number",
+    "9" * 5000: "looks like a number",
+    "=": "a meaning of its own",
+    "<<": "a meaning of its own",
+    "!!str 1": "a tag",
+    "! x": "a tag",
+    "!!python/object/apply:os.system [ls]": "a tag",
+    "*nothing": "undefined alias",
+    "a: b": "mapping values are not allowed",
+    "@x": "cannot start any token",
+    "\u2028": "an invisible line break (U+2028)",
+    "|-\n\tx": "cannot start any token",
+}
+
+
+def ours(text):
+    return yaml.loads(text, "f.yaml").plain()
+
+
+def dvc(text):
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(child) for key, child in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return tuples(YAML(typ="safe").load(text) or {})
+
+
+@pytest.mark.parametrize("text", SCALARS)
+def test_scalars(text):
+    value = ours(f"a: {text}")["a"]
+    assert value == SCALARS[text]
+    assert type(value) is type(SCALARS[text])
+    assert repr(value) == repr(loads_yaml(f"a: {text}")["a"])
+
+
+def test_not_a_number():
+    assert math.isnan(ours("a: .nan")["a"])
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_refused(text):
+    with pytest.raises(RecipeError) as error:
+        ours(f"b: 1\na: {text}")
+    (problem,) = error.value.problems
+    assert REFUSED[text] in problem.message
+    assert problem.line >= 2
+    assert len(problem.message) < 200
+
+
+DOCUMENTS = [
+    "",
+    "# nothing",
+    "null",
+    "[]",
+    "a:\n- 1\n- [2, {b: c}]",
+    "a: &x {b: 1}\nc: *x",
+    "a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  b: 3",
+    "a: {<<: [{b: 1}, {b: 2, c: 3}], d: 4}",
+    "'<<': 1",
+    "a: |\n  x\n   y\n\nb: >-\n  x\n  y\n",
+    "a: |2\n    x\n",
+    'a: "\\x41\\n\\u263a"',
+    "? a\n: b",
+    "{a, b: , 'c': 1}",
+    "a: x # comment\n",
+    "\ufeffa: 1",
+    "---\na: 1\n...\n",
+    "a: 'x\n\n  y'",
+    "- - - a",
+    "{a: b:c, d: http://e}",
+    '{"a": [1,{"b": {}}],"c": ""}',
+]
+
+
+@pytest.mark.parametrize("text", DOCUMENTS)
+def test_documents_as_dvc_reads_them(text):
+    assert list(ours(text) or {}) == list(dvc(text))
+    assert repr(ours(text)) == repr(dvc(text))
+
+
+STRUCTURE = {
+    "{a: 1, a: 2}": ["1:8: the key 'a' is here a second time"],
+    "a: 1\nb: 2\na: 3\nb: 4": ["3:1: the key 'a'", "4:1: the key 'b'"],
+    "<<: {a: 1}\n<<: {b: 1}": ["2:1: the key '<<' is here a second time"],
+    "<<: 1": ["1:5: `<<` takes a mapping or a list of mappings"],
+    "a: &x [*x]": ["1:4: an alias inside what it stands for"],
+    "a: &x {<<: *x}": ["1:4: an alias inside what it stands for"],
+    "1: a\ntrue: b\n[c]: d": [
+        "1:1: the key 1 is not a text",
+        "2:1: the key true is not",
+        "3:1: this key is not a text",
+    ],
+    "---\na: 1\n---\nb: 1": ["3:1: not valid YAML: but found another document"],
+    "%YAML 1.1\n---\na: yes": ["1:1: not valid YAML: a directive (%) is not allowed"],
+    "[" * 5000: ["nested too deeply"],
+    "a: [1\nb: 2": ["2:2: not valid YAML: expected ',' or ']', but got"],
+    "a: &x: 1": ["1:6: not valid YAML: a space is needed after a name"],
+    "a: [b:]": ["1:6: not valid YAML: a space is needed after ':'"],
+    "a: \x07": ["not valid YAML: special characters are not allowed"],
+}
+
+
+@pytest.mark.parametrize("text", STRUCTURE)
+def test_structure(text):
+    with pytest.raises(RecipeError) as error:
+        ours(text)
+    said = [str(problem).removeprefix("f.yaml:").strip() for problem in error.value.problems]
+    assert len(said) == len(STRUCTURE[text])
+    for line, start in zip(said, STRUCTURE[text], strict=True):
+        assert line.startswith(start)
+
+
+def test_aliases_that_multiply():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(RecipeError, match="aliases make more than"):
+        ours("\n".join(lines))
+
+
+def test_places():
+    tree = yaml.loads("a:\n  b: [1, {c: x}]\nd: |\n  one\n  two\n", "f.yaml")
+    places = {
+        path: (
+            tree.find(path).key.line,
+            tree.find(path).key.column,
+            tree.find(path).mark.line,
+            tree.find(path).mark.column,
+        )
+        for path in [("a",), ("a", "b"), ("a", "b", 1), ("a", "b", 1, "c"), ("d",)]
+    }
+    assert places == {
+        ("a",): (1, 1, 2, 3),
+        ("a", "b"): (2, 3, 2, 6),
+        ("a", "b", 1): (2, 10, 2, 10),
+        ("a", "b", 1, "c"): (2, 11, 2, 14),
+        ("d",): (3, 1, 3, 4),
+    }
+    assert str(tree.find(("d",)).mark.problem("here", line=2)) == "f.yaml:5: here"
+    assert tree.find(("a", "x")) is None
+
+
+def test_files_that_are_no_text(tmp_path):
+    (tmp_path / "f.yaml").write_bytes(b"a: \xff\xfe")
+    for name, message in (("f.yaml", "is not a text file in UTF-8"), ("g.yaml", "No such file or directory")):
+        with pytest.raises(RecipeError, match=message):
+            yaml.load(tmp_path / name, name)
+
+
+PIECES = st.sampled_from(
+    [
+        *"0123456789abeExXoO_.,:;-+~=<>!?&*#%@|'\"[]{} \n\t",
+        "null",
+        "true",
+        "no",
+        "\n  ",
+        ": ",
+        "- ",
+        "1e",
+        "0x",
+        "é",
+        "<<",
+    ]
+)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(PIECES, max_size=14).map("".join))
+def test_what_is_accepted_dvc_reads_the_same(text):
+    for document in (text, f"a: {text}", f"a: [{text}]", f"{text}: 1"):
+        try:
+            value = ours(document)
+        except RecipeError:
+            continue
+        assert repr(value or {}) == repr(dvc(document))
+
+
+REASONS = ("quotes", "invisible", "tag", "special characters")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab<=~1.", max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), VALUES, max_size=4))
+def test_what_dvc_writes_is_read_back(data):
+    from dvc.utils.serialize import dumps_yaml
+
+    text = dumps_yaml(data)
+    try:
+        value, refusal = ours(text), ""
+    except RecipeError as error:
+        value, refusal = None, str(error)
+    # Keys and texts that the two readers of YAML could take for different things are refused.
+    assert repr(value) == repr(dvc(text)) if not refusal else any(why in refusal for why in REASONS)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-4", "yes", "012", "1:30", "~", "", "=", "2024-01-01", "_1", "0o7", "plain", "1e5x"]
+)
+def test_texts_that_need_quotes_for_some_reader(text):
+    def reads(loader):
+        try:
+            return loader(f"{text}\n") == text
+        except (YAMLError, yaml.yaml.YAMLError, ValueError):
+            return False
+
+    both = reads(YAML(typ="safe").load) and reads(yaml.yaml.safe_load)
+    assert both or not yaml.reads_as_text(text)

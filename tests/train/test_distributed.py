@@ -1,0 +1,68 @@
+"""Several processes for one job, on a real Ray; that they go on after a death: `tests/test_trainings.py`."""
+
+from pathlib import Path
+
+import pytest
+
+from lema.compute.archive import packed, unpack
+from lema.compute.ray_pool import RayExecutor
+from lema.errors import RunError
+from lema.train.distributed import Seat, _demand, _Keeper, gang
+
+pytest.importorskip("torch", reason="needs the extra `train`")
+
+
+def node(**resources: float) -> dict[str, object]:
+    return {"Alive": True, "Resources": resources}
+
+
+def test_what_a_process_reserves() -> None:
+    two = [node(CPU=8), node(CPU=4)]
+    assert _demand(two, 2, 1) == {"CPU": 4}
+    assert _demand(two, 3, 2) == {"CPU": 2}
+    assert _demand(two, 12, 9) == {"CPU": 1}, "more gangs than fit wait for one another"
+    assert _demand([node(CPU=8, GPU=2), node(CPU=8, GPU=2)], 4, 3) == {"CPU": 1, "GPU": 1}
+    with pytest.raises(RunError, match=r"run.trainers is 13, but Ray has 12 processors"):
+        _demand(two, 13, 1)
+    with pytest.raises(RunError, match=r"run.trainers is 3, but Ray has 2 GPUs"):
+        _demand([node(CPU=64, GPU=2)], 3, 1)
+
+
+def test_a_folder_survives_the_way(tmp_path: Path) -> None:
+    (tmp_path / "a" / "deep" / "empty").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "file").write_bytes(b"\0\1")
+    unpack(packed(tmp_path / "a"), tmp_path / "b")
+    assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
+    assert (tmp_path / "b" / "deep" / "empty").is_dir()
+    unpack(packed(tmp_path / "a" / "deep"), tmp_path / "b")  # another process was first
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+    assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
+
+
+def test_what_is_kept_is_handed_out_and_only_what_is_to_stay_stays_beside_it(tmp_path: Path) -> None:
+    keeper = _Keeper(str(tmp_path / "kept"), b"")
+    assert keeper.give("steps") == []
+    for step, stay in enumerate((None, ["0"], ["1"])):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        (tmp_path / "new" / "total").write_text(f"{step}")
+        keeper.take(f"steps/{step}", packed(tmp_path / "new"), stay)
+    given = keeper.give("steps")
+    assert [name for name, _ in given] == ["1", "2"]
+    unpack(given[1][1], tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "total").read_text() == "2"
+
+
+def failing(seat: Seat) -> None:
+    from torch.distributed import barrier
+
+    if seat.rank:
+        raise RunError("no such model")
+    barrier()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
+def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        gang(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
+    assert str(caught.value) == "no such model"

@@ -1,0 +1,170 @@
+"""The trainings of an arm: none is lost, and on Ray they come to the same as here."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from lema.compute.executor import LocalExecutor
+from lema.compute.ray_pool import RayExecutor
+from lema.errors import RunError
+from lema.models.types import Model
+from lema.recipe.params import Run
+from lema.recipe.schema import AdapterSpec
+from lema.rows import Example, Message
+from lema.train import trainings
+from lema.train.distributed import Seat
+from lema.train.trainings import train_adapters
+
+pytest.importorskip("torch", reason="needs the extra `train`")
+
+MODEL = Model("base", "transformers", "x")
+SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
+
+
+def nobody() -> NoReturn:
+    raise AssertionError("no worker is needed")
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a training."""
+
+
+def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[int, list[str]]] = []
+
+    def fake(examples: Any, base: Any, spec: AdapterSpec, folder: Path, scratch: Path, curve: Path, *_: Any) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        trained.append((spec.seed, sorted(path.name for path in scratch.iterdir())))
+        (folder / "weights").write_text(f"{spec.seed}")
+        if spec.seed == 1 and not (scratch / "checkpoint").exists():
+            (scratch / "checkpoint").touch()
+            raise Killed
+        curve.write_text(f"step,loss\n1,{spec.seed}\n")
+
+    monkeypatch.setattr("lema.train.lora.train", fake)
+    monkeypatch.setattr("lema.train.base.open_base", lambda *_: "base")
+    spec = AdapterSpec(epochs=1, seeds=(0, 1))
+
+    def stage(name: str) -> Path:
+        folders = [tmp_path / name / str(one.seed) for one in spec.trainings]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        jobs = [(one, folder, folder / "curve.csv") for one, folder in zip(spec.trainings, folders, strict=True)]
+        train_adapters(Run(), nobody, tmp_path, tmp_path / "scratch", [], MODEL, jobs)
+        return tmp_path / name
+
+    with pytest.raises(Killed):
+        stage("killed")
+    made = stage("again")
+    assert trained == [(0, []), (1, []), (1, ["checkpoint"])]
+    assert [(made / seed / "weights").read_text() for seed in "01"] == ["0", "1"]
+    assert (made / "1" / "curve.csv").read_text() == "step,loss\n1,1\n"
+
+
+def example(number: int) -> Example:
+    asked = (Message("user", f"What is {number} + {number}?"),)
+    text = " ".join(["It is", *["so"] * (number % 4), f"{number} + {number} = {2 * number}."])
+    return Example(f"arm/{number:06d}", "arm", "cot", f"q{number}", f"q{number}", asked, text)
+
+
+EXAMPLES = [example(number) for number in range(9)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lema.recipe.schema import BaseSpec
+    from lema.train.base import build
+    from tests.train.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("base")
+    build(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
+    return folder
+
+
+def trained(run: Run, where: Any, base: Path, root: Path, specs: Sequence[AdapterSpec]) -> list[Path]:
+    folders = [root / "out" / str(spec.seed) for spec in specs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    jobs = [(spec, folder, folder.with_suffix(".csv")) for spec, folder in zip(specs, folders, strict=True)]
+    train_adapters(run, lambda: where, base, root / "scratch", EXAMPLES, MODEL, jobs)
+    return folders
+
+
+def curve(folder: Path, name: str = "loss") -> list[float]:
+    with folder.with_suffix(".csv").open(encoding="utf-8") as lines:
+        return [float(row[name]) for row in csv.DictReader(lines)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in [*folder.iterdir(), folder.with_suffix(".csv")]}
+
+
+def dying_once(mark: Path, base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, seat: Seat) -> None:
+    """Trains, and the second process dies in the middle; it notes every step that it has seen."""
+    told = seat.tell
+
+    def tell(done: int, total: int, note: str) -> None:
+        told(done, total, note)
+        if seat.rank == 1:
+            steps = mark.read_text().split() if mark.exists() else []
+            mark.write_text(" ".join([*steps, str(done)]))
+            if done == 4 and "4" not in steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    seat.tell = tell  # type: ignore[method-assign]
+    trainings._train_share(base, home, examples, spec, seat)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
+def test_two_processes_one_of_which_dies_train_as_one_does(
+    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone,) = trained(Run(), None, base, tmp_path / "alone", [SPEC])
+    monkeypatch.setattr(trainings, "_train_share", partial(dying_once, tmp_path / "steps"))
+    news: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(trainings, "told", lambda _: nullcontext(lambda *said: news.append(said)))
+    (shared,) = trained(Run(trainers=2), ray, base, tmp_path / "shared", [SPEC])
+    steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
+    again = steps[steps.index(4) + 1 :]
+    assert again[0] > 0, "it began from nothing"
+    assert again[-1] == 10
+    assert news[-1][:2] == (10, 10)
+    for name in ("loss", "lr", "grad_norm"):
+        assert curve(shared, name) == pytest.approx(curve(alone, name), rel=1e-5)
+    one, two = (json.loads((folder / "training.json").read_text()) for folder in (alone, shared))
+    losses = ("first_loss", "final_loss")
+    assert [two.pop(name) for name in losses] == pytest.approx([one.pop(name) for name in losses], rel=1e-5)
+    assert one == two
+    assert sorted(files(shared)) == ["0.csv", *sorted(set(files(alone)) - {"0.csv"})]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
+def test_trainings_at_the_same_time_come_to_the_same(
+    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainings, "cores", lambda: 1)
+    specs = [SPEC.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    monkeypatch.setattr("lema.train.lora.cores", lambda: 1)
+    alone = trained(Run(), None, base, tmp_path / "alone", specs)
+    together = trained(Run(trainings=2), ray, base, tmp_path / "together", specs)
+    assert [files(folder) for folder in together] == [files(folder) for folder in alone]
+    assert files(alone[0]) != files(alone[1])
+
+
+def test_what_cannot_be_shared_is_refused_before_ray_starts(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run.trainers is 3, and 2 examples an optimizer step"):
+        trained(Run(trainers=3), RayExecutor(), base, tmp_path, [SPEC])
+    with pytest.raises(RunError, match=r"run.trainers above 1 needs run.executor: ray"):
+        trained(Run(trainers=2), LocalExecutor(), base, tmp_path / "local", [SPEC])
