@@ -11,7 +11,8 @@ from typing import Any
 
 from lema.correctors.inject import without_answer
 from lema.recipe import part_loader
-from lema.recipe.schema import ModelSampler, Recipe
+from lema.recipe.sampler_schema import ModelSampler
+from lema.recipe.schema import Recipe
 from lema.tasks import Reading, Task
 from lema.tasks.word_problems import word_problems
 from lema.text.steps import split

@@ -22,8 +22,10 @@ from lema.compute.files import home
 from lema.correctors.inject import inject
 from lema.models.reference import reference
 from lema.models.types import Completion, Model, Request, Worker
+from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Run
-from lema.recipe.schema import PROGRAM_ERRORS, LocationsSpec, Prompt
+from lema.recipe.sampler_schema import PROGRAM_ERRORS
+from lema.recipe.schema import LocationsSpec
 from lema.recipe.yaml import load
 from lema.report.statistics import wilson
 from lema.rows import Grade, Question, Sample

@@ -63,7 +63,8 @@ def timed() -> Iterator[dict[str, float]]:
 def rows(count: int, generate: Any) -> Iterator[Any]:
     """The stage `samples`: `count` paths, called as the pipeline calls it."""
     from lema.models.types import Model
-    from lema.recipe.schema import Prompt, SamplesSpec
+    from lema.recipe.basic_types import Prompt
+    from lema.recipe.sampler_schema import SamplesSpec
     from lema.rows import Question
     from lema.stages.samples import samples
     from lema.tasks.gsm8k import gsm8k

@@ -18,7 +18,8 @@ from lema.filters.has_fields import has_fields
 from lema.filters.near_duplicate import near_duplicate
 from lema.models.types import Completion, Model, Request
 from lema.pipeline.providers import judge
-from lema.recipe.schema import CorrectionsSpec, SamplesSpec
+from lema.recipe.sampler_schema import SamplesSpec
+from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Question, Sample
 from lema.stages import grade
 from lema.stages.corrections import corrections

@@ -23,8 +23,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render, reply
-from lema.recipe.schema import AdapterSpec, Prompt
+from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example, Message
 from lema.tasks.word_problems import word_problems
 from lema.text.steps import number, split

@@ -18,9 +18,9 @@ from lema.compute import parquet
 from lema.filters import Candidate, Finding
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe import part_loader
+from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Run
 from lema.recipe.prompt import render
-from lema.recipe.schema import Prompt
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from lema.correctors.inject import ERRORS
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render, reply
-from lema.recipe.schema import Prompt
 from lema.tasks import Task
 from lema.tasks.csqa import csqa
 from lema.tasks.gsm8k import gsm8k

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lema.errors import allowed
 from lema.recipe.load import RECIPES, Draft, read_draft
-from lema.recipe.schema import ImportSampler, ModelSampler
+from lema.recipe.sampler_schema import ImportSampler, ModelSampler
 from lema.recipe.yaml import Path_
 
 LOCAL = ("transformers", "vllm")  # backends that load weights

@@ -9,9 +9,10 @@ from lema.check.external_files import Found, asked_models
 from lema.errors import Problem, allowed
 from lema.filters import GIVEN
 from lema.recipe import part_loader
+from lema.recipe.basic_types import Part
 from lema.recipe.load import Draft, options_path
 from lema.recipe.messages import salvage, say
-from lema.recipe.schema import BranchSampler, InjectSampler, Part, TypedSampler
+from lema.recipe.sampler_schema import BranchSampler, InjectSampler, TypedSampler
 from lema.recipe.yaml import Path_, Tree
 from lema.tasks import Task
 

@@ -6,7 +6,7 @@ from lema.check.external_files import Found
 from lema.errors import Problem
 from lema.recipe.load import Draft
 from lema.recipe.messages import say
-from lema.recipe.schema import ImportSampler, ModelSampler, SamplesSpec
+from lema.recipe.sampler_schema import ImportSampler, ModelSampler, SamplesSpec
 
 
 def problems(draft: Draft) -> list[Problem]:

@@ -6,10 +6,11 @@ from typing import Any
 
 from lema.errors import Problem, allowed
 from lema.recipe import prompt as prompts
+from lema.recipe.basic_types import Part, Prompt
 from lema.recipe.load import Draft, options_path
 from lema.recipe.messages import dotted, salvage, say
 from lema.recipe.prompt import PromptError, Turn
-from lema.recipe.schema import BranchSampler, ModelSampler, Part, Prompt, TypedSampler
+from lema.recipe.sampler_schema import BranchSampler, ModelSampler, TypedSampler
 from lema.recipe.yaml import Path_, Tree
 
 COT = frozenset({"question", "steps", "answer"})

@@ -13,10 +13,10 @@ from lema.completions.prices import dollars
 from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, place
 from lema.errors import RecipeError, RunError
+from lema.recipe.basic_types import Prompt
 from lema.recipe.load import PROMPTS, prompt_names
 from lema.recipe.messages import validate
 from lema.recipe.prompt import digest
-from lema.recipe.schema import Prompt
 from lema.recipe.yaml import load
 from lema.rows import Verdict
 

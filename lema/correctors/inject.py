@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lema.recipe.schema import ErrorType
+from lema.recipe.sampler_schema import ErrorType
 from lema.text.arithmetic import Equation, equations, evaluate, holds, numbers, show
 
 # What a model that makes the mistake is told of its kind.

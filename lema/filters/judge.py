@@ -7,8 +7,8 @@ from typing import Any
 from lema.filters import Candidate, Finding
 from lema.filters._text import path, solution
 from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import digest, render
-from lema.recipe.schema import Prompt
 from lema.text.correction_format import numbered
 from lema.text.steps import number
 

@@ -22,7 +22,8 @@ from lema.errors import LemaError, RunError
 from lema.models.types import Model
 from lema.pipeline.forecast import ENOUGH, MARK, Asked, Forecast, Past, Three, understudy
 from lema.pipeline.run import Kitchen
-from lema.recipe.schema import BranchSampler, ModelSpec, SourceSpec, TypedSampler
+from lema.recipe.sampler_schema import BranchSampler, TypedSampler
+from lema.recipe.schema import ModelSpec, SourceSpec
 from lema.rows import Correction, Grade, Location, Question
 
 # The stages from whose rows the dataset is made. `answers` asks the student alone, here and for nothing: not played.

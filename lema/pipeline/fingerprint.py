@@ -19,7 +19,10 @@ from lema.recipe.part_loader import PartError, source_file
 OWN = Path(lema.__file__).parent
 LEFT_OUT = (
     *("lema.compute", "lema.completions", "lema.errors", "lema.check", "lema.cli", "lema.pipeline"),
-    *(f"lema.recipe.{name}" for name in ("part_loader", "schema", "common", "data", "samplers", "training", "params")),
+    *(
+        f"lema.recipe.{name}"
+        for name in ("part_loader", "basic_types", "schema", "sampler_schema", "training_schema", "params")
+    ),
 )
 
 

@@ -16,10 +16,13 @@ import yaml
 from pydantic import BaseModel
 
 from lema.pipeline.fingerprint import OWN, fingerprint
+from lema.recipe.basic_types import Prompt
 from lema.recipe.load import Loaded
 from lema.recipe.part_loader import Kind, module_name
 from lema.recipe.prompt import digest
-from lema.recipe.schema import Arm, MixSpec, ModelSampler, Prompt, Recipe
+from lema.recipe.sampler_schema import ModelSampler
+from lema.recipe.schema import Recipe
+from lema.recipe.training_schema import Arm, MixSpec
 from lema.recipe.yaml import reads_as_text
 
 LOCAL = "lema.models.transformers"

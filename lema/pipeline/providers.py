@@ -20,7 +20,8 @@ from lema.models.types import Model
 from lema.pipeline.fingerprint import fingerprint
 from lema.recipe import part_loader
 from lema.recipe.params import Run
-from lema.recipe.schema import BaseSpec, ModelSpec
+from lema.recipe.schema import ModelSpec
+from lema.recipe.training_schema import BaseSpec
 from lema.rows import Correction, Message, Question, Sample, Verdict
 from lema.stages.verdicts import verdicts
 from lema.tasks import Task

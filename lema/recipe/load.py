@@ -8,9 +8,10 @@ from typing import Any
 
 from lema.errors import Problem, RecipeError, allowed
 from lema.recipe import yaml
+from lema.recipe.basic_types import NAME
 from lema.recipe.messages import NAMES, salvage, say, validate
 from lema.recipe.params import Params
-from lema.recipe.schema import NAME, Recipe
+from lema.recipe.schema import Recipe
 from lema.recipe.yaml import Mark, Path_, Tree
 
 RECIPES = "recipes"

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from lema.errors import Problem, allowed
+from lema.recipe.basic_types import Prompt
 from lema.recipe.part_loader import wanted
-from lema.recipe.schema import Prompt
 from lema.recipe.yaml import Path_, Tree
 
 BOUNDS: Mapping[str, str] = {

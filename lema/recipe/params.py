@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lema.recipe.schema import Count, Label, Name, Positive, Share, Spec
+from lema.recipe.basic_types import Count, Label, Name, Positive, Share, Spec
 
 # Requests in flight at most of a process that asks an endpoint whose concurrency is not given.
 MOST_IN_FLIGHT = 512

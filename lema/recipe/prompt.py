@@ -19,7 +19,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lema.errors import LemaError, allowed
-from lema.recipe.schema import Prompt
+from lema.recipe.basic_types import Prompt
 from lema.rows import Message
 
 LONGEST = 1_000_000

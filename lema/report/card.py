@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from lema.recipe.schema import ExportSpec
+from lema.recipe.training_schema import ExportSpec
 from lema.report.asked import asked, counted
 from lema.report.filter_names import judging, unchecked
 from lema.report.markdown import escaped, table

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lema.models.types import Completion, Model, Request, Sampling, key
-from lema.recipe.schema import SamplingSpec
+from lema.recipe.basic_types import SamplingSpec
 from lema.rows import Outcome, Question, Sample
 from lema.tasks import Task, Undecided
 from lema.text.steps import number, split

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from lema.recipe.schema import WantSpec
+from lema.recipe.sampler_schema import WantSpec
 from lema.rows import Question
 from lema.stages import chosen
 

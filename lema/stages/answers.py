@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lema.models.types import Completion, Model, Request, Sampling, key
 from lema.recipe.prompt import digest, render
-from lema.recipe.schema import AnswersSpec
+from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Finish, Outcome, Question, Split
 from lema.stages import Generate, grade, sampling, trained, usage
 from lema.tasks import Task

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lema.recipe.schema import BaseSpec
+from lema.recipe.training_schema import BaseSpec
 
 
 def base(*, spec: BaseSpec, build: Callable[[BaseSpec, Path], None], folder: Path) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render
-from lema.recipe.schema import ExportSpec, Prompt
+from lema.recipe.training_schema import ExportSpec
 from lema.report.card import Dataset, card, config
 from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
 from lema.text.render import accepted, begun, full, solved

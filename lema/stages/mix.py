@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lema.models.types import Model
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render, reply
-from lema.recipe.schema import CorrectionRows, CotRows, Fraction, MixSpec, Prompt, Sized
+from lema.recipe.training_schema import CorrectionRows, CotRows, Fraction, MixSpec, Sized
 from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
 from lema.stages import chosen
 from lema.text.render import accepted, bare, full, marked, parts

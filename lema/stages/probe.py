@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from lema.errors import RunError
 from lema.models.types import Model
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render
-from lema.recipe.schema import ProbeSpec, Prompt
+from lema.recipe.training_schema import ProbeSpec
 from lema.rows import Answer, Message, Probe, Question
 from lema.stages import chosen, trained
 from lema.text.render import solved

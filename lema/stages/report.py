@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lema.recipe.schema import ReportSpec
+from lema.recipe.training_schema import ReportSpec
 from lema.report import charts as charts
 from lema.report import findings as words
 from lema.report.data import Inputs, facts

@@ -9,7 +9,7 @@ from lema.correctors.inject import ERRORS, inject, without_answer
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
-from lema.recipe.schema import (
+from lema.recipe.sampler_schema import (
     ALL_ERRORS,
     PROGRAM_ERRORS,
     BranchSampler,

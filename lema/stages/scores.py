@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, get_args
 
 from lema.errors import RunError
-from lema.recipe.schema import ScoresSpec
+from lema.recipe.training_schema import ScoresSpec
 from lema.report import statistics as statistics
 from lema.rows import Answer, Outcome, Probe, Question
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import reply
-from lema.recipe.schema import Prompt
 from lema.rows import Correction, Question, Sample, Verdict
 from lema.text.correction_format import ELLIPSIS, elide, expand, numbered
 from lema.text.steps import number, split

@@ -7,7 +7,7 @@ from typing import Any
 
 from lema.errors import RunError
 from lema.models.local import load_network
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.train import _packed
 from lema.train.base import Base
 

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.train import Progress
 from lema.train.share import Share, deal, parts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.recipe.schema import BaseSpec
+from lema.recipe.training_schema import BaseSpec
 from lema.train import Progress, embedded, silent
 
 

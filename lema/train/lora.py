@@ -11,7 +11,7 @@ from typing import Any
 
 from lema.errors import RunError
 from lema.models.local import cores, load_tokenizer
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
 from lema.train._batch import IGNORED, Pad, encode, loss, pack

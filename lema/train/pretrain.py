@@ -17,7 +17,8 @@ from lema.models.plain_text import plain
 from lema.models.reference import correct
 from lema.recipe import part_loader
 from lema.recipe.prompt import render, reply
-from lema.recipe.schema import PROGRAM_ERRORS, PretrainCorrectionsSpec, PretrainSpec
+from lema.recipe.sampler_schema import PROGRAM_ERRORS
+from lema.recipe.training_schema import PretrainCorrectionsSpec, PretrainSpec
 from lema.tasks import Reading, Task
 from lema.text.render import marked, written
 from lema.text.steps import split

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.train._batch import IGNORED
 
 Rows = Sequence[dict[str, list[int]]]

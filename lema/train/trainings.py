@@ -15,7 +15,7 @@ from lema.errors import RunError
 from lema.models.local import cores
 from lema.models.types import Model
 from lema.recipe.params import Run
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, distributed, silent
 

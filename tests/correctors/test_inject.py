@@ -10,7 +10,7 @@ import pytest
 
 from lema.correctors.inject import ERRORS, inject, without_answer
 from lema.models.reference import correct
-from lema.recipe.schema import PROGRAM_ERRORS
+from lema.recipe.sampler_schema import PROGRAM_ERRORS
 from lema.tasks import Task
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems

@@ -8,7 +8,7 @@ from typing import Any
 from lema.filters import GIVEN, Candidate, Finding
 from lema.models.types import Completion, Model, Request
 from lema.recipe import part_loader
-from lema.recipe.schema import Prompt
+from lema.recipe.basic_types import Prompt
 from lema.rows import Correction, Question, Sample
 from tests.stages.rows import task
 

@@ -7,7 +7,7 @@ import pytest
 
 from lema.filters import Finding
 from lema.models.types import Completion
-from lema.recipe.schema import Prompt
+from lema.recipe.basic_types import Prompt
 from tests.filters.candidates import GOOD, MALFORMED, WORLD, judge
 from tests.stages.rows import Script
 

@@ -15,9 +15,10 @@ from lema.compute.executor import LocalExecutor
 from lema.models import types as models
 from lema.models.types import Completion, Model, Request, Sampling, _how, key
 from lema.pipeline.providers import adapted, named_model
+from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Budget, Endpoint, Price, Run, Vllm
 from lema.recipe.prompt import render
-from lema.recipe.schema import ModelSpec, Prompt
+from lema.recipe.schema import ModelSpec
 from lema.rows import Message
 
 TABLE = (Path(__file__).parents[2] / "docs" / "completions.md").read_text(encoding="utf-8")

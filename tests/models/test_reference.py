@@ -10,9 +10,9 @@ import yaml
 
 from lema.models.reference import correct, reference
 from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Run
 from lema.recipe.prompt import render
-from lema.recipe.schema import Prompt
 from lema.rows import Message
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import PromptError, digest, line_of, render, reply, variables
-from lema.recipe.schema import Prompt
 from lema.rows import Message
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lema.models.types import Completion, Model, Request, key
-from lema.recipe.schema import AnswersSpec
+from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Outcome
 from lema.stages.answers import answers, majority
 from tests.stages.rows import BASE, Script, question, task

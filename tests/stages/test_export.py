@@ -13,8 +13,9 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from lema.pipeline.plan import make_plan
+from lema.recipe.basic_types import Prompt
 from lema.recipe.load import Loaded, load_recipe
-from lema.recipe.schema import ExportSpec, Prompt
+from lema.recipe.training_schema import ExportSpec
 from lema.rows import Finding
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix

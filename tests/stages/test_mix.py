@@ -8,7 +8,7 @@ import pytest
 
 from lema.models.types import Model
 from lema.recipe.prompt import PromptError
-from lema.recipe.schema import MixSpec
+from lema.recipe.training_schema import MixSpec
 from lema.rows import Example, Message
 from lema.stages.mix import mix
 from tests.stages.rows import BASE, accepted, correction, graded, question, sample

@@ -5,7 +5,8 @@ import pytest
 
 from lema.errors import RunError
 from lema.models.types import Model
-from lema.recipe.schema import ProbeSpec, Prompt
+from lema.recipe.basic_types import Prompt
+from lema.recipe.training_schema import ProbeSpec
 from lema.rows import Answer, Probe
 from lema.stages.probe import probe
 from tests.stages.rows import BASE, question

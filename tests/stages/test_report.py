@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lema.recipe.schema import ReportSpec
+from lema.recipe.training_schema import ReportSpec
 from lema.report import charts as charts
 from lema.report.data import settings
 from lema.report.findings import points, probability

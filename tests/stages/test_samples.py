@@ -5,7 +5,7 @@ import pytest
 
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, key
-from lema.recipe.schema import SamplesSpec
+from lema.recipe.sampler_schema import SamplesSpec
 from lema.rows import Sample
 from lema.stages.samples import samples
 from tests.stages.rows import BASE, Script, question, task

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe.schema import ScoresSpec
+from lema.recipe.training_schema import ScoresSpec
 from lema.report import statistics as statistics
 from lema.rows import Answer, Outcome, Probe, Question, Stratum
 from lema.stages.scores import scores

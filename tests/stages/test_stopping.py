@@ -13,7 +13,7 @@ from lema.completions.store import Store
 from lema.compute.executor import executor
 from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Run
-from lema.recipe.schema import SamplesSpec
+from lema.recipe.sampler_schema import SamplesSpec
 from lema.rows import Sample
 from lema.stages import chosen
 from lema.stages.samples import samples

@@ -9,7 +9,7 @@ from typing import Any
 
 from lema.filters.contamination import contamination
 from lema.recipe import part_loader
-from lema.recipe.schema import ScoresSpec
+from lema.recipe.training_schema import ScoresSpec
 from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample, Stratum
 from lema.stages.answers import majority
 from lema.stages.scores import scores

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lema.recipe.schema import BaseSpec, PretrainSpec, Prompt
+from lema.recipe.basic_types import Prompt
+from lema.recipe.training_schema import BaseSpec, PretrainSpec
 from lema.train.base import Base, build, open_base
 
 COT = Prompt(

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lema.errors import RunError
-from lema.recipe.schema import BaseSpec
+from lema.recipe.training_schema import BaseSpec
 from lema.train.base import build, digest, open_base
 
 from .conftest import TINY

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lema.recipe.schema import ExportSpec, Prompt
+from lema.recipe.basic_types import Prompt
+from lema.recipe.training_schema import ExportSpec
 from lema.rows import Example, Message
 from lema.stages.export import export
 from tests.stages.rows import accepted, correction, graded, question, sample

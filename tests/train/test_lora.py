@@ -21,7 +21,7 @@ from lema.models.types import Model, Request, Sampling
 from lema.pipeline import providers
 from lema.pipeline.providers import adapted, base_model
 from lema.recipe.params import Run
-from lema.recipe.schema import AdapterSpec, ChooseSpec
+from lema.recipe.training_schema import AdapterSpec, ChooseSpec
 from lema.rows import Example, Message
 from lema.train import _packed
 from lema.train._batch import IGNORED, Pad, encode, loss

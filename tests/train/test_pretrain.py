@@ -4,7 +4,8 @@ import itertools
 
 from transformers import AutoTokenizer
 
-from lema.recipe.schema import PretrainCorrectionsSpec, Prompt
+from lema.recipe.basic_types import Prompt
+from lema.recipe.training_schema import PretrainCorrectionsSpec
 from lema.tasks.word_problems import word_problems
 from lema.train._batch import IGNORED
 from lema.train.base import BaseSpec, build

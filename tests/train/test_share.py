@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.train.share import Hands, Share, deal, epochs, parts
 
 pytest.importorskip("torch", reason="needs the extra `train`")

@@ -17,7 +17,7 @@ from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.models.types import Model
 from lema.recipe.params import Run
-from lema.recipe.schema import AdapterSpec
+from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example, Message
 from lema.train import trainings
 from lema.train.distributed import Seat
@@ -82,7 +82,7 @@ EXAMPLES = [example(number) for number in range(9)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lema.recipe.schema import BaseSpec
+    from lema.recipe.training_schema import BaseSpec
     from lema.train.base import build
     from tests.train.conftest import TINY
 

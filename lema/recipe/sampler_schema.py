@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from lema.recipe.common import Label, Positive, Prompt, SamplingSpec, Spec
+from lema.recipe.basic_types import Label, Positive, Prompt, SamplingSpec, Spec
 
 # Kinds of error that a program can make in a path, and those for which it takes a model; the words are those of the
 # `reference` corrector where it knows the kind (after the taxonomy of arXiv 2503.17439).

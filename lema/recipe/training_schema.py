@@ -1,11 +1,126 @@
-"""The part of a recipe that trains and compares: the student, its adapters, answers and their scores."""
+"""The sections of a recipe that learn and compare: training data of every arm, the student, its adapters, answers and
+their scores."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lema.recipe.common import Count, PartName, Positive, Prompt, SamplingSpec, Share, Spec
-from lema.recipe.samplers import ProgramError
+from lema.recipe.basic_types import Count, Label, Name, PartName, Positive, Prompt, SamplingSpec, Share, Spec
+from lema.recipe.sampler_schema import ProgramError
+
+
+class Fraction(Spec):
+    """A share of what there is."""
+
+    fraction: Share = Field(description="Between 0 and 1.")
+
+
+class Match(Spec):
+    """As much as brings the arm to the size of another arm."""
+
+    match: Name = Field(description="The other arm.")
+
+
+Size = Literal["all"] | Count | Fraction | Match
+
+
+class Sized(Spec):
+    """Rows of one kind, by number or by tokens, in a format of their own or that of the mix."""
+
+    rows: Size = Field(default="all", description="all, a count, {fraction: share} or {match: arm}.")
+    tokens: Count | Match | None = Field(
+        default=None, description="Instead of rows: a count of tokens or {match: arm}, met to the nearest row."
+    )
+    format: Prompt | None = Field(default=None, description="Format of these rows, in place of the mix's.")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "Sized":
+        if self.tokens is not None and self.rows != "all":
+            raise ValueError("is sized by rows or by tokens, not by both")
+        return self
+
+    @property
+    def match(self) -> str | None:
+        """The arm that these rows are sized by."""
+        return next((size.match for size in (self.rows, self.tokens) if isinstance(size, Match)), None)
+
+
+class CotRows(Sized):
+    """Chain-of-thought rows: gold rationales, right paths of samplers, corrected solutions."""
+
+    rationales: bool = Field(default=True, description="The gold rationales of the training questions.")
+    samplers: tuple[Label, ...] = Field(default=(), description="Samplers whose right paths are taken.")
+    corrected: bool = Field(default=False, description="The corrected solutions in accepted corrections, in full.")
+    per_question: Positive | None = Field(
+        default=None, description="Most rows a question: the gold rationale first, then those with other figures."
+    )
+    repeat: bool = Field(
+        default=False,
+        description="When there are fewer rows than the size asks for, all of them again, in another order each time.",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_fill(self) -> "CotRows":
+        if self.repeat and self.tokens is None and not isinstance(self.rows, int | Match):
+            raise ValueError("`repeat` needs a size to come up to: rows or tokens, a count or {match: arm}")
+        return self
+
+
+class CorrectionRows(Sized):
+    """Rows made of accepted corrections; what they say of each is the format's choice."""
+
+    samplers: tuple[Label, ...] | None = Field(
+        default=None, description="Whose mistakes: corrections of these samplers' paths; of all when absent."
+    )
+    masked: bool = Field(
+        default=False, description="No loss on the incorrect step where the format writes it out (`wrong`)."
+    )
+
+
+class Arm(Spec):
+    """What one arm of the comparison learns from."""
+
+    cot: CotRows | None = Field(default=None, description="Chain-of-thought rows.")
+    corrections: CorrectionRows | None = Field(default=None, description="Correction rows.")
+
+    @model_validator(mode="after")
+    def _something(self) -> "Arm":
+        if self.cot is None and self.corrections is None:
+            raise ValueError("needs cot, corrections or both")
+        return self
+
+
+class MixSpec(Spec):
+    """Training data of every arm."""
+
+    arms: dict[Name, Arm] = Field(min_length=1, description="By name; each needs a line in params.yaml.")
+    cot: Prompt = Field(description="Format of CoT rows.")
+    correction: Prompt = Field(
+        description="Format of correction rows. It reads question, path and steps; it writes these and incorrect_step, "
+        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer, rationale "
+        "(the gold one: a control that tells what corrections say from which questions they are of)."
+    )
+    tokens: Literal["completion", "example"] = Field(
+        default="completion",
+        description="What arms sized by tokens count: the completions, which have the loss, or prompts too.",
+    )
+    seed: int = Field(default=0, description="Which rows when not all, and their order.")
+
+
+class Origin(Spec):
+    """Something that the dataset builds on."""
+
+    name: str = Field(description="What it is called.")
+    license: str = Field(description="Its licence.")
+    url: str | None = Field(default=None, description="Where it is.")
+
+
+class ExportSpec(Spec):
+    """The dataset as files for other trainers and for the hub, with a card."""
+
+    title: str | None = Field(default=None, description="Of the card; the recipe's name when absent.")
+    license: str | None = Field(default=None, description="Of the dataset, in the hub's spelling: mit, cc-by-4.0.")
+    sources: tuple[Origin, ...] = Field(default=(), description="What the dataset builds on, for the card.")
 
 
 class PretrainCorrectionsSpec(Spec):
