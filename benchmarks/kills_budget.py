@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kills import CONCURRENCY, LATENCY, STAGE, VICTIMS, family, named, prepared, write
 
 from lema.completions import ledger
-from lema.completions.prices import cost, dollars
+from lema.completions.prices import format_dollars, token_cost
 from lema.recipe.params import Price
 from tests.e2e.project import Project
 from tests.e2e.test_completions import answer
@@ -59,7 +59,7 @@ class Bill:
         return text
 
     def total(self) -> Decimal:
-        return cost(PRICE, PROMPT_TOKENS * self.replies, 0, self.tokens)
+        return token_cost(PRICE, PROMPT_TOKENS * self.replies, 0, self.tokens)
 
 
 @dataclass
@@ -71,9 +71,9 @@ class Round:
     highest: Decimal = Decimal(0)
     unbooked: Decimal = Decimal(0)  # the most that the bill was above the ledger
 
-    def look(self, project: Project, bill: Bill) -> ledger.Spent:
+    def look(self, project: Project, bill: Bill) -> ledger.Spending:
         billed = bill.total()  # first: the ledger may only be ahead
-        spent = ledger.spent(project.root / ".lema" / "ledger")
+        spent = ledger.fold_spending(project.root / ".lema" / "ledger")
         self.highest = max(self.highest, spent.total())
         self.unbooked = max(self.unbooked, billed - spent.total())
         return spent
@@ -141,10 +141,10 @@ def play(fresh: Project, root: Path, moments: list[tuple[str, int]], expected: b
         spent, billed, asked = found.look(project, bill), bill.total(), len(server.requests)
         set_budget(project, server.url, RAISED)
         project.run("lema", "repro", STAGE)
-        after = ledger.spent(project.root / ".lema" / "ledger").total()
+        after = ledger.fold_spending(project.root / ".lema" / "ledger").total()
         again = len(server.requests) - whole
     same = project.read("samples.parquet") == expected
-    booked, doubt = (sum(each.values(), Decimal(0)) for each in (spent.booked, spent.doubt))
+    booked, doubt = (sum(each.values(), Decimal(0)) for each in (spent.booked, spent.in_doubt))
     fine = (
         same
         and billed <= BUDGET
@@ -184,10 +184,10 @@ def main() -> None:
         write(
             second="## Under a budget\n\n"
             f"`python benchmarks/kills_budget.py --rounds {asked.rounds} --kills {asked.kills} --seed {asked.seed}`: "
-            f"{whole:,} requests on Ray that would cost {dollars(bill.total())}, {CONCURRENCY} in flight at most, "
-            f"under a budget of {dollars(BUDGET)}. Killed one after the other at random moments and started again "
-            "until the budget was the reason to stop. Billed is every reply that the endpoint made, whether or not "
-            "anybody was left to receive it. Then with a higher budget to the end.\n\n"
+            f"{whole:,} requests on Ray that would cost {format_dollars(bill.total())}, {CONCURRENCY} in flight at "
+            f"most, under a budget of {format_dollars(BUDGET)}. Killed one after the other at random moments and "
+            "started again until the budget was the reason to stop. Billed is every reply that the endpoint made, "
+            "whether or not anybody was left to receive it. Then with a higher budget to the end.\n\n"
             "| killed | runs | requests | booked, $ | in doubt, $ | billed, $ | asked again, in all | same bytes |\n"
             f"|---|---|---|---|---|---|---|---|\n{table}\n"
         )

@@ -30,7 +30,7 @@ from pyarrow.parquet import read_metadata
 from lema.check.external_files import recipes_read, whole
 from lema.compute.artifacts import ARTIFACTS, BY_ARM
 from lema.compute.files import home
-from lema.compute.parquet import read
+from lema.compute.parquet import read_rows
 from lema.recipe.load import Draft, load_recipe, read_draft
 from lema.rows import Evolved, Grade, Verdict
 from lema.train import embedded
@@ -153,9 +153,9 @@ def built(root: Path, name: str, direct: bool) -> Built:
     folder = root / "data" / name
     report = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     counts = {kind: read_metadata(folder / f"{kind}.parquet").num_rows for kind in COUNTED}
-    counts["wrong"] = sum(row.outcome == "incorrect" for row in read(folder / "grades.parquet", Grade))
-    counts["accepted"] = sum(row.accepted for row in read(folder / "verdicts.parquet", Verdict))
-    counts["evolved"] = sum(row.accepted for row in read(folder / "evolved.parquet", Evolved))
+    counts["wrong"] = sum(row.outcome == "incorrect" for row in read_rows(folder / "grades.parquet", Grade))
+    counts["accepted"] = sum(row.accepted for row in read_rows(folder / "verdicts.parquet", Verdict))
+    counts["evolved"] = sum(row.accepted for row in read_rows(folder / "evolved.parquet", Evolved))
     rows = {file.stem: read_metadata(file).num_rows for file in sorted((folder / "mix").glob("*.parquet"))}
     stages = len(makes) if direct else said.count("Running stage '")
     return Built(name, seconds, stages, counts, rows, report[0].lstrip("# "))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.compute.files import home
-from lema.compute.parquet import read
+from lema.compute.parquet import read_rows
 from lema.rows import Grade, Sample
 from lema.train import embedded
 
@@ -163,7 +163,7 @@ def server(root: Path, way: Way, model: Path, port: int) -> Iterator[None]:
 def looked_at(root: Path) -> dict[str, int]:
     """What could be wrong with the rows, counted."""
     data = root / "data/servers"
-    rows: list[Sample] = list(read(data / "samples.parquet", Sample))
+    rows: list[Sample] = list(read_rows(data / "samples.parquet", Sample))
     return {
         "paths": len(rows),
         "with a stop string": sum(any(mark in row.text for mark in STOP) for row in rows),
@@ -173,7 +173,7 @@ def looked_at(root: Path) -> dict[str, int]:
         "cut short": sum(row.finish == "length" for row in rows),
         "tokens read": sum(row.prompt_tokens for row in rows),
         "written": sum(row.completion_tokens for row in rows),
-        "right": sum(row.outcome == "correct" for row in read(data / "grades.parquet", Grade)),
+        "right": sum(row.outcome == "correct" for row in read_rows(data / "grades.parquet", Grade)),
     }
 
 

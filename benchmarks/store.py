@@ -162,10 +162,10 @@ def rerun(count: int, folder: Path) -> dict[str, float]:
     from lema.recipe.params import Run
     from lema.rows import Sample
 
-    parquet.table(Sample, [])  # pyarrow imports more with the first rows
+    parquet.rows_to_table(Sample, [])  # pyarrow imports more with the first rows
     with timed() as took:
         generate = Generate(store(folder), LocalExecutor(), Run(), name="samples", offline=True)
-        written = parquet.write(folder / "samples.parquet", Sample, rows(count, generate))
+        written = parquet.write_rows(folder / "samples.parquet", Sample, rows(count, generate))
     assert written == generate.hits.total() == count
     return {**took, "rows": (folder / "samples.parquet").stat().st_size}
 

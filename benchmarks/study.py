@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lema.compute import parquet
-from lema.compute.artifacts import place
+from lema.compute.artifacts import artifact_path
 from lema.errors import RunError
 from lema.report.statistics import difference, holm
 from lema.rows import Answer, Question
@@ -26,8 +26,8 @@ def compared(recipe: str, control: str, operations: str) -> str:
 
     Raises SystemExit when there are no answers of `control`.
     """
-    questions = [row for row in parquet.read(place("questions", recipe), Question) if row.split == "test"]
-    answers = [row for row in parquet.read(place("answers", recipe), Answer) if row.kind == "single"]
+    questions = [row for row in parquet.read_rows(artifact_path("questions", recipe), Question) if row.split == "test"]
+    answers = [row for row in parquet.read_rows(artifact_path("answers", recipe), Answer) if row.kind == "single"]
     needing = {row.id for row in questions if any(sign in (row.rationale or "") for sign in operations)}
     kinds = {
         "all": sorted(row.id for row in questions),

@@ -132,11 +132,10 @@ def cost(
 
     Here is this machine; needs no network.
     """
-    from lema.completions.cost import cost as table
-    from lema.completions.cost import settle
+    from lema.completions.cost import cost_report, settle_by_bill
 
     _refuse_elsewhere()
-    typer.echo(table(recipe, by, Path.cwd()) if settled is None else settle(recipe, settled))
+    typer.echo(cost_report(recipe, by, Path.cwd()) if settled is None else settle_by_bill(recipe, settled))
 
 
 @app.command()

@@ -126,7 +126,7 @@ def test_the_task_makes_questions_in_the_pipeline(project: Path) -> None:
     for artifact in ("plan", "source", "questions"):
         done = lema(project, "make", artifact, "sums")
         assert done.returncode == 0, done.stderr
-    questions = parquet.read(project / "data/sums/questions.parquet", Question)
+    questions = parquet.read_rows(project / "data/sums/questions.parquet", Question)
     train, test = ([row for row in questions if row.split == split] for split in ("train", "test"))
     assert (len(train), len(test)) == (60, 40)
     assert not {row.text for row in train} & {row.text for row in test}

@@ -64,7 +64,7 @@ def test_a_dvc_stage_makes_its_artifact_where_the_pipeline_puts_it(artifact: str
     stage = STAGES[artifact]
     assert stage["foreach"] == ("${runs}" if by_arm else "${recipes}")
     assert stage["do"]["cmd"] == f"lema make {artifact} {target}"
-    made = run.place(artifact, recipe, "${item.arm}" if by_arm else None).as_posix()
+    made = run.artifact_path(artifact, recipe, "${item.arm}" if by_arm else None).as_posix()
     assert made in [*stage["do"].get("outs", []), *stage["do"].get("metrics", [])]
 
 
@@ -88,7 +88,7 @@ def test_a_stage_reads_what_its_dvc_stage_depends_on(artifact: str) -> None:
         if name in FOLDERS and not by_arm:
             expected.add(FOLDERS[name])
         else:
-            place = run.place(name, "r", "${item.arm}" if by_arm else None)
+            place = run.artifact_path(name, "r", "${item.arm}" if by_arm else None)
             expected.add(place.relative_to(run.DATA / "r").as_posix())
     # The training curves of a report come with its adapters.
     assert set(read_by_dvc(artifact)) - {"curves"} == expected

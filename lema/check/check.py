@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lema.check import external_files, rules, targets, transfer_sets, variables
-from lema.completions.prices import price
+from lema.completions.prices import price_of
 from lema.errors import Problem, allowed
 from lema.models.types import Model
 from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
@@ -146,7 +146,7 @@ def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
         if name in models and models[name].adapter is None:
             one = models[name]
             asked = Model(name, one.backend, "", name=one.name, endpoint=one.endpoint)
-            if price(asked, settings.run) is None:
+            if price_of(asked, settings.run) is None:
                 called = one.name or name
                 message = (
                     f"the price of {called}, which the recipe {draft.name} asks, is unknown; without it no budget "

@@ -88,7 +88,7 @@ class Driver:
                 if not self._pending or (idle and last):
                     return
                 # What is under way elsewhere may make room in the budget when it is answered.
-                last = idle and not (self._budget and self._budget.wait([self._pending.first()], self._stop))
+                last = idle and not (self._budget and self._budget.wait_for_room([self._pending.first()], self._stop))
                 state = standing(self._jobs.values(), len(self._foreign), self._queues)
                 self._say(f"{self._where}: {state}")
                 pause = min(pause * 1.5, LONGEST_POLL) if state == before else FIRST_POLL

@@ -61,11 +61,11 @@ class Queue:
 class Budget(Protocol):
     """What may be spent."""
 
-    def admit(self, block: Sequence[Request], /) -> bool:
+    def reserve(self, block: Sequence[Request], /) -> bool:
         """Set aside what these requests can cost; False when that is too much."""
         ...
 
-    def wait(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
+    def wait_for_room(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
         """Wait until these requests, which were not admitted, may be; False when nothing is under way that could make
         room, or `stop` is set."""
         ...
@@ -143,9 +143,9 @@ class Pending:
     def _admitted(self, block: list[Request]) -> list[Request]:
         """The first of these requests, as many as the budget allows."""
         budget = self._budget
-        if not block or budget is None or budget.admit(block):
+        if not block or budget is None or budget.reserve(block):
             return block
-        return list(itertools.takewhile(lambda one: budget.admit([one]), block))
+        return list(itertools.takewhile(lambda one: budget.reserve([one]), block))
 
 
 def standing(jobs: Collection[Job], foreign: int, queues: Iterable[Queue]) -> str:

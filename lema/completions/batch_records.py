@@ -123,14 +123,14 @@ def begin(endpoint: str, keys: Iterable[str]) -> Record:
     """
     path = folder() / f"{uuid.uuid4().hex}.jsonl"
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
-    files.take(handle)
+    files.try_lock(handle)
     record = Record(path, endpoint, frozenset(keys), handle=handle)
     try:
         record._write({"endpoint": endpoint, "keys": sorted(record.keys)})
     except RunError:
         record.delete()
         raise
-    files.sync(path.parent)
+    files.fsync_path(path.parent)
     return record
 
 
@@ -140,7 +140,7 @@ def on_the_way(endpoint: str, wanted: Container[str]) -> Iterator[Record]:
     for path in sorted(folder().glob("*.jsonl")):
         with suppress(FileNotFoundError):
             handle: int | None = os.open(path, os.O_RDWR | os.O_APPEND)
-            if handle is not None and not files.take(handle):
+            if handle is not None and not files.try_lock(handle):
                 os.close(handle)
                 handle = None
             record = _read(path, handle)

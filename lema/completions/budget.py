@@ -22,7 +22,15 @@ from typing import Any, TextIO
 from lema.completions import ledger
 from lema.completions.ledger import Ledger
 from lema.completions.limits import Limit, limits
-from lema.completions.prices import bound, characters, dollars, later, limit, paid, price
+from lema.completions.prices import (
+    cost_at_current_price,
+    format_dollars,
+    max_reply_tokens,
+    max_request_cost,
+    price_of,
+    prompt_characters,
+    reply_cost,
+)
 from lema.compute import files
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, key
@@ -35,7 +43,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class Account:
+class BudgetTracker:
     """Books what one stage of one recipe buys. Safe with several threads."""
 
     def __init__(
@@ -50,7 +58,7 @@ class Account:
     ) -> None:
         self._run, self._say, self._now = run, say, now
         self._who = {"recipe": recipe, "stage": stage}
-        self._place = place or ledger.folder()
+        self._place = place or ledger.ledger_folder()
         self._ledger = Ledger(self._place)
         self._limited = recipe in run.budget.recipes or run.budget.total is not None
         self._limits: list[Limit] = []
@@ -61,7 +69,7 @@ class Account:
         self._prices: dict[tuple[str, str | None], Price | None] = {}
         self._saved: list[tuple[Model, str, Counter[str]]] = []
         self._numbers: dict[tuple[str, str], int] = {}
-        self.refused: Limit | None = None
+        self.exceeded: Limit | None = None
 
     def open(self, models: Iterable[Model]) -> None:
         """Before models are asked: with a budget, every price is known and every reply has a limit.
@@ -79,7 +87,7 @@ class Account:
                     "has no known price; set it, in dollars a million tokens: "
                     f"`run: {{prices: {{{model.name or model.label}: {{input: ..., output: ...}}}}}}`"
                 )
-            elif limit(model, 1) is None:
+            elif max_reply_tokens(model, 1) is None:
                 wrong[model.name or model.label] = (
                     "is asked without a limit of tokens, so that its replies may cost any amount; name one in its "
                     "options: `extra: {max_completion_tokens: ...}`"
@@ -90,13 +98,13 @@ class Account:
         if self._lock is None:
             self._place.mkdir(parents=True, exist_ok=True)
             self._lock = (self._place / "budget.lock").open("a")
-            if not files.take(self._lock.fileno()):
+            if not files.try_lock(self._lock.fileno()):
                 self._say("another process buys under this budget; waiting for it")
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-            spent = ledger.spent(self._place, partial(later, run=self._run))
+            spent = ledger.fold_spending(self._place, partial(cost_at_current_price, run=self._run))
             self._limits, self._batched = limits(self._run, self._who["recipe"], spent), spent.batched
 
-    def admit(self, block: Sequence[Request]) -> bool:
+    def reserve(self, block: Sequence[Request]) -> bool:
         """Set aside the most that a block can cost; False when a limit does not allow it now. A request for which that
         was done before, and which has no reply yet, needs no more."""
         if not self._limited:
@@ -106,7 +114,7 @@ class Account:
         with self._changed:
             short = min((one for one in self._limits if one.room() < most), key=Limit.room, default=None)
             if most and short is not None:
-                self.refused = short
+                self.exceeded = short
                 return False
             for one in self._limits:
                 one.reserved += most
@@ -125,13 +133,13 @@ class Account:
                 one.reserved -= sum(freed.values(), Decimal(0))
             self._changed.notify_all()
 
-    def again(self, block: Sequence[Request]) -> bool:
+    def reserve_again(self, block: Sequence[Request]) -> bool:
         """Whether requests may be sent once more whose sender died; nobody knows whether they were answered. What was
         set aside for them is taken for spent, and as much set aside anew; False when a limit does not allow that."""
-        self.lose(block)
-        return self.admit(block)
+        self.mark_lost(block)
+        return self.reserve(block)
 
-    def lose(self, block: Sequence[Request]) -> None:
+    def mark_lost(self, block: Sequence[Request]) -> None:
         """Requests were sent, and no reply will come of that: the most that each can cost is in doubt, and spent."""
         with self._changed:
             held = {name: self._reserved.pop(name) for one in block if (name := key(one)) in self._reserved}
@@ -146,7 +154,7 @@ class Account:
                 self._warn(one)
             self._changed.notify_all()
 
-    def wait(self, block: Sequence[Request], stop: threading.Event) -> bool:
+    def wait_for_room(self, block: Sequence[Request], stop: threading.Event) -> bool:
         """Wait until a block that was not admitted has room, until nothing is under way that could make some, or until
         `stop` is set, since batches that run on keep theirs: True when it may be tried again."""
         most = sum((self._most(one) for one in block), Decimal(0))
@@ -157,14 +165,14 @@ class Account:
                 self._changed.wait(timeout=0.5)
         return True
 
-    def book(self, block: Sequence[Request], keys: Sequence[str], replies: Sequence[Completion]) -> None:
+    def record(self, block: Sequence[Request], keys: Sequence[str], replies: Sequence[Completion]) -> None:
         """Write the lines of a block that was answered, and give back what was set aside for it."""
         model = block[0].model
         of, batch = self._price(model), self._batch(model)
-        costs = [paid(of, reply, batch=batch) for reply in replies]
+        costs = [reply_cost(of, reply, batch=batch) for reply in replies]
         # A reply of unknown cost counts as if it had cost as much as it could.
         mosts = [
-            bound(of, one, batch=batch) if amount is None and of else amount
+            max_request_cost(of, one, batch=batch) if amount is None and of else amount
             for one, amount in zip(block, costs, strict=True)
         ]
         about = self._about(model)
@@ -175,7 +183,7 @@ class Account:
                 "prompt": request.prompt,
                 "key": name,
                 "batch": batch,
-                "characters": characters(request.messages),
+                "characters": prompt_characters(request.messages),
                 "prompt_tokens": reply.prompt_tokens,
                 "cached_tokens": reply.cached_tokens,
                 "completion_tokens": reply.completion_tokens,
@@ -188,7 +196,7 @@ class Account:
         with self._changed:
             for request, reply in zip(block, replies, strict=True):
                 for _ in range(reply.lost):
-                    self.lose([request])
+                    self.mark_lost([request])
             reserved = sum((self._reserved.pop(name, Decimal(0)) for name in keys), Decimal(0))
             # What an earlier process set aside for a batch counted as spent until now.
             earlier = sum((self._batched.pop((self._who["recipe"], name), Decimal(0)) for name in keys), Decimal(0))
@@ -199,7 +207,7 @@ class Account:
                 self._warn(one)
             self._changed.notify_all()
 
-    def number(self, request: Request) -> int:
+    def hit_group(self, request: Request) -> int:
         """A number from 1 for all requests of one model and prompt, by which `save` is told of their replies."""
         whose = (request.model.label, request.prompt)
         if whose not in self._numbers:
@@ -207,7 +215,7 @@ class Account:
             self._saved.append((request.model, request.prompt, Counter()))
         return self._numbers[whose]
 
-    def save(self, number: int, reply: Completion) -> None:
+    def record_hit(self, number: int, reply: Completion) -> None:
         """Count a reply that the store had."""
         counts = self._saved[number - 1][2]
         counts["requests"] += 1
@@ -228,7 +236,7 @@ class Account:
                     **self._about(model),
                     "prompt": prompt,
                     **counts,
-                    "cost": paid(self._price(model), summed),
+                    "cost": reply_cost(self._price(model), summed),
                 }
             )
         if lines:
@@ -239,14 +247,14 @@ class Account:
             self._lock.close()
             self._lock = None
 
-    def message(self, missing: int) -> str:
+    def exceeded_message(self, missing: int) -> str:
         """Why the stage stopped, and how to go on."""
-        full, who = self.refused, self._who
+        full, who = self.exceeded, self._who
         assert full is not None
         return (
-            f"the budget does not allow the next request: {dollars(full.spent)} of {dollars(full.most)} spent "
-            f"({full.key}), and {missing:,} replies are missing. What was bought is kept. To go on, raise {full.key} "
-            f"in params.yaml, then: lema repro, or lema make {who['stage']} {who['recipe']}"
+            f"the budget does not allow the next request: {format_dollars(full.spent)} of {format_dollars(full.most)} "
+            f"spent ({full.key}), and {missing:,} replies are missing. What was bought is kept. To go on, raise "
+            f"{full.key} in params.yaml, then: lema repro, or lema make {who['stage']} {who['recipe']}"
         )
 
     def _about(self, model: Model) -> dict[str, Any]:
@@ -266,7 +274,7 @@ class Account:
         of = self._price(request.model)
         if of is None:
             return None
-        return Decimal(0) if of.free else bound(of, request, batch=self._batch(request.model))
+        return Decimal(0) if of.free else max_request_cost(of, request, batch=self._batch(request.model))
 
     def _most(self, request: Request) -> Decimal:
         most = self._bound(request)
@@ -276,7 +284,7 @@ class Account:
     def _price(self, model: Model) -> Price | None:
         which = (model.label, model.name)
         if which not in self._prices:
-            self._prices[which] = price(model, self._run)
+            self._prices[which] = price_of(model, self._run)
         return self._prices[which]
 
     def _batch(self, model: Model) -> bool:
@@ -288,5 +296,6 @@ class Account:
         one.warned.update(passed)
         if passed:
             self._say(
-                f"warning: {dollars(one.spent)} of {dollars(one.most)} spent, more than {max(passed):.0%} of {one.key}"
+                f"warning: {format_dollars(one.spent)} of {format_dollars(one.most)} spent, "
+                f"more than {max(passed):.0%} of {one.key}"
             )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lema.completions import ledger
-from lema.completions.prices import dollars
+from lema.completions.prices import format_dollars
 from lema.compute import parquet
-from lema.compute.artifacts import ARTIFACTS, place
+from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import RecipeError, RunError
 from lema.recipe.basic_types import Prompt
 from lema.recipe.load import PROMPTS, prompt_names
@@ -56,19 +56,19 @@ class Sums:
         return (
             name,
             *(f"{count:,}" for count in counts),
-            dollars(self.cost),
+            format_dollars(self.cost),
             f"{self.unknown:,}",
-            dollars(self.saved),
+            format_dollars(self.saved),
         )
 
 
-def cost(recipe: str | None, by: By, root: Path) -> str:
+def cost_report(recipe: str | None, by: By, root: Path) -> str:
     """The ledger of this machine as a table, of one recipe or of all, and what an accepted correction has cost.
 
     Raises:
         RunError: nothing was bought.
     """
-    lines = [line for line in ledger.read(ledger.folder()) if recipe in (None, line["recipe"])]
+    lines = [line for line in ledger.read_ledger(ledger.ledger_folder()) if recipe in (None, line["recipe"])]
     if not lines:
         raise RunError(f"the ledger has no request{f' of the recipe {recipe}' if recipe else ''} yet")
     name = _namer(by, root)
@@ -93,7 +93,7 @@ def cost(recipe: str | None, by: By, root: Path) -> str:
         rows += [groups[one, group].row(f"  {group}") for _, group in own]
         rows.append(totals[one].row("  in all"))
     notes = [note for one in recipes for note in _notes(one, totals[one], doubt[one], settled.get(one))]
-    return "\n".join([*table(rows), "", *notes]).rstrip()
+    return "\n".join([*format_table(rows), "", *notes]).rstrip()
 
 
 def _order(group: str) -> int:
@@ -101,7 +101,7 @@ def _order(group: str) -> int:
     return list(ARTIFACTS).index(group) if group in ARTIFACTS else 0
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def format_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows as lines, the first column to the left; a row of one cell is a heading over the others."""
     full = [row for row in rows if len(row) > 1]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)] or [0]
@@ -132,7 +132,7 @@ def _prompts(root: Path) -> dict[str, str]:
     return found
 
 
-def settle(recipe: str | None, billed: str) -> str:
+def settle_by_bill(recipe: str | None, billed: str) -> str:
     """Have what is in doubt of a recipe count with so many dollars that the endpoint billed for it; says what was done.
 
     Raises:
@@ -146,23 +146,27 @@ def settle(recipe: str | None, billed: str) -> str:
         raise RunError(f"--settle takes the dollars that were billed, such as 0 or 0.25; got {billed!r}")
     if recipe is None:
         raise RunError("--settle needs a recipe: lema cost RECIPE --settle DOLLARS")
-    count, most = ledger.settle(ledger.folder(), recipe, amount, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    count, most = ledger.settle_doubt(
+        ledger.ledger_folder(), recipe, amount, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
     requests = "1 request" if count == 1 else f"{count:,} requests"
-    return f"{recipe}: {requests} in doubt, up to {dollars(most)}, count with {dollars(amount)} from now on"
+    return (
+        f"{recipe}: {requests} in doubt, up to {format_dollars(most)}, count with {format_dollars(amount)} from now on"
+    )
 
 
 def _notes(recipe: str, sums: Sums, doubt: Sequence[Mapping[str, Any]], settled: Decimal | None) -> Iterator[str]:
-    if sums.cost and place("verdicts", recipe).is_file():
-        accepted = sum(row.accepted for row in parquet.read(place("verdicts", recipe), Verdict))
+    if sums.cost and artifact_path("verdicts", recipe).is_file():
+        accepted = sum(row.accepted for row in parquet.read_rows(artifact_path("verdicts", recipe), Verdict))
         if accepted:
-            yield f"{recipe}: {dollars(sums.cost / accepted)} an accepted correction ({accepted:,} accepted)."
+            yield f"{recipe}: {format_dollars(sums.cost / accepted)} an accepted correction ({accepted:,} accepted)."
     if sums.unknown:
         requests = "request of unknown cost is" if sums.unknown == 1 else "requests of unknown cost are"
         yield f"{recipe}: {sums.unknown:,} {requests} not in these sums."
     if settled is not None:
-        yield f"{recipe}: {dollars(settled)} for requests that were in doubt, not in these sums."
+        yield f"{recipe}: {format_dollars(settled)} for requests that were in doubt, not in these sums."
     if doubt:
-        most = dollars(sum((Decimal(line["cost"]) for line in doubt), Decimal(0)))
+        most = format_dollars(sum((Decimal(line["cost"]) for line in doubt), Decimal(0)))
         count = "1 request" if len(doubt) == 1 else f"{len(doubt):,} requests"
         since = min((line["time"] for line in doubt if "time" in line), default="")
         yield (

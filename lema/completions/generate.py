@@ -18,7 +18,7 @@ from typing import Any
 
 from lema.completions.batch_api import Driver
 from lema.completions.batch_records import refuse_twice
-from lema.completions.budget import Account
+from lema.completions.budget import BudgetTracker
 from lema.completions.index import Keys
 from lema.completions.packs import SERVED
 from lema.completions.request_queue import Group, Spool
@@ -43,7 +43,7 @@ class Generate:
     """Called with requests, yields their completions in the same order; identical requests are asked once.
 
     `hits`, `bought`, `refused` and `failed` count unique requests by the label of their model, over all calls, and
-    so does `run.max_failures`. The `account` books what is bought and refuses what the budget does not allow.
+    so does `run.max_failures`. The `budget` books what is bought and refuses what the budget does not allow.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Generate:
         *,
         name: str = "requests",
         offline: bool = False,
-        account: Account | None = None,
+        budget: BudgetTracker | None = None,
     ) -> None:
         self._store, self._executor, self._run, self._name, self._offline = store, executor, run, name, offline
-        self._account = account
+        self._budget = budget
         self._unserved: dict[str, Completion] = {}
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._asked = 0
@@ -74,7 +74,7 @@ class Generate:
                 more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
         """
         keys, hits = Keys(), 0
-        saved = array("H")  # for every request, whose the reply is that the store has, as the account numbers them
+        saved = array("H")  # for every request, whose the reply is that the store has, as the budget numbers them
         with Spool() as misses:
             for block in blocks(requests, LOOK):
                 start, names = len(keys), [key(one) for one in block]
@@ -87,7 +87,7 @@ class Generate:
                     if there:
                         self.hits[label] += 1
                         hits += 1
-                        saved[start + at] = self._account.number(request) if self._account else 0
+                        saved[start + at] = self._budget.hit_group(request) if self._budget else 0
                     elif self._offline:
                         raise RunError(f"offline, and the store has no reply of model {label!r} with key {names[at]}")
                     else:
@@ -100,8 +100,8 @@ class Generate:
             for name, reply in zip(names, self._store.get_many(names), strict=True):
                 if reply is None and name not in self._unserved:
                     raise RunError(f"the completion {name} was dropped from the store meanwhile; run again")
-                if (number := next(whose)) and self._account and reply is not None:
-                    self._account.save(number, reply)
+                if (number := next(whose)) and self._budget and reply is not None:
+                    self._budget.record_hit(number, reply)
                 yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
@@ -115,8 +115,8 @@ class Generate:
         stop = threading.Event()
         fatal: str | None = None
         total, missing = len(misses) + hits, len(misses)
-        if self._account:
-            self._account.open(group.model for group in misses.groups.values())
+        if self._budget:
+            self._budget.open(group.model for group in misses.groups.values())
         try:
             with track(self._name, total, hits) as bar:
                 streams = list(self._streams(misses, stop, bar.tell))
@@ -140,8 +140,8 @@ class Generate:
                 f"{self.failed.total()} of {self._asked} requests failed, run.max_failures is {self._run.max_failures}"
                 f"{self._because()}; what was bought is kept, run again to ask for the rest"
             )
-        if missing and self._account and self._account.refused:
-            raise RunError(self._account.message(missing))
+        if missing and self._budget and self._budget.exceeded:
+            raise RunError(self._budget.exceeded_message(missing))
 
     def _streams(self, misses: Spool, stop: threading.Event, tell: Callable[[str, str], None]) -> Iterator[Stream]:
         """One stream an endpoint, which its models share, and one for all local models, which take turns because they
@@ -179,8 +179,8 @@ class Generate:
         work = (block for turn in turns for block in turn if block)
         keys = [endpoint.key] if endpoint.key else []
         given: dict[str, Any] = {"workers": endpoint.actors, "inflight": inflight, "variables": keys}
-        if self._account:
-            given["again"] = self._account.again
+        if self._budget:
+            given["again"] = self._budget.reserve_again
 
         def lost(block: list[Request], reply: Reply) -> bool:
             """Whether a request has to be sent again, of which nobody knows whether it was billed."""
@@ -190,8 +190,8 @@ class Generate:
             tries[name] += 1
             if tries[name] > endpoint.retries or not self._run.budget.given:
                 return False
-            if self._account:
-                self._account.lose(block)
+            if self._budget:
+                self._budget.mark_lost(block)
             return True
 
         return self._stream(work, stop, asking, lost, **given)
@@ -200,7 +200,7 @@ class Generate:
         self, where: str, groups: Sequence[Group], misses: Spool, stop: threading.Event, tell: Callable[[str], None]
     ) -> Stream:
         models, endpoint = [group.model for group in groups], self._run.endpoints[where]
-        return Driver(models, _reads(groups, misses), where, endpoint, stop, tell, self._account).stream()
+        return Driver(models, _reads(groups, misses), where, endpoint, stop, tell, self._budget).stream()
 
     def _stream(
         self,
@@ -216,7 +216,7 @@ class Generate:
         Near the end of a budget, what is under way may have to be settled before the next block can be sent; the
         executor is then given the rest anew.
         """
-        account = self._account
+        budget = self._budget
         sent: dict[int, list[Request]] = {}
 
         def taken() -> Iterator[list[Request]]:
@@ -224,7 +224,7 @@ class Generate:
             for number, block in enumerate(work):
                 if stop.is_set():
                     return
-                if account and not account.admit(block):
+                if budget and not budget.reserve(block):
                     work = itertools.chain([block], work)
                     return
                 sent[number] = block
@@ -241,7 +241,7 @@ class Generate:
             work = itertools.chain(list(sent.values()), work)
             sent.clear()
             block = next(work, None)
-            if block is None or (account and not account.wait(block, stop)):
+            if block is None or (budget and not budget.wait_for_room(block, stop)):
                 return
             work = itertools.chain([block], work)
 
@@ -259,11 +259,11 @@ class Generate:
         label = block[0].model.label
         pairs = [(key(request), completion) for request, completion in zip(block, reply.completions, strict=True)]
         self._store.add(pairs, model=label)
-        if self._account and (sent := [at for at, one in enumerate(reply.completions) if one.sent]):
+        if self._budget and (sent := [at for at, one in enumerate(reply.completions) if one.sent]):
             replies = [reply.completions[at] for at in sent]
-            self._account.book([block[at] for at in sent], [pairs[at][0] for at in sent], replies)
-        if self._account:
-            self._account.release(name for name, one in pairs if not one.sent)
+            self._budget.record([block[at] for at in sent], [pairs[at][0] for at in sent], replies)
+        if self._budget:
+            self._budget.release(name for name, one in pairs if not one.sent)
         for name, completion in pairs:
             if completion.finish in SERVED:
                 self.bought[label] += 1

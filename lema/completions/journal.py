@@ -31,7 +31,7 @@ class Journal:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         # Held until this process is gone: how others know that they may seal the journal.
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        files.sync(folder)
+        files.fsync_path(folder)
         self.size = 0
 
     def append(self, entries: Sequence[Entry]) -> int:
@@ -112,7 +112,7 @@ def claim(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     # Another process may have sealed and deleted it since it was listed.
-    if files.take(handle) and os.fstat(handle).st_nlink:
+    if files.try_lock(handle) and os.fstat(handle).st_nlink:
         return handle
     os.close(handle)
     return None

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 Line = Mapping[str, Any]
 
 
-def folder() -> Path:
+def ledger_folder() -> Path:
     """Where ledgers lie: beside the journals, on this machine; `$LEMA_HOME` makes it one for several projects."""
     return files.home() / "ledger"
 
@@ -91,7 +91,7 @@ def _opened(place: Path) -> FileIO:
     return (place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab", buffering=0)
 
 
-def read(place: Path) -> Iterator[dict[str, Any]]:
+def read_ledger(place: Path) -> Iterator[dict[str, Any]]:
     """The lines of all ledgers of a folder; of those that are reserved only the ones in doubt, as kind "in doubt"."""
     doubts: list[dict[str, Any]] = []
     batched: dict[str, str] = {}
@@ -125,7 +125,7 @@ def read(place: Path) -> Iterator[dict[str, Any]]:
         yield {**line, "kind": "in doubt"}
 
 
-def settle(place: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, Decimal]:
+def settle_doubt(place: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, Decimal]:
     """Have the requests of a recipe that are in doubt count with what was billed for them; how many they were, and the
     most that they could have cost. Those of batches are left to the batch.
 
@@ -134,12 +134,14 @@ def settle(place: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, D
     """
     place.mkdir(parents=True, exist_ok=True)
     with (place / "budget.lock").open("a") as lock:
-        if not files.take(lock.fileno()):
+        if not files.try_lock(lock.fileno()):
             raise RunError(
                 "a process is at work under this budget, and what it has under way is no doubt: settle later"
             )
         doubts = [
-            line for line in read(place) if (line["kind"], line["recipe"]) == ("in doubt", recipe) and not line["batch"]
+            line
+            for line in read_ledger(place)
+            if (line["kind"], line["recipe"]) == ("in doubt", recipe) and not line["batch"]
         ]
         most = sum((Decimal(line["cost"]) for line in doubts), Decimal(0))
         if not doubts:
@@ -166,33 +168,33 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @dataclass
-class Spent:
+class Spending:
     """Dollars by recipe: booked, and in doubt; of those in doubt, `batched` ones by recipe and key, whose replies a
     batch may still bring."""
 
     booked: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    doubt: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    in_doubt: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     batched: dict[tuple[str, str], Decimal] = field(default_factory=dict)
 
     def recipe(self, name: str) -> Decimal:
-        return self.booked.get(name, Decimal(0)) + self.doubt.get(name, Decimal(0))
+        return self.booked.get(name, Decimal(0)) + self.in_doubt.get(name, Decimal(0))
 
     def total(self) -> Decimal:
-        return sum((*self.booked.values(), *self.doubt.values()), Decimal(0))
+        return sum((*self.booked.values(), *self.in_doubt.values()), Decimal(0))
 
 
-def spent(place: Path, priced: Callable[[Line], Decimal | None] = lambda _: None) -> Spent:
+def fold_spending(place: Path, priced: Callable[[Line], Decimal | None] = lambda _: None) -> Spending:
     """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, one that
     was booked without a price as `priced` says, and what living processes have under way is in doubt, too."""
-    found = Spent()
-    for line in read(place):
+    found = Spending()
+    for line in read_ledger(place):
         if line["kind"] == "request":
             most = priced(line) if line["most"] is None else Decimal(line["most"])
             found.booked[line["recipe"]] += most or 0
         elif line["kind"] == "settled":
             found.booked[line["recipe"]] += Decimal(line["cost"])
         elif line["kind"] == "in doubt":
-            found.doubt[line["recipe"]] += Decimal(line["cost"])
+            found.in_doubt[line["recipe"]] += Decimal(line["cost"])
             if line["batch"]:
                 found.batched[line["recipe"], line["key"]] = Decimal(line["cost"])
     return found

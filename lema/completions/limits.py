@@ -6,7 +6,7 @@ from decimal import Decimal
 from functools import partial
 
 from lema.completions import ledger
-from lema.completions.prices import later
+from lema.completions.prices import cost_at_current_price
 from lema.recipe.params import Run
 
 
@@ -24,7 +24,7 @@ class Limit:
         return self.most - self.spent - self.reserved
 
 
-def limits(run: Run, recipe: str, spent: ledger.Spent) -> list[Limit]:
+def limits(run: Run, recipe: str, spent: ledger.Spending) -> list[Limit]:
     """The limits that the budget sets to a recipe."""
     found = []
     if recipe in run.budget.recipes:
@@ -34,9 +34,9 @@ def limits(run: Run, recipe: str, spent: ledger.Spent) -> list[Limit]:
     return found
 
 
-def left(run: Run, recipe: str) -> Mapping[str, Decimal]:
+def remaining(run: Run, recipe: str) -> Mapping[str, Decimal]:
     """What each limit of a recipe has left, by its key in params.yaml."""
     if run.budget.total is None and recipe not in run.budget.recipes:
         return {}
-    spent = ledger.spent(ledger.folder(), partial(later, run=run))
+    spent = ledger.fold_spending(ledger.ledger_folder(), partial(cost_at_current_price, run=run))
     return {one.key: one.room() for one in limits(run, recipe, spent)}

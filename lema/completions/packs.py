@@ -53,7 +53,7 @@ class Entry:
     cached_tokens: int = 0
 
 
-def write(folder: Path, entries: Iterable[Entry]) -> list[Path]:
+def write_packs(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     """Write entries in their order into as many packs as they need, on the disk when this returns; one at a time a
     folder. Memory holds a row group.
 
@@ -67,7 +67,7 @@ def write(folder: Path, entries: Iterable[Entry]) -> list[Path]:
         for group in groups:
             with pq.ParquetWriter(
                 partial,
-                parquet.schema(Entry),
+                parquet.arrow_schema(Entry),
                 compression="zstd",
                 compression_level=LEVEL,
                 use_dictionary=["model", "finish", "error"],
@@ -80,10 +80,10 @@ def write(folder: Path, entries: Iterable[Entry]) -> list[Path]:
                 size = _write(writer, group)
                 while size < PACK and (more := next(groups, None)) is not None:
                     size += _write(writer, more)
-            files.sync(partial)
-            path = folder / f"{digest(partial)}.parquet"
+            files.fsync_path(partial)
+            path = folder / f"{pack_digest(partial)}.parquet"
             partial.replace(path)
-            files.sync(folder)
+            files.fsync_path(folder)
             made.append(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -104,19 +104,19 @@ def _groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _write(writer: Any, group: list[Entry]) -> int:
-    fields = parquet.schema(Entry)
+    fields = parquet.arrow_schema(Entry)
     columns = [pa.array([getattr(entry, field.name) for entry in group], field.type) for field in fields]
     writer.write_table(pa.Table.from_arrays(columns, schema=fields), row_group_size=len(group))
     return sum(len(entry.text) + ROW for entry in group)
 
 
-def digest(path: Path) -> str:
+def pack_digest(path: Path) -> str:
     """The name that a pack of these bytes has."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:NAME]
 
 
-def paths(folder: Path) -> list[Path]:
+def pack_paths(folder: Path) -> list[Path]:
     """The packs of a folder in the order of their names."""
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
@@ -130,10 +130,10 @@ class Pack:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-        known, found = parquet.schema(Entry), self._file.schema_arrow
+        known, found = parquet.arrow_schema(Entry), self._file.schema_arrow
         before = known.remove(known.get_field_index("cached_tokens"))
         if not any(found.equals(one, check_metadata=False) for one in (known, before)):
-            raise RunError(f"{path} does not hold completions: {parquet.difference(found, known)}")
+            raise RunError(f"{path} does not hold completions: {parquet.schema_difference(found, known)}")
         self._columns = [name for name in found.names if name != "model"]
         self._next = 0
         self._ahead: Future[Any] | None = None
@@ -193,7 +193,7 @@ def _bytes(ids: Any) -> bytes:
     return bytes(text.buffers()[2].to_pybytes()[: 2 * KEY * len(ids)]) if len(ids) else b""
 
 
-def damaged(path: Path) -> RunError:
+def damaged_pack(path: Path) -> RunError:
     return RunError(
         f"{path} is damaged: its bytes do not match its name. Fetch it again (`lema completions pull`) or, when there "
         "is no other copy, delete it: its completions are then asked for again"
@@ -216,8 +216,8 @@ class Verified:
         """Raises RunError when the bytes of a pack do not match its name."""
         state = path.stat()
         stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
-        if self._known.get(path.name) != stamp and digest(path) != path.stem:
-            raise damaged(path)
+        if self._known.get(path.name) != stamp and pack_digest(path) != path.stem:
+            raise damaged_pack(path)
         self._seen[path.name] = stamp
 
     def save(self) -> None:

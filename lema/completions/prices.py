@@ -23,7 +23,7 @@ MILLION = 1_000_000
 A_MESSAGE, A_REQUEST = 16, 64
 
 
-def price(model: Model, run: Run) -> Price | None:
+def price_of(model: Model, run: Run) -> Price | None:
     """What a model costs, None when that is unknown. `run.prices` is looked up by the model's name, by its label when
     it has none; the table of lema by the address of its endpoint and the name that it has there."""
     found = _listed(model.label, model.name, model.endpoint, run)
@@ -37,24 +37,24 @@ def _listed(label: str, name: str | None, where: str | None, run: Run) -> Price 
     endpoint = run.endpoints.get(where or "")
     if endpoint is None or name is None:
         return None
-    return known().get((urlsplit(endpoint.url).hostname or "", endpoint.models.get(name, name)))
+    return known_prices().get((urlsplit(endpoint.url).hostname or "", endpoint.models.get(name, name)))
 
 
-def later(line: Mapping[str, Any], run: Run) -> Decimal | None:
+def cost_at_current_price(line: Mapping[str, Any], run: Run) -> Decimal | None:
     """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
     still none, or its reply told no tokens."""
     of = _listed(line["model"], line["name"], line["endpoint"], run)
     prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
     if of is None or not (prompt or completion or of.free):
         return None
-    return cost(of, prompt, cached, completion, batch=line["batch"])
+    return token_cost(of, prompt, cached, completion, batch=line["batch"])
 
 
 @functools.cache
-def known() -> dict[tuple[str, str], Price]:
+def known_prices() -> dict[tuple[str, str], Price]:
     """The table: prices by the host name of the vendor's endpoint and the model's name."""
     found: dict[tuple[str, str], Price] = {}
-    for vendor in table().values():
+    for vendor in price_table().values():
         for name, figures in vendor["models"].items():
             parts = {key: Decimal(figures[key]) for key in ("input", "output", "cached") if key in figures}
             one = Price(**parts, batch=Decimal(vendor.get("batch", 1)))
@@ -62,36 +62,36 @@ def known() -> dict[tuple[str, str], Price]:
     return found
 
 
-def table() -> dict[str, Any]:
+def price_table() -> dict[str, Any]:
     """`prices.yaml` with all figures as they are written, as texts."""
     text = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
     read: dict[str, Any] = yaml.load(text, Loader=yaml.BaseLoader)
     return read
 
 
-def cost(of: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
+def token_cost(of: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
     """Dollars for so many tokens; of the prompt's, `cached` were in the endpoint's cache."""
     fresh = Decimal(prompt) - Decimal(cached)
     dollars = fresh * of.input + Decimal(cached) * _cached(of) + Decimal(completion) * of.output
     return dollars * (of.batch if batch else 1) / MILLION
 
 
-def paid(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
+def reply_cost(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
     """Dollars for one reply, None when unknown: there is no price, or the endpoint told no tokens of a text. A request
     that failed without a word about tokens is taken to be free."""
     if of is None:
         return None
     if not of.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
         return None
-    return cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
+    return token_cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
 
 
-def bound(of: Price, request: Request, *, batch: bool = False) -> Decimal | None:
+def max_request_cost(of: Price, request: Request, *, batch: bool = False) -> Decimal | None:
     """The most that one request can cost; None when its reply has no limit.
 
     A tokenizer makes no more tokens than a text has bytes in UTF-8. Its input may be dearer than any cached one.
     """
-    longest = limit(request.model, request.sampling.max_tokens)
+    longest = max_reply_tokens(request.model, request.sampling.max_tokens)
     if longest is None:
         return None
     dearest = max(of.input, _cached(of))
@@ -99,7 +99,7 @@ def bound(of: Price, request: Request, *, batch: bool = False) -> Decimal | None
     return dollars * (of.batch if batch else 1) / MILLION
 
 
-def limit(model: Model, max_tokens: int) -> int | None:
+def max_reply_tokens(model: Model, max_tokens: int) -> int | None:
     """The most tokens of a reply that the endpoint is told; None when the model's options leave that out."""
     options = model.options
     extra = options.get("extra") or {}
@@ -114,7 +114,7 @@ def most_tokens(messages: Sequence[Message]) -> int:
     return A_REQUEST + sum(len(one.content.encode()) + A_MESSAGE for one in messages)
 
 
-def characters(messages: Sequence[Message]) -> int:
+def prompt_characters(messages: Sequence[Message]) -> int:
     """The length of a prompt, from which its tokens are estimated."""
     return sum(len(one.content) for one in messages)
 
@@ -123,10 +123,10 @@ def _cached(of: Price) -> Decimal:
     return of.input if of.cached is None else of.cached
 
 
-def dollars(amount: Decimal | None) -> str:
+def format_dollars(amount: Decimal | None) -> str:
     """Money for people: cents, and more digits for what is less than a dollar. Never shown as less than it is.
 
-    >>> [dollars(Decimal(one)) for one in ("0", "0.00012", "0.5", "12.301", "1234.5")]
+    >>> [format_dollars(Decimal(one)) for one in ("0", "0.00012", "0.5", "12.301", "1234.5")]
     ['$0', '$0.0002', '$0.50', '$12.31', '$1,234.50']
     """
     if amount is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lema.compute import files
 from lema.compute.executor import blocks
-from lema.compute.scratch_file import Frames
+from lema.compute.scratch_file import ScratchFile
 from lema.models.types import Model, Request
 
 FRAME = 64  # requests kept together, so that they share their model and sampling parameters
@@ -24,7 +24,7 @@ class Group:
     frames: "array[int]" = field(default_factory=lambda: array("Q"))
 
 
-class Spool(Frames):
+class Spool(ScratchFile):
     """Requests by model, in the order in which they were added. They hold prompts, so the file has no name."""
 
     def __init__(self) -> None:

@@ -135,7 +135,9 @@ class Store:
             with files.lock(self.packs):
                 journals = [(path, handle) for path in self._journals() if (handle := claim(path)) is not None]
                 try:
-                    made = packs.write(self.packs, self._fresh([path for path, _ in journals])) if journals else []
+                    made = (
+                        packs.write_packs(self.packs, self._fresh([path for path, _ in journals])) if journals else []
+                    )
                     for path, _ in journals:
                         path.unlink()
                 finally:
@@ -190,7 +192,7 @@ class Store:
         lines = [found for path in journals if (found := _lines(path)) is not None]
         index, verified = Index(), Verified(files.home() / "packs.json", trusting=not self._doubtful)
         parts = []
-        for number, path in enumerate(packs.paths(self.packs)):
+        for number, path in enumerate(packs.pack_paths(self.packs)):
             verified.check(path)
             keys, groups, served = self._pack(path).keys()
             self._failures += int((~served).sum())

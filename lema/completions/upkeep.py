@@ -40,7 +40,7 @@ def verify(store: Store) -> Findings:
             else:
                 found.copies += 1
 
-    for path in packs.paths(store.packs):
+    for path in packs.pack_paths(store.packs):
         found.packs += 1
         try:
             count((key, served) for key, _, served in _intact(path).labels())
@@ -57,7 +57,7 @@ def verify(store: Store) -> Findings:
         lines.close()
         if handle is not None:
             os.close(handle)
-    for path in sorted(set(store.packs.glob("*")) - set(packs.paths(store.packs))):
+    for path in sorted(set(store.packs.glob("*")) - set(packs.pack_paths(store.packs))):
         left = path.name == packs.PARTIAL
         found.faults.append(f"{path} {'was left by a process that was killed; delete it' if left else 'is no pack'}")
     return found
@@ -85,8 +85,8 @@ def prune(
     """
     counts = {"copies": 0, "failures": 0, "unneeded": 0}
     seen, kept = Keys(), dict[Path, list[bool]]()
-    with files.writing(store.packs), files.lock(store.packs):
-        for path in packs.paths(store.packs):
+    with files.explain_write_errors(store.packs), files.lock(store.packs):
+        for path in packs.pack_paths(store.packs):
             flags = []
             for key, label, served in _intact(path).labels():
                 if not served:
@@ -101,7 +101,7 @@ def prune(
             if not all(flags):
                 kept[path] = flags
         if really and kept:
-            made = packs.write(store.packs, _kept(kept))
+            made = packs.write_packs(store.packs, _kept(kept))
             for path in kept:
                 if path not in made:
                     path.unlink()
@@ -115,8 +115,8 @@ def _kept(flags: dict[Path, list[bool]]) -> Iterator[Entry]:
 
 def _intact(path: Path) -> Pack:
     try:
-        if packs.digest(path) == path.stem:
+        if packs.pack_digest(path) == path.stem:
             return Pack(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    raise packs.damaged(path)
+    raise packs.damaged_pack(path)

@@ -12,7 +12,7 @@ from lema.errors import RunError
 MOST = 4 * 2**30  # bytes; Ray's object store holds a copy on every node
 
 
-def packed(folder: Path) -> bytes:
+def pack_folder(folder: Path) -> bytes:
     """A folder, with all that is in it, as an uncompressed tar.
 
     Raises:
@@ -38,7 +38,7 @@ def packed(folder: Path) -> bytes:
     return whole.getvalue()
 
 
-def unpack(content: bytes, folder: Path) -> None:
+def unpack_folder(content: bytes, folder: Path) -> None:
     """Lay them out in a folder that is not there yet; of two processes that do so one is in vain."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

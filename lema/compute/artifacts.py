@@ -38,6 +38,6 @@ PLACES: Mapping[str, str] = {
 }
 
 
-def place(artifact: str, recipe: str, arm: str | None = None) -> Path:
+def artifact_path(artifact: str, recipe: str, arm: str | None = None) -> Path:
     """Where an artifact lies, relative to the project's root."""
     return DATA / recipe / PLACES.get(artifact, f"{artifact}.parquet").format(arm=arm)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lema.compute.scratch_file import Frames
+from lema.compute.scratch_file import ScratchFile
 from lema.errors import RunError
 
 FRAME = 64  # rows that are read at once
@@ -33,7 +33,7 @@ def _order(ids: Any, what: str) -> Any:
     return order
 
 
-class Runs(Frames):
+class SortedRuns(ScratchFile):
     """Sorted tables with the same columns."""
 
     def __init__(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ def home() -> Path:
     return Path(os.environ.get("LEMA_HOME") or ".lema")
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Force a file's bytes, or a folder's list of names, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -40,7 +40,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Say in one line why a path cannot be written.
 
     Raises:
@@ -64,7 +64,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the block made nothing, or the disk is full or not writable.
     """
-    with writing(path), _atomic(path) as partial:
+    with explain_write_errors(path), _atomic(path) as partial:
         yield partial
 
 
@@ -78,19 +78,19 @@ def _atomic(path: Path) -> Iterator[Path]:
         if not partial.exists():
             raise RunError(f"{path}: nothing was written")
         for written in [*(partial.rglob("*") if partial.is_dir() else ()), partial]:
-            sync(written)
+            fsync_path(written)
         if path.is_dir() or (partial.is_dir() and path.exists()):
             _remove(old)
             path.rename(old)
         partial.replace(path)
-        sync(path.parent)
+        fsync_path(path.parent)
         _remove(old)
     except BaseException:
         _remove(partial)
         raise
 
 
-def take(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
     """Try to lock an open file for this process; the lock is gone when the process is, however it ends."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,11 +107,11 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         RunError: another process makes it, and `wait` is False; or the lock cannot be written.
     """
     place = home() / "locks" / f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    with writing(place):
+    with explain_write_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         file = place.open("a+")
     with file:
-        if not take(file.fileno()):
+        if not try_lock(file.fileno()):
             file.seek(0)
             message = f"{path} is being made by another process ({file.read().strip() or 'just started'})"
             if not wait:

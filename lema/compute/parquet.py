@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lema.compute.external_sort import Runs, sort
+from lema.compute.external_sort import SortedRuns, sort
 from lema.compute.files import atomic
 from lema.errors import RunError
 
@@ -69,7 +69,7 @@ def _field(name: str, hint: Any) -> Any:
     return pa.field(name, kind, nullable=nullable)
 
 
-def schema(row_type: type) -> Any:
+def arrow_schema(row_type: type) -> Any:
     """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
 
     `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
@@ -113,7 +113,7 @@ def _unpacker(hint: Any) -> Callable[[Any], Any]:
     return _same
 
 
-def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
+def rows_to_table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     """Rows as an Arrow table (`pyarrow.Table`), in their order, in one chunk.
 
     Raises:
@@ -121,16 +121,16 @@ def table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     """
     rows = list(rows)
     columns: list[Any] = []
-    for field, hint in zip(schema(row_type), _hints(row_type).values(), strict=True):
+    for field, hint in zip(arrow_schema(row_type), _hints(row_type).values(), strict=True):
         values, pack = list(map(attrgetter(field.name), rows)), _packer(hint)
         column = pa.array(values if pack is _same else [pack(value) for value in values], field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
         columns.append(column)
-    return pa.Table.from_arrays(columns, schema=schema(row_type)).combine_chunks()
+    return pa.Table.from_arrays(columns, schema=arrow_schema(row_type)).combine_chunks()
 
 
-def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """Write rows, sorted by id, and return their number; the file appears whole or not at all.
 
     Rows that come in order are written as they come, a row group while the next one is made; memory holds a few of
@@ -141,8 +141,8 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """
     groups, late, last = _groups(row_type, rows), None, None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Runs(path.parent) as runs, atomic(path) as partial, _few_collections():
-        with _writing(partial, schema(row_type)) as put:
+    with SortedRuns(path.parent) as runs, atomic(path) as partial, _few_collections():
+        with _writing(partial, arrow_schema(row_type)) as put:
             for group in groups:
                 if last is not None and group["id"][0].as_py() <= last:
                     late = group
@@ -155,7 +155,7 @@ def write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
                 rest = itertools.chain(written, [late], groups)
                 while run := list(itertools.islice(rest, RUN)):
                     runs.add(sort(pa.concat_tables(run), row_type.__name__))
-            with _writing(partial, schema(row_type)) as put:
+            with _writing(partial, arrow_schema(row_type)) as put:
                 for group in runs.merged(ROW_GROUP, row_type.__name__):
                     put(group)
         count: int = pq.read_metadata(partial).num_rows
@@ -180,7 +180,7 @@ def _groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
     rest = iter(rows)
     group = list(itertools.islice(rest, ROW_GROUP))
     while True:
-        yield sort(table(row_type, group), row_type.__name__)
+        yield sort(rows_to_table(row_type, group), row_type.__name__)
         group = list(itertools.islice(rest, ROW_GROUP))
         if not group:
             return
@@ -226,11 +226,11 @@ class Rows(Generic[Row]):
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
         self._path, self._row_type = path, row_type
-        expected = schema(row_type)
+        expected = arrow_schema(row_type)
         with _readable(path):
             found = pq.read_schema(path)
         if not found.equals(expected, check_metadata=False):
-            raise RunError(f"{path} does not hold rows of {row_type.__name__}: {difference(found, expected)}")
+            raise RunError(f"{path} does not hold rows of {row_type.__name__}: {schema_difference(found, expected)}")
 
     def __iter__(self) -> Iterator[Row]:
         unpackers = [(name, _unpacker(hint)) for name, hint in _hints(self._row_type).items()]
@@ -254,7 +254,7 @@ def _kind(field: Any) -> str:
     return f"{field.type}{' or null' if field.nullable else ''}"
 
 
-def difference(found: Any, expected: Any) -> str:
+def schema_difference(found: Any, expected: Any) -> str:
     """The first thing in which two schemas differ."""
     for field in expected:
         at = found.get_field_index(field.name)
@@ -266,7 +266,7 @@ def difference(found: Any, expected: Any) -> str:
     return f"unknown column {extra[0]}" if extra else "its columns are in another order"
 
 
-def read(path: Path, row_type: type[Row]) -> list[Row]:
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """All rows of a file in the order of their ids.
 
     Raises:

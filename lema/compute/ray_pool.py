@@ -186,7 +186,7 @@ def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Fol
     """Folder and module path of this process and, where other nodes may not see them, folders as Ray objects."""
     sent: Folders = []
     if sum(node["Alive"] for node in ray.nodes()) > 1:
-        sent = [(name, ray.put(archive.packed(Path(name)))) for name in sorted(set(folders))]
+        sent = [(name, ray.put(archive.pack_folder(Path(name)))) for name in sorted(set(folders))]
     return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
 
 
@@ -200,7 +200,7 @@ def _settle(folder: str, path: list[str], folders: Folders) -> None:
     sys.path += [entry for entry in path if entry not in sys.path]
     for name, reference in folders:
         if not Path(name).exists():
-            archive.unpack(ray.get(reference), Path(name))
+            archive.unpack_folder(ray.get(reference), Path(name))
 
 
 class _Worker:

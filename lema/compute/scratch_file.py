@@ -11,7 +11,7 @@ from typing import Self
 from lema.errors import RunError
 
 
-class Frames:
+class ScratchFile:
     """Pieces by the order in which they were added. The file appears in `folder` with the first one."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lema.completions import ledger
 from lema.compute import parquet
-from lema.compute.artifacts import ARTIFACTS, place
+from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.compute.executor import Executor, LocalExecutor
 from lema.errors import LemaError, RunError
 from lema.models.types import Model
@@ -60,7 +60,7 @@ class Rehearsal(Kitchen):
         super().__init__("samples", recipe, None, offline=True)
         self.rows: dict[str, list[Any]] = {}
         self.notes: list[str] = []
-        self.forecast = Forecast(self.store.get, self.run, Past.of(ledger.folder()))
+        self.forecast = Forecast(self.store.get, self.run, Past.of(ledger.ledger_folder()))
         self._ready: set[str] = set()  # up to date, and read when somebody asks for them
         self._spread: Three = CERTAIN
 
@@ -121,7 +121,7 @@ class Rehearsal(Kitchen):
 
     def _base(self) -> Model:
         """The student, by what its artifact says; its weights are not touched."""
-        facts = place("base", self.name) / "base.json"
+        facts = artifact_path("base", self.name) / "base.json"
         if not facts.is_file():
             return Model("base", "transformers", "transformers, not made yet", chat=self.recipe.base.chat)
         told = json.loads(facts.read_text(encoding="utf-8"))
@@ -244,7 +244,7 @@ def _old(recipe: str, artifact: str) -> list[Any] | None:
     row_type = ARTIFACTS[artifact]
     assert row_type is not None
     try:
-        return parquet.read(place(artifact, recipe), row_type)
+        return parquet.read_rows(artifact_path(artifact, recipe), row_type)
     except RunError:
         return None
 

@@ -9,9 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from lema.check.check import check
-from lema.completions.cost import table
-from lema.completions.limits import left
-from lema.completions.prices import dollars
+from lema.completions.cost import format_table
+from lema.completions.limits import remaining
+from lema.completions.prices import format_dollars
 from lema.compute.artifacts import ARTIFACTS
 from lema.compute.progress import duration
 from lema.errors import RecipeError
@@ -82,7 +82,7 @@ def text(found: Estimate) -> str:
     rows = [row for stage in found.stages for row in _rows(stage, found)]
     heads = [HEADS] if any(len(row) > 1 for row in rows) else []
     return "\n".join(
-        [f"{found.recipe}: {found.description}".rstrip(": "), *table([*heads, *rows]), "", *_summary(found)]
+        [f"{found.recipe}: {found.description}".rstrip(": "), *format_table([*heads, *rows]), "", *_summary(found)]
     )
 
 
@@ -113,7 +113,7 @@ def _row(one: Asked, found: Estimate) -> tuple[str, ...]:
         f"{about}{one.missing:,}",
         f"{prompts[1]:,.0f}",
         f"{replies[1]:,.0f}",
-        *(("?", "?", "?") if costs is None else (dollars(each) for each in costs)),
+        *(("?", "?", "?") if costs is None else (format_dollars(each) for each in costs)),
         "" if seconds is None else duration(seconds),
     )
 
@@ -126,14 +126,16 @@ def _summary(found: Estimate) -> Iterator[str]:
     if missing:
         priced = any(one.missing and one.price and one.model.endpoint for one in found.asked())
         worth = (
-            f"{dollars(expected)} expected ({dollars(low)} to {dollars(high)})" if priced else "the price is unknown"
+            f"{format_dollars(expected)} expected ({format_dollars(low)} to {format_dollars(high)})"
+            if priced
+            else "the price is unknown"
         )
         yield f"To buy: {missing:,} replies, {worth}."
     elif not unknown:
         yield "Nothing to buy."
     if local:
         yield f"Made here, for nothing: {local:,} replies."
-    rooms = left(found.run, found.recipe)
+    rooms = remaining(found.run, found.recipe)
     if names := found.unpriced():
         yield f"Not counted, the price is unknown: {', '.join(names)}; `run.prices` in params.yaml sets it."
         if rooms:
@@ -145,6 +147,6 @@ def _summary(found: Estimate) -> Iterator[str]:
         yield f"Its questions cost nothing, and say more: {first}"
     for key, room in rooms.items():
         enough = "" if room >= high else ", less than the high estimate" if room >= expected else ", too little"
-        yield f"{key} has {dollars(max(room, Decimal(0)))} left{enough}."
+        yield f"{key} has {format_dollars(max(room, Decimal(0)))} left{enough}."
     if found.notes:
         yield "Estimated: " + "; ".join(found.notes) + "."

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from lema.completions import ledger
-from lema.completions.prices import characters, cost, limit, price
+from lema.completions.prices import max_reply_tokens, price_of, prompt_characters, token_cost
 from lema.models.types import Completion, Model, Request, key
 from lema.recipe.params import Price, Run
 
@@ -57,7 +57,7 @@ class Past:
     def of(cls, place: Path) -> "Past":
         """From the ledgers of a folder."""
         past = cls()
-        for line in ledger.read(place):
+        for line in ledger.read_ledger(place):
             if line["kind"] == "request" and line["finish"] in ("stop", "length"):
                 counts = (line["characters"], line["prompt_tokens"], line["completion_tokens"])
                 past.add(line["name"] or line["model"], line["stage"], *counts)
@@ -137,7 +137,8 @@ class Asked:
         batch = endpoint is not None and endpoint.mode == "batch"
         prompts, replies = self.tokens(past)
         low, expected, high = (
-            cost(self.price, sent, 0, written, batch=batch) for sent, written in zip(prompts, replies, strict=True)
+            token_cost(self.price, sent, 0, written, batch=batch)
+            for sent, written in zip(prompts, replies, strict=True)
         )
         return low, expected, high
 
@@ -183,10 +184,10 @@ class Forecast:
         """Count a request; the text of its understudy where it has no reply."""
         model = request.model
         if (self.stage, model.label) not in self.asked:
-            self.asked[self.stage, model.label] = Asked(self.stage, model, price(model, self._run))
+            self.asked[self.stage, model.label] = Asked(self.stage, model, price_of(model, self._run))
         asked = self.asked[self.stage, model.label]
         asked.requests += 1
-        length = characters(request.messages)
+        length = prompt_characters(request.messages)
         if reply is not None:
             asked.cached += 1
             self.past.add(model.name or model.label, self.stage, length, reply.prompt_tokens, reply.completion_tokens)
@@ -195,7 +196,7 @@ class Forecast:
         bucket = asked.derived if made_of_others else asked.sure
         bucket.requests += 1
         bucket.characters += length
-        bucket.limit += limit(model, request.sampling.max_tokens) or request.sampling.max_tokens
+        bucket.limit += max_reply_tokens(model, request.sampling.max_tokens) or request.sampling.max_tokens
         return self._understudy(request)
 
     def _understudy(self, request: Request) -> str:

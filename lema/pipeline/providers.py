@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from lema.compute import files
-from lema.compute.artifacts import place
+from lema.compute.artifacts import artifact_path
 from lema.compute.progress import told
 from lema.errors import RunError
 from lema.filters import Filter
@@ -120,7 +120,7 @@ def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> N
     with several seeds has an adapter for each."""
     if arm is None:
         raise RunError("merge needs an arm: RECIPE/ARM")
-    base, adapter = place("base", recipe), place("adapter", recipe, arm)
+    base, adapter = artifact_path("base", recipe), artifact_path("adapter", recipe, arm)
     seeds = sorted((one.parent.name for one in adapter.glob("*/training.json")), key=int)
     if seeds:
         if str(seed) not in seeds:

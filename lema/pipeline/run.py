@@ -19,11 +19,11 @@ from typing import Any, get_origin
 import yaml
 
 from lema.check.check import check
-from lema.completions.budget import Account
+from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.store import Store, packs_folder
 from lema.compute import files, parquet
-from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, place
+from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.compute.executor import Executor, executor, pmap
 from lema.errors import RecipeError, RunError, allowed
 from lema.filters import GIVEN, names
@@ -58,7 +58,7 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
     if (arm is not None) != (artifact in BY_ARM):
         owner = "an arm: RECIPE/ARM" if artifact in BY_ARM else "a recipe, not an arm"
         raise RunError(f"{artifact} is made for {owner}")
-    with files.lock(place(artifact, recipe, arm)):
+    with files.lock(artifact_path(artifact, recipe, arm)):
         if artifact == "plan":
             _write_plan(recipe)
             return
@@ -78,7 +78,7 @@ def _write_plan(recipe: str) -> None:
     if report.problems:
         raise RecipeError(report.problems)
     plan = make_plan(load_recipe(path, root), root)
-    with files.atomic(place("plan", recipe)) as out:
+    with files.atomic(artifact_path("plan", recipe)) as out:
         out.write_text(plan_text(plan), encoding="utf-8")
 
 
@@ -102,10 +102,10 @@ class Kitchen:
         parameters = inspect.signature(stage).parameters.values()
         reads = [self._input(one) for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
         keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
-        out = place(self.artifact, self.name, self.arm)
+        out = artifact_path(self.artifact, self.name, self.arm)
         row_type = ARTIFACTS[self.artifact]
         if row_type is not None:
-            count = parquet.write(out, row_type, stage(*reads, **self.given(keywords)))
+            count = parquet.write_rows(out, row_type, stage(*reads, **self.given(keywords)))
             self._say(f"{count} rows")
         elif "folder" in keywords:
             with files.atomic(out) as folder:
@@ -126,7 +126,7 @@ class Kitchen:
         """What a stage reads. One that only walks over rows is not given them all at once."""
         row_type = ARTIFACTS.get(parameter.name)
         if row_type is not None and get_origin(parameter.annotation) is Iterable and parameter.name not in SORTED:
-            return parquet.Rows(place(parameter.name, self.name, self.arm), row_type)
+            return parquet.Rows(artifact_path(parameter.name, self.name, self.arm), row_type)
         return self.read(parameter.name)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Kitchen:
             if self._executor is not None:
                 end.callback(self._executor.close)
             if self._generate is not None:
-                end.callback(self.account.close)
+                end.callback(self.budget.close)
                 self._say(self._generate.summary().partition(": ")[2])
                 self.store.seal()
 
@@ -175,25 +175,27 @@ class Kitchen:
         if artifact in SORTED:
             # Rows lie sorted by id; scores and report take the base first, then the arms as the recipe orders them.
             order = {arm: rank for rank, arm in enumerate(["base", *arms])}
-            rows: list[Any] = parquet.read(place(artifact, self.name), Probe if artifact == "probe" else Answer)
+            rows: list[Any] = parquet.read_rows(
+                artifact_path(artifact, self.name), Probe if artifact == "probe" else Answer
+            )
             return sorted(rows, key=lambda row: order[row.arm])
-        if artifact == "base" and not (place("base", self.name) / "base.json").is_file():
+        if artifact == "base" and not (artifact_path("base", self.name) / "base.json").is_file():
             raise RunError(f"no base yet: lema make base {self.name}, or dvc repro for everything")
         if artifact == "base":
-            return base_model(place("base", self.name))
+            return base_model(artifact_path("base", self.name))
         if artifact == "adapters" and self.artifact in ("answers", "probe"):
-            base = base_model(place("base", self.name))
+            base = base_model(artifact_path("base", self.name))
             return {
                 arm: {seed: adapted(base, arm, folder) for seed, folder in self._trained(arm).items()} for arm in arms
             }
         if artifact == "adapters":
             return {arm: training(list(self._trained(arm).values()), self._curve(arm)) for arm in arms}
         if artifact == "mix" and self.arm is None:
-            return {arm: parquet.read(place("mix", self.name, arm), Example) for arm in arms}
-        path = place(artifact, self.name, self.arm)
+            return {arm: parquet.read_rows(artifact_path("mix", self.name, arm), Example) for arm in arms}
+        path = artifact_path(artifact, self.name, self.arm)
         row_type = ARTIFACTS[artifact]
         if row_type is not None:
-            return parquet.read(path, row_type)
+            return parquet.read_rows(path, row_type)
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
 
@@ -202,8 +204,8 @@ class Kitchen:
         return store()
 
     @cached_property
-    def account(self) -> Account:
-        return Account(self.run, self.name, self.artifact)
+    def budget(self) -> BudgetTracker:
+        return BudgetTracker(self.run, self.name, self.artifact)
 
     def _workers(self) -> Executor:
         self._executor = self._executor or executor(self.run)
@@ -212,12 +214,12 @@ class Kitchen:
     def _new_generate(self) -> Generate:
         """One for all that ask, such as two judges: the log counts their requests together."""
         self._generate = self._generate or Generate(
-            self.store, self._workers(), self.run, name=self.artifact, offline=self.offline, account=self.account
+            self.store, self._workers(), self.run, name=self.artifact, offline=self.offline, budget=self.budget
         )
         return self._generate
 
     def _training(self) -> Callable[..., None]:
-        return partial(train_adapters, self.run, self._workers, place("base", self.name), self._scratch())
+        return partial(train_adapters, self.run, self._workers, artifact_path("base", self.name), self._scratch())
 
     def _tasks(self) -> dict[str, Any]:
         """The task of every split."""
@@ -233,7 +235,7 @@ class Kitchen:
         if spec.adapter is None or self.artifact != "samples":
             return named_model(name, spec)
         recipe, arm, *seed = spec.adapter.split("/")
-        base, adapter = place("base", recipe), place("adapter", recipe, arm).joinpath(*seed)
+        base, adapter = artifact_path("base", recipe), artifact_path("adapter", recipe, arm).joinpath(*seed)
         # The folder of an arm with several seeds has no record of its own, and is no model.
         if not (base / "base.json").is_file() or not (adapter / "training.json").is_file():
             raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
@@ -254,7 +256,7 @@ class Kitchen:
 
     def _trained(self, arm: str) -> dict[int, Path]:
         """Where the adapters of an arm lie, by seed: in its folder, or with `seeds` in one a seed below."""
-        folder, spec = place("adapter", self.name, arm), self.recipe.adapter
+        folder, spec = artifact_path("adapter", self.name, arm), self.recipe.adapter
         return {one.seed: folder / str(one.seed) if spec.seeds else folder for one in spec.trainings}
 
     def _curve(self, arm: str) -> Path:
@@ -265,12 +267,12 @@ class Kitchen:
         have folders of their own there."""
         settled = {name: value for name, value in self.key.items() if name not in ("seed", "seeds")}
         digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode())
-        for path in (place("mix", self.name, self.arm), place("base", self.name) / "base.json"):
+        for path in (artifact_path("mix", self.name, self.arm), artifact_path("base", self.name) / "base.json"):
             digest.update(path.read_bytes())
         return files.home() / "training" / f"{self.name}-{self.arm}-{digest.hexdigest()[:16]}"
 
     def _refuse_stale_plan(self) -> None:
-        path = place("plan", self.name)
+        path = artifact_path("plan", self.name)
         try:
             made = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lema.compute.artifacts import BY_ARM, place
+from lema.compute.artifacts import BY_ARM, artifact_path
 from lema.errors import RecipeError
 from lema.recipe import yaml
 
@@ -34,7 +34,7 @@ class Status:
     def __init__(self, recipe: str, plan: Mapping[str, Any], arms: Sequence[str]) -> None:
         self._recipe, self._plan, self._arms = recipe, _plain(plan), list(arms)
         self._locked = _yaml(Path("dvc.lock")).get("stages") or {}
-        self._made = _yaml(place("plan", recipe))
+        self._made = _yaml(artifact_path("plan", recipe))
         self._outs = {out["path"]: out.get("md5") for stage in self._locked.values() for out in stage.get("outs") or ()}
 
     def why(self, artifact: str, again: Mapping[str, str]) -> list[str]:
@@ -48,7 +48,7 @@ class Status:
         return self._why(artifact, None, again)
 
     def _why(self, artifact: str, arm: str | None, again: Mapping[str, str]) -> list[str]:
-        if not place(artifact, self._recipe, arm).exists():
+        if not artifact_path(artifact, self._recipe, arm).exists():
             return ["not made yet"]
         lock = self._locked.get(f"{artifact}@{self._recipe}-{arm}" if arm else f"{artifact}@{self._recipe}", {})
         inputs = [name for name in reads(artifact) if name != "plan"]
@@ -62,7 +62,7 @@ class Status:
     def _before(self, artifact: str, arm: str | None, lock: Mapping[str, Any]) -> Any:
         """The part of the plan that an artifact was made with, None when nobody knows."""
         name = f"mix.{arm}" if artifact == "mix" and arm else artifact
-        params = (lock.get("params") or {}).get(place("plan", self._recipe).as_posix())
+        params = (lock.get("params") or {}).get(artifact_path("plan", self._recipe).as_posix())
         if params and name in params:
             return params[name]
         before = self._made.get(artifact)
@@ -72,7 +72,7 @@ class Status:
         """Whether DVC has seen an input with other bytes than the stage has read."""
         read = {dep["path"]: dep.get("md5") for dep in lock.get("deps") or ()}
         arms = self._arms if artifact in BY_ARM else [None]
-        places = [place(artifact, self._recipe, arm).as_posix() for arm in arms]
+        places = [artifact_path(artifact, self._recipe, arm).as_posix() for arm in arms]
         return any(path in read and read[path] != self._outs.get(path, read[path]) for path in places)
 
 

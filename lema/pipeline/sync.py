@@ -15,7 +15,7 @@ from typing import Any
 from lema.completions import packs
 from lema.completions.store import Store, packs_folder
 from lema.compute import parquet
-from lema.compute.artifacts import ARTIFACTS, place
+from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import LemaError, RunError
 from lema.recipe.load import load_recipe
 from lema.rows import Example
@@ -36,7 +36,7 @@ def push(store: Store) -> int:
     if POINTER.exists():
         # Else the packs of others would not be in the list that this side commits.
         pull()
-    names = packs.paths(folder)
+    names = packs.pack_paths(folder)
     if not names:
         raise RunError("no completions to push yet")
     _dvc("add", "--quiet", str(folder))
@@ -83,7 +83,7 @@ def _fetch(there: Any, source: str, path: Path) -> None:
         path.replace(damaged)
     try:
         there.get_file(source, str(partial))
-        if packs.digest(partial) != path.stem:
+        if packs.pack_digest(partial) != path.stem:
             raise RunError(f"the remote's copy of {path.name} is damaged: its bytes do not match its name")
         partial.replace(path)
     except BaseException:
@@ -96,7 +96,7 @@ def _fetch(there: Any, source: str, path: Path) -> None:
 
 
 def _is_here(path: Path) -> bool:
-    return path.exists() and packs.digest(path) == path.stem
+    return path.exists() and packs.pack_digest(path) == path.stem
 
 
 def _folder() -> Path:
@@ -139,7 +139,7 @@ def needed(recipes: Collection[str]) -> tuple[set[str], set[str]]:
             columns = {field.name for field in fields(row_type)} & {"completion", "completions"} if row_type else set()
             if not columns or row_type is Example:
                 continue
-            rows: parquet.Rows[Any] = parquet.Rows(place(artifact, name), row_type)  # type: ignore[arg-type]
+            rows: parquet.Rows[Any] = parquet.Rows(artifact_path(artifact, name), row_type)  # type: ignore[arg-type]
             for row in rows:
                 keys |= {row.completion, *getattr(row, "completions", ())}
     return keys - {""}, labels

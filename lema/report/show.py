@@ -11,7 +11,7 @@ from typing import Any
 from typer import style
 
 from lema.compute import parquet
-from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, place
+from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
 from lema.report.examples import correction as view
@@ -51,7 +51,7 @@ def tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Sequence[An
     """
     rows = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
     if artifact in ARTIFACTS and artifact not in rows:
-        raise ShowError(f"{artifact} has no rows to show; it is in {place(artifact, recipe, arm or 'ARM')}")
+        raise ShowError(f"{artifact} has no rows to show; it is in {artifact_path(artifact, recipe, arm or 'ARM')}")
     if artifact not in rows:
         raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, rows)}")
     if artifact in BY_ARM and arm is None:
@@ -61,10 +61,10 @@ def tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Sequence[An
         raise ShowError(f"nothing is made of {recipe} yet: lema repro (a recipe that params.yaml lists), or lema make")
     if recipe not in begun:
         raise ShowError(f"nothing is made of a recipe {recipe!r} yet; {allowed(recipe, begun)}")
-    if not place(artifact, recipe, arm).is_file():
-        raise ShowError(f"{place(artifact, recipe, arm)} is not made yet: lema repro")
-    places = {name: place(name, recipe, arm) for name in (artifact, *_JOINS.get(artifact, {}).values())}
-    return {name: parquet.read(path, rows[name]) for name, path in places.items() if path.is_file()}
+    if not artifact_path(artifact, recipe, arm).is_file():
+        raise ShowError(f"{artifact_path(artifact, recipe, arm)} is not made yet: lema repro")
+    places = {name: artifact_path(name, recipe, arm) for name in (artifact, *_JOINS.get(artifact, {}).values())}
+    return {name: parquet.read_rows(path, rows[name]) for name, path in places.items() if path.is_file()}
 
 
 def show(

@@ -40,11 +40,11 @@ class Seat:
         """Put the folders that were kept under `name` into a new folder of this machine."""
         folder.mkdir(parents=True)
         for kept, packed in self._ray.get(self._keeper.give.remote(name)):
-            archive.unpack(packed, folder / kept)
+            archive.unpack_folder(packed, folder / kept)
 
     def keep(self, folder: Path, name: str, beside: Sequence[str] | None = None) -> None:
         """Keep a folder under `name`, which may have several parts; of those beside it, only the given ones stay."""
-        self._ray.get(self._keeper.take.remote(name, archive.packed(folder), beside))
+        self._ray.get(self._keeper.take.remote(name, archive.pack_folder(folder), beside))
 
 
 def gang(
@@ -140,12 +140,12 @@ class _Keeper:
     def give(self, name: str) -> list[tuple[str, bytes]]:
         folder = self._folder / name
         kept = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [(one.name, archive.packed(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
+        return [(one.name, archive.pack_folder(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
 
     def take(self, name: str, packed: bytes, beside: Sequence[str] | None) -> None:
         place = self._folder / name
         with atomic(place) as folder:
-            archive.unpack(packed, folder)
+            archive.unpack_folder(packed, folder)
         if beside is not None:
             for other in [one for one in place.parent.iterdir() if one.name not in (place.name, *beside)]:
                 shutil.rmtree(other)

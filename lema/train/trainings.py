@@ -83,7 +83,7 @@ def _train_apart(
                 place = _finished(scratch, todo[number])
                 if not place.exists():  # it was made on a machine that shares no disk with this one
                     with files.atomic(place) as made:
-                        archive.unpack(packed, made)
+                        archive.unpack_folder(packed, made)
                 bar.advance()
 
 
@@ -94,7 +94,7 @@ def _trainer(
         (spec,) = block
         if not _finished(scratch, spec).exists():
             _train(base, home, scratch, examples, spec, silent, _threads())
-        return archive.packed(_finished(scratch, spec))
+        return archive.pack_folder(_finished(scratch, spec))
 
     return work
 

@@ -346,14 +346,14 @@ class Purse:
         self.count, self.later = count, later
         self.aside: set[str] = set()
 
-    def admit(self, block: Sequence[Request], /) -> bool:
+    def reserve(self, block: Sequence[Request], /) -> bool:
         new = {key(one) for one in block} - self.aside
         if len(self.aside) + len(new) > self.count:
             return False
         self.aside |= new
         return True
 
-    def wait(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
+    def wait_for_room(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
         """There is more room once, when what is under way elsewhere is answered."""
         more, self.later = self.later, 0
         self.count += more

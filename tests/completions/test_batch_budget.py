@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lema.completions import batch_api, ledger
-from lema.completions.budget import Account
+from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
@@ -43,12 +43,12 @@ def buy(server: BatchServer, tmp_path: Path) -> Callable[[object], Any]:
         endpoint = Endpoint(url=server.url, retries=0, timeout=2.0, mode="batch")
         budget = Budget.model_validate({"total": total})
         run = Run(endpoints={"here": endpoint}, prices={"m": HALF}, budget=budget, executor="local")
-        account = Account(run, "trial", "samples")
-        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), run, account=account)
+        tracker = BudgetTracker(run, "trial", "samples")
+        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), run, budget=tracker)
         try:
             return list(generate(requests(60)))
         finally:
-            account.close()
+            tracker.close()
 
     return buy
 
@@ -56,13 +56,13 @@ def buy(server: BatchServer, tmp_path: Path) -> Callable[[object], Any]:
 def test_no_more_is_submitted_than_may_be_spent(buy: Callable[[object], Any], server: BatchServer) -> None:
     with pytest.raises(RunError, match="budget"):
         buy(0.3)
-    spent = ledger.spent(ledger.folder())
+    spent = ledger.fold_spending(ledger.ledger_folder())
     assert spent.total() == server.bought.total() * COST <= Decimal("0.3")
     assert spent.total() > Decimal("0.3") - MOST
-    assert spent.doubt == {}
+    assert spent.in_doubt == {}
     assert len(buy(3)) == 60
     assert server.bought.total() == len(server.bought) == 60
-    assert ledger.spent(ledger.folder()).total() == 60 * COST
+    assert ledger.fold_spending(ledger.ledger_folder()).total() == 60 * COST
 
 
 def test_a_batch_that_was_taken_over_is_settled(buy: Callable[[object], Any], server: BatchServer) -> None:
@@ -73,8 +73,8 @@ def test_a_batch_that_was_taken_over_is_settled(buy: Callable[[object], Any], se
         patch.setattr(batch_api.Driver, "_tell", end)
         with pytest.raises(RunError, match="the process ends"):
             buy(4)
-    assert ledger.spent(ledger.folder()).total() == 60 * MOST
+    assert ledger.fold_spending(ledger.ledger_folder()).total() == 60 * MOST
     assert len(buy(4)) == 60
     assert server.bought.total() == 60
-    spent = ledger.spent(ledger.folder())
-    assert (spent.total(), spent.doubt) == (60 * COST, {})
+    spent = ledger.fold_spending(ledger.ledger_folder())
+    assert (spent.total(), spent.in_doubt) == (60 * COST, {})

@@ -19,9 +19,9 @@ import pytest
 from aiohttp import web
 
 from lema.completions import ledger
-from lema.completions.budget import Account
+from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
-from lema.completions.prices import bound
+from lema.completions.prices import max_request_cost
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
 from lema.errors import RunError
@@ -60,45 +60,45 @@ def _set() -> threading.Event:
 
 
 @pytest.fixture
-def account(tmp_path: Path) -> Iterator[Callable[..., Account]]:
-    made: list[Account] = []
+def tracker(tmp_path: Path) -> Iterator[Callable[..., BudgetTracker]]:
+    made: list[BudgetTracker] = []
 
-    def account(settings: Run, recipe: str = "trial", **options: Any) -> Account:
+    def tracker(settings: Run, recipe: str = "trial", **options: Any) -> BudgetTracker:
         now = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
-        made.append(Account(settings, recipe, "samples", place=tmp_path / "ledger", now=lambda: now, **options))
+        made.append(BudgetTracker(settings, recipe, "samples", place=tmp_path / "ledger", now=lambda: now, **options))
         made[-1].open([STRONG])
         return made[-1]
 
-    yield account
+    yield tracker
     for one in made:
         one.close()
 
 
-def book(account: Account, *requests: Request, replies: Sequence[Completion] = ()) -> None:
-    account.book(requests, [key(one) for one in requests], replies or [reply()] * len(requests))
+def book(tracker: BudgetTracker, *requests: Request, replies: Sequence[Completion] = ()) -> None:
+    tracker.record(requests, [key(one) for one in requests], replies or [reply()] * len(requests))
 
 
-def test_what_is_under_way_counts_with_the_most_that_it_can_cost(account: Callable[..., Account]) -> None:
-    assert bound(DEAR, request(1)) == MOST
-    one = account(run(total=0.25))
-    assert one.admit([request(1)])
-    assert one.admit([request(2)])
-    assert not one.admit([request(3)])
+def test_what_is_under_way_counts_with_the_most_that_it_can_cost(tracker: Callable[..., BudgetTracker]) -> None:
+    assert max_request_cost(DEAR, request(1)) == MOST
+    one = tracker(run(total=0.25))
+    assert one.reserve([request(1)])
+    assert one.reserve([request(2)])
+    assert not one.reserve([request(3)])
     book(one, request(1))
-    assert one.admit([request(3)])
-    assert not one.admit([request(4)])
-    assert "run.budget.total" in one.message(7)
+    assert one.reserve([request(3)])
+    assert not one.reserve([request(4)])
+    assert "run.budget.total" in one.exceeded_message(7)
 
 
-def test_no_order_of_events_spends_more_than_the_budget(account: Callable[..., Account]) -> None:
+def test_no_order_of_events_spends_more_than_the_budget(tracker: Callable[..., BudgetTracker]) -> None:
     """Blocks of several sizes from several threads, replies that cost anything up to the most that they may."""
-    one = account(run(total=9, trial=5))
+    one = tracker(run(total=9, trial=5))
     draw, requests = random.Random(4), iter(range(10_000))
     blocks = [[request(next(requests)) for _ in range(draw.choice((1, 1, 2, 5)))] for _ in range(120)]
     costs: list[Decimal] = []
 
     def work(block: list[Request]) -> None:
-        if one.admit(block) or (one.wait(block, threading.Event()) and one.admit(block)):
+        if one.reserve(block) or (one.wait_for_room(block, threading.Event()) and one.reserve(block)):
             replies = [reply(random.Random(str(each.messages)).choice((1, 10, 20))) for each in block]
             book(one, *block, replies=replies)
             costs.append(sum((Decimal(11 + each.completion_tokens) / 1000 for each in replies), Decimal(0)))
@@ -110,41 +110,41 @@ def test_no_order_of_events_spends_more_than_the_budget(account: Callable[..., A
     assert len(costs) < len(blocks)
 
 
-def test_the_limit_of_a_recipe_and_that_of_all_both_hold(account: Callable[..., Account]) -> None:
-    other = account(run(total=0.25), recipe="other")
-    assert other.admit([request(1)])
+def test_the_limit_of_a_recipe_and_that_of_all_both_hold(tracker: Callable[..., BudgetTracker]) -> None:
+    other = tracker(run(total=0.25), recipe="other")
+    assert other.reserve([request(1)])
     book(other, request(1))
     other.close()
-    mine = account(run(total=0.14, trial=100))
-    assert mine.admit([request(2)])
-    assert not mine.admit([request(3)])
+    mine = tracker(run(total=0.14, trial=100))
+    assert mine.reserve([request(2)])
+    assert not mine.reserve([request(3)])
     book(mine, request(2))
-    assert not mine.admit([request(3)])  # 0.042 are spent
-    assert "run.budget.total" in mine.message(1)
+    assert not mine.reserve([request(3)])  # 0.042 are spent
+    assert "run.budget.total" in mine.exceeded_message(1)
 
 
 def test_what_was_under_way_when_a_process_was_killed_stays_spent(
-    account: Callable[..., Account], tmp_path: Path
+    tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
-    killed = Account(run(total=0.25), "trial", "samples", place=tmp_path / "ledger")
+    killed = BudgetTracker(run(total=0.25), "trial", "samples", place=tmp_path / "ledger")
     killed.open([STRONG])
-    assert killed.admit([request(1), request(2)])
+    assert killed.reserve([request(1), request(2)])
     book(killed, request(1))
     killed._lock.close()  # type: ignore[union-attr]  # what the kernel does
-    again = account(run(total=0.25))
-    found = ledger.spent(tmp_path / "ledger")
-    assert (found.booked["trial"], found.doubt["trial"]) == (COST, MOST)
-    assert again.admit([request(3)])
-    assert not again.admit([request(4)])
+    again = tracker(run(total=0.25))
+    found = ledger.fold_spending(tmp_path / "ledger")
+    assert (found.booked["trial"], found.in_doubt["trial"]) == (COST, MOST)
+    assert again.reserve([request(3)])
+    assert not again.reserve([request(4)])
 
 
 def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) -> None:
     line = {"recipe": "trial", "key": "k", "cost": "1", "batch": True}
     ledger.Ledger(tmp_path).write([{**line, "kind": "reserved"}])
-    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    assert ledger.fold_spending(tmp_path).in_doubt == {"trial": 1}
     ledger.Ledger(tmp_path).write([{**line, "kind": "request", "most": "0.5"}])
-    found = ledger.spent(tmp_path)
-    assert (found.doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
+    found = ledger.fold_spending(tmp_path)
+    assert (found.in_doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
 
 
 def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
@@ -156,57 +156,57 @@ def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
             {**line, "kind": "request", "time": "2026-11-24T13:30:00Z", "most": "0"},
         ]
     )
-    assert ledger.spent(tmp_path).doubt == {}
+    assert ledger.fold_spending(tmp_path).in_doubt == {}
     ledger.Ledger(tmp_path).write([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
-    assert ledger.spent(tmp_path).doubt == {"trial": 1}
+    assert ledger.fold_spending(tmp_path).in_doubt == {"trial": 1}
     ledger.Ledger(tmp_path).write([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
-    assert (ledger.spent(tmp_path).doubt, ledger.spent(tmp_path).total()) == ({}, Decimal("0.5"))
+    assert (ledger.fold_spending(tmp_path).in_doubt, ledger.fold_spending(tmp_path).total()) == ({}, Decimal("0.5"))
 
 
 def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
-    account: Callable[..., Account], tmp_path: Path
+    tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
     """It counted with the most that it can cost, and then with what it did cost."""
     most = {"kind": "reserved", "recipe": "trial", "key": key(request(1)), "cost": str(MOST), "batch": True}
     ledger.Ledger(tmp_path / "ledger").write([most])
-    one = account(run(total=0.22))
-    assert one.admit([request(2)])
-    assert not one.admit([request(3)])
+    one = tracker(run(total=0.22))
+    assert one.reserve([request(2)])
+    assert not one.reserve([request(3)])
     book(one, request(1))
-    assert not one.admit([request(3)])
+    assert not one.reserve([request(3)])
     book(one, request(2))
-    assert one.admit([request(3)])
+    assert one.reserve([request(3)])
 
 
-def test_what_was_not_sent_is_given_back(account: Callable[..., Account], tmp_path: Path) -> None:
-    one = account(run(total=0.22))
-    assert one.admit([request(1)])
-    assert one.admit([request(1)])  # sent again: the same money
-    assert one.admit([request(2)])
-    assert not one.admit([request(3)])
+def test_what_was_not_sent_is_given_back(tracker: Callable[..., BudgetTracker], tmp_path: Path) -> None:
+    one = tracker(run(total=0.22))
+    assert one.reserve([request(1)])
+    assert one.reserve([request(1)])  # sent again: the same money
+    assert one.reserve([request(2)])
+    assert not one.reserve([request(3)])
     one.release([key(request(1)), "unknown"])
-    assert one.admit([request(3)])
+    assert one.reserve([request(3)])
     one.release([key(request(2)), key(request(3))])
-    assert ledger.spent(tmp_path / "ledger").total() == 0
+    assert ledger.fold_spending(tmp_path / "ledger").total() == 0
 
 
 def test_what_a_dead_sender_may_have_had_answered_is_spent_before_it_is_sent_again(
-    account: Callable[..., Account], tmp_path: Path
+    tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
-    one = account(run(total=0.33))
-    assert one.admit([request(1)])
-    assert one.admit([request(2)])
-    assert one.again([request(1)])
-    assert not one.again([request(2)])  # three times the most are spent or set aside
-    assert not one.wait([request(2)], _set())
+    one = tracker(run(total=0.33))
+    assert one.reserve([request(1)])
+    assert one.reserve([request(2)])
+    assert one.reserve_again([request(1)])
+    assert not one.reserve_again([request(2)])  # three times the most are spent or set aside
+    assert not one.wait_for_room([request(2)], _set())
     book(one, request(1))
-    found = ledger.spent(tmp_path / "ledger")
-    assert (found.booked["trial"], found.doubt["trial"]) == (COST, 2 * MOST)
-    assert not one.admit([request(2)])
+    found = ledger.fold_spending(tmp_path / "ledger")
+    assert (found.booked["trial"], found.in_doubt["trial"]) == (COST, 2 * MOST)
+    assert not one.reserve([request(2)])
     one.close()
-    more = account(run(total=0.34))
-    assert more.admit([request(2)])
-    assert not more.admit([request(3)])
+    more = tracker(run(total=0.34))
+    assert more.reserve([request(2)])
+    assert not more.reserve([request(3)])
 
 
 class Resetting(FakeServer):
@@ -236,18 +236,18 @@ def test_what_a_server_bills_for_lost_replies_is_never_missing(
     monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
     with Resetting() as server:
         settings, place = run(total=total, url=server.url), tmp_path / "home" / "ledger"
-        with closing(Account(settings, "trial", "samples", say=lambda _: None)) as account:
-            generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), executor, settings, account=account)
+        with closing(BudgetTracker(settings, "trial", "samples", say=lambda _: None)) as tracker:
+            generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), executor, settings, budget=tracker)
             asked = [request(number) for number in range(30)]
             if total == 1:
                 with pytest.raises(RunError, match="the budget does not allow the next request"):
                     list(generate(asked))
             else:
                 assert all(one.finish == "stop" for one in generate(asked))
-    found, bill = ledger.spent(place), server.billed * Decimal("0.016")  # 11 tokens and 5
+    found, bill = ledger.fold_spending(place), server.billed * Decimal("0.016")  # 11 tokens and 5
     lost = server.billed // 3
     assert lost
-    assert found.doubt["trial"] == lost * MOST
+    assert found.in_doubt["trial"] == lost * MOST
     assert found.booked["trial"] == (server.billed - lost) * Decimal("0.016")
     assert bill <= found.total() <= (total or 100)
 
@@ -256,28 +256,28 @@ def test_what_never_reached_a_server_is_in_no_ledger(tmp_path: Path, monkeypatch
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
     settings = run(total=1)  # nobody listens at its address
-    with closing(Account(settings, "trial", "samples")) as account:
-        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+    with closing(BudgetTracker(settings, "trial", "samples")) as tracker:
+        generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, budget=tracker)
         with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
             list(generate([request(1), request(2)]))
-    assert list(ledger.read(tmp_path / "home" / "ledger")) == []
+    assert list(ledger.read_ledger(tmp_path / "home" / "ledger")) == []
 
 
 def test_what_costs_nothing_is_sent_again_without_a_line(tmp_path: Path) -> None:
-    one = Account(run(total=0), "trial", "answers", place=tmp_path / "ledger")
+    one = BudgetTracker(run(total=0), "trial", "answers", place=tmp_path / "ledger")
     local = request(1, Model("here", "scripted", "scripted"))
-    assert one.admit([local])
-    assert one.again([local])
+    assert one.reserve([local])
+    assert one.reserve_again([local])
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
-def test_a_torn_line_is_skipped(account: Callable[..., Account], tmp_path: Path) -> None:
-    one = account(run())
-    assert one.admit([request(1)])
+def test_a_torn_line_is_skipped(tracker: Callable[..., BudgetTracker], tmp_path: Path) -> None:
+    one = tracker(run())
+    assert one.reserve([request(1)])
     book(one, request(1), request(2))
     (path,) = (tmp_path / "ledger").glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-20])
-    assert ledger.spent(tmp_path / "ledger").booked == {"trial": COST}
+    assert ledger.fold_spending(tmp_path / "ledger").booked == {"trial": COST}
 
 
 def test_a_line_that_could_not_be_written_whole_leaves_no_part_of_it(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_line_that_could_not_be_written_whole_leaves_no_part_of_it(tmp_path: P
         signal.signal(signal.SIGXFSZ, before)
     own.write([{**line, "most": "3"}])
     own.close()
-    assert [one["most"] for one in ledger.read(tmp_path)] == ["1", "3"]
+    assert [one["most"] for one in ledger.read_ledger(tmp_path)] == ["1", "3"]
 
 
 LINES: list[dict[str, Any]] = [
@@ -314,11 +314,11 @@ def test_wherever_a_kill_tears_a_ledger_whole_lines_count(tmp_path: Path) -> Non
         place.mkdir()
         (place / "1-killed.jsonl").write_bytes(content)
         whole = content.count(b"\n")
-        assert ledger.spent(place).total() == [0, Decimal("0.5"), Decimal("0.25"), Decimal("0.75")][whole]
+        assert ledger.fold_spending(place).total() == [0, Decimal("0.5"), Decimal("0.25"), Decimal("0.75")][whole]
         own = ledger.Ledger(place)
         own.write([LINES[1]])
         own.close()
-        assert len([line for line in ledger.read(place) if line["kind"] == "request"]) == 1 + (whole > 1)
+        assert len([line for line in ledger.read_ledger(place) if line["kind"] == "request"]) == 1 + (whole > 1)
         assert (place / "1-killed.jsonl").read_bytes() == content
 
 
@@ -359,15 +359,15 @@ def test_after_an_interrupt_between_two_parts_of_a_write_lines_are_whole(
             own.write([LINES[1]])
         (path,) = place.iterdir()
         assert path.read_bytes() == before + (line[:end] if twice else b"")
-        assert ledger.spent(place).total() == Decimal("0.5")
+        assert ledger.fold_spending(place).total() == Decimal("0.5")
         own.write([LINES[1]])
         own.close()
         assert path.read_bytes() == before + line
 
 
-def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_path: Path) -> None:
-    book(account(run()), request(1))
-    (line,) = ledger.read(tmp_path / "ledger")
+def test_a_line_says_everything_but_text(tracker: Callable[..., BudgetTracker], tmp_path: Path) -> None:
+    book(tracker(run()), request(1))
+    (line,) = ledger.read_ledger(tmp_path / "ledger")
     assert line == {
         "kind": "request",
         "time": "2026-11-24T12:30:00Z",
@@ -390,49 +390,49 @@ def test_a_line_says_everything_but_text(account: Callable[..., Account], tmp_pa
 
 
 def test_a_reply_of_unknown_cost_takes_the_most_from_the_budget(
-    account: Callable[..., Account], tmp_path: Path
+    tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
-    one = account(run(total=0.25))
-    assert one.admit([request(1)])
+    one = tracker(run(total=0.25))
+    assert one.reserve([request(1)])
     book(one, request(1), replies=[Completion("text", "stop")])
-    (line,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request")
+    (line,) = (line for line in ledger.read_ledger(tmp_path / "ledger") if line["kind"] == "request")
     assert (line["cost"], line["most"]) == (None, str(MOST))
-    assert one.admit([request(2)])
-    assert not one.admit([request(3)])
+    assert one.reserve([request(2)])
+    assert not one.reserve([request(3)])
 
 
-def test_with_a_budget_every_price_is_known_before_anything_is_sent(account: Callable[..., Account]) -> None:
+def test_with_a_budget_every_price_is_known_before_anything_is_sent(tracker: Callable[..., BudgetTracker]) -> None:
     settings = run(total=1).model_copy(update={"prices": {}})
     with pytest.raises(RunError, match=r"model m has no known price.*prices: \{m: .*Nothing was sent"):
-        account(settings)
-    account(settings.model_copy(update={"budget": Budget()}))
+        tracker(settings)
+    tracker(settings.model_copy(update={"budget": Budget()}))
     endless = Model("strong", "openai", "x", name="m", endpoint="here", options={"omit": ["max_tokens"]})
     with pytest.raises(RunError, match="without a limit of tokens"):
-        Account(run(total=1), "trial", "samples").open([endless])
+        BudgetTracker(run(total=1), "trial", "samples").open([endless])
 
 
-def test_what_runs_here_needs_no_budget(account: Callable[..., Account]) -> None:
+def test_what_runs_here_needs_no_budget(tracker: Callable[..., BudgetTracker]) -> None:
     local = Model("here", "scripted", "scripted")
-    buying, one = account(run(total=0)), Account(run(total=0), "trial", "answers")
+    buying, one = tracker(run(total=0)), BudgetTracker(run(total=0), "trial", "answers")
     one.open([local])  # does not wait for the one that buys
-    assert one.admit([request(1, local)])
-    assert buying.admit([request(1, local)])
-    assert not buying.admit([request(1)])
+    assert one.reserve([request(1, local)])
+    assert buying.reserve([request(1, local)])
+    assert not buying.reserve([request(1)])
 
 
 def test_what_was_bought_before_its_price_was_known_counts_with_it(
-    account: Callable[..., Account], tmp_path: Path
+    tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
     unpriced = run().model_copy(update={"prices": {}})
     own = Model("own", "theirs.module:backend", "own")
-    book(account(unpriced), request(1), request(2), replies=[reply(), Completion("", "failed", "gone")])
-    book(account(unpriced), request(3, own))
-    assert ledger.spent(tmp_path / "ledger").total() == 0
+    book(tracker(unpriced), request(1), request(2), replies=[reply(), Completion("", "failed", "gone")])
+    book(tracker(unpriced), request(3, own))
+    assert ledger.fold_spending(tmp_path / "ledger").total() == 0
 
     def room(total: Decimal, **prices: Price) -> bool:
         settings = run(total=total).model_copy(update={"prices": {"m": DEAR, **prices}})
-        with closing(account(settings)) as one:
-            admitted = one.admit([request(4)])
+        with closing(tracker(settings)) as one:
+            admitted = one.reserve([request(4)])
             one.release([key(request(4))])
             return admitted
 
@@ -441,31 +441,31 @@ def test_what_was_bought_before_its_price_was_known_counts_with_it(
 
 
 @pytest.mark.parametrize("cached", [None, Decimal(0)])
-def test_what_is_free_needs_no_limit_of_tokens(account: Callable[..., Account], cached: Decimal | None) -> None:
+def test_what_is_free_needs_no_limit_of_tokens(tracker: Callable[..., BudgetTracker], cached: Decimal | None) -> None:
     free = Price(input=Decimal(0), output=Decimal(0), cached=cached)
     endless = Model("own", "openai", "x", name="own", endpoint="here", options={"omit": ["max_tokens"]})
-    one = account(run(total=0).model_copy(update={"prices": {"m": DEAR, "own": free}}))
+    one = tracker(run(total=0).model_copy(update={"prices": {"m": DEAR, "own": free}}))
     one.open([endless])
-    assert one.admit([request(1, endless)])
+    assert one.reserve([request(1, endless)])
 
 
-def test_who_waits_for_room_goes_when_all_stop(account: Callable[..., Account]) -> None:
+def test_who_waits_for_room_goes_when_all_stop(tracker: Callable[..., BudgetTracker]) -> None:
     """A batch that runs on after a fatal fault keeps what was set aside for it."""
-    one, stop = account(run(total=MOST)), threading.Event()
-    assert one.admit([request(1)])
+    one, stop = tracker(run(total=MOST)), threading.Event()
+    assert one.reserve([request(1)])
     waited: list[bool] = []
-    waiting = threading.Thread(target=lambda: waited.append(one.wait([request(2)], stop)), daemon=True)
+    waiting = threading.Thread(target=lambda: waited.append(one.wait_for_room([request(2)], stop)), daemon=True)
     waiting.start()
     stop.set()
     waiting.join(10)
     assert waited == [False]
 
 
-def test_warnings_come_once_each(account: Callable[..., Account]) -> None:
+def test_warnings_come_once_each(tracker: Callable[..., BudgetTracker]) -> None:
     told: list[str] = []
-    one = account(run(total=0.21), say=told.append)
+    one = tracker(run(total=0.21), say=told.append)
     for number in range(10):
-        if one.admit([request(number)]):
+        if one.reserve([request(number)]):
             book(one, request(number))
     assert told == []  # a block is refused before three quarters are spent
     book(one, *map(request, range(20, 23)))
@@ -474,56 +474,56 @@ def test_warnings_come_once_each(account: Callable[..., Account]) -> None:
     assert told[1:] == ["warning: $0.19 of $0.21 spent, more than 90% of run.budget.total"]
 
 
-def test_one_process_at_a_time_buys_under_a_budget(account: Callable[..., Account], tmp_path: Path) -> None:
-    first, told = account(run(total=0.25)), list[str]()
-    assert first.admit([request(1)])
-    second: list[Account] = []
-    waiting = threading.Thread(target=lambda: second.append(account(run(total=0.25), say=told.append)))
+def test_one_process_at_a_time_buys_under_a_budget(tracker: Callable[..., BudgetTracker], tmp_path: Path) -> None:
+    first, told = tracker(run(total=0.25)), list[str]()
+    assert first.reserve([request(1)])
+    second: list[BudgetTracker] = []
+    waiting = threading.Thread(target=lambda: second.append(tracker(run(total=0.25), say=told.append)))
     waiting.start()
     waiting.join(0.3)
     assert (second, told) == ([], ["another process buys under this budget; waiting for it"])
     book(first, request(1))
     first.close()
     waiting.join(10)
-    assert second[0].admit([request(2)])
-    assert [line["most"] for line in ledger.read(tmp_path / "ledger") if line["kind"] == "request"] == ["0.021"]
+    assert second[0].reserve([request(2)])
+    assert [line["most"] for line in ledger.read_ledger(tmp_path / "ledger") if line["kind"] == "request"] == ["0.021"]
 
 
 @pytest.fixture
-def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[Generate, Account]]:
+def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tuple[Generate, BudgetTracker]]:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
 
-    def generate(settings: Run) -> tuple[Generate, Account]:
-        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
+    def generate(settings: Run) -> tuple[Generate, BudgetTracker]:
+        tracker = BudgetTracker(settings, "trial", "samples", place=tmp_path / "ledger")
         store = Store(tmp_path / "journal", tmp_path / "packs")
-        return Generate(store, LocalExecutor(), settings, name="samples", account=account), account
+        return Generate(store, LocalExecutor(), settings, name="samples", budget=tracker), tracker
 
     return generate
 
 
 def test_a_budget_stops_a_stage_and_raising_it_finishes_it(
-    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+    generate: Callable[[Run], tuple[Generate, BudgetTracker]], tmp_path: Path
 ) -> None:
     asked = [request(number) for number in range(100)]
     with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
-        first, account = generate(run(total=1.00, url=server.url))
+        first, tracker = generate(run(total=1.00, url=server.url))
         with pytest.raises(
             RunError, match=r"of \$1\.00 spent \(run\.budget\.total\), and \d+ replies are missing.*lema make"
         ):
             list(first(asked))
-        account.close()
+        tracker.close()
         sent = len(server.requests)
-        spent = ledger.spent(tmp_path / "ledger")
+        spent = ledger.fold_spending(tmp_path / "ledger")
         assert spent.total() == sent * COST <= 1
         assert spent.total() > 1 - MOST
-        assert spent.doubt == {}
-        second, account = generate(run(total=3.00, url=server.url))
+        assert spent.in_doubt == {}
+        second, tracker = generate(run(total=3.00, url=server.url))
         assert len(list(second(asked))) == 100
-        account.close()
+        tracker.close()
         assert len(server.requests) == 100
         assert (second.hits["strong"], second.bought["strong"]) == (sent, 100 - sent)
-    assert ledger.spent(tmp_path / "ledger").total() == 100 * COST
-    (saved,) = (line for line in ledger.read(tmp_path / "ledger") if line["kind"] == "saved")
+    assert ledger.fold_spending(tmp_path / "ledger").total() == 100 * COST
+    (saved,) = (line for line in ledger.read_ledger(tmp_path / "ledger") if line["kind"] == "saved")
     assert (saved["requests"], Decimal(saved["cost"])) == (sent, sent * COST)
 
 
@@ -556,33 +556,35 @@ def test_what_a_dead_worker_had_answered_unseen_is_within_the_budget(tmp_path: P
     asked = [request(number) for number in range(60)]
     with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
         settings = run(total=1.00, url=server.url)
-        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
-        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), Dying(), settings, account=account)
+        tracker = BudgetTracker(settings, "trial", "samples", place=tmp_path / "ledger")
+        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), Dying(), settings, budget=tracker)
         with pytest.raises(RunError, match=r"run\.budget\.total.*replies are missing"):
             list(buy(asked))
-        account.close()
-        spent = ledger.spent(tmp_path / "ledger")
+        tracker.close()
+        spent = ledger.fold_spending(tmp_path / "ledger")
         assert len(server.requests) == 8 + buy.bought["strong"]
         assert len(server.requests) * COST <= spent.total() <= 1
-        assert spent.doubt["trial"] == 8 * MOST
+        assert spent.in_doubt["trial"] == 8 * MOST
         settings = run(total=3.00, url=server.url)
-        account = Account(settings, "trial", "samples", place=tmp_path / "ledger")
-        more = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, account=account)
+        tracker = BudgetTracker(settings, "trial", "samples", place=tmp_path / "ledger")
+        more = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, budget=tracker)
         assert len(list(more(asked))) == 60
-        account.close()
+        tracker.close()
         assert len(server.requests) == 68
 
 
-def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path) -> None:
+def test_two_endpoints_share_a_budget(
+    generate: Callable[[Run], tuple[Generate, BudgetTracker]], tmp_path: Path
+) -> None:
     other = Model("other", "openai", "openai there m", name="m", endpoint="there")
     asked = [request(number, model) for number in range(60) for model in (STRONG, other)]
     with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as here, FakeServer(answer=lambda _: "w " * 10) as there:
         settings = run(total=1.00, url=here.url)
         endpoints = {**settings.endpoints, "there": Endpoint(url=there.url, concurrency=8)}
-        buy, account = generate(settings.model_copy(update={"endpoints": endpoints}))
+        buy, tracker = generate(settings.model_copy(update={"endpoints": endpoints}))
         with pytest.raises(RunError, match="budget"):
             list(buy(asked))
-        account.close()
+        tracker.close()
         sent = len(here.requests) + len(there.requests)
         assert 1 - MOST < sent * COST <= 1
         assert here.requests
@@ -590,27 +592,27 @@ def test_two_endpoints_share_a_budget(generate: Callable[[Run], tuple[Generate, 
 
 
 def test_a_stage_that_gives_up_on_models_without_a_price_says_why(
-    generate: Callable[[Run], tuple[Generate, Account]],
+    generate: Callable[[Run], tuple[Generate, BudgetTracker]],
 ) -> None:
     unpriced = Model("other", "openai", "openai here other", name="other", endpoint="here")
     with FakeServer() as server:
         server.always = "400"
-        buy, account = generate(run(url=server.url))
+        buy, tracker = generate(run(url=server.url))
         with pytest.raises(RunError, match=r"requests failed, run\.max_failures is 0\.1: other: bad request"):
             list(buy(request(number, unpriced) for number in range(40)))
-        account.close()
+        tracker.close()
 
 
 def test_without_a_budget_everything_is_booked(
-    generate: Callable[[Run], tuple[Generate, Account]], tmp_path: Path
+    generate: Callable[[Run], tuple[Generate, BudgetTracker]], tmp_path: Path
 ) -> None:
     asked = [request(number) for number in range(12)]
     with FakeServer(answer=lambda _: "w " * 10) as server:
         server.faults = ["refusal", "400"]
-        buy, account = generate(run(url=server.url).model_copy(update={"max_failures": 1.0}))
+        buy, tracker = generate(run(url=server.url).model_copy(update={"max_failures": 1.0}))
         list(buy(asked))
-        account.close()
-    lines = list(ledger.read(tmp_path / "ledger"))
+        tracker.close()
+    lines = list(ledger.read_ledger(tmp_path / "ledger"))
     assert sorted(line["key"] for line in lines) == sorted(map(key, asked))
     assert sorted(line["finish"] for line in lines) == ["failed", "refused", *["stop"] * 10]
     assert sum(Decimal(line["cost"]) for line in lines) == 11 * COST

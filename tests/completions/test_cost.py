@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lema.cli import app
 from lema.completions import ledger
-from lema.completions.budget import Account
+from lema.completions.budget import BudgetTracker
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, Sampling, key
 from lema.recipe.params import Budget, Endpoint, Price, Run
@@ -29,14 +29,14 @@ def request(number: int) -> Request:
     return Request(MODEL, (Message("user", f"ask {number:02d}"),), Sampling(max_tokens=20))
 
 
-def opened() -> Account:
-    account = Account(RUN, "trial", "samples", now=lambda: datetime(2026, 11, 24, 12, 30, tzinfo=UTC))
-    account.open([MODEL])
-    return account
+def opened() -> BudgetTracker:
+    tracker = BudgetTracker(RUN, "trial", "samples", now=lambda: datetime(2026, 11, 24, 12, 30, tzinfo=UTC))
+    tracker.open([MODEL])
+    return tracker
 
 
-def killed(account: Account) -> None:
-    account._lock.close()  # type: ignore[union-attr]  # what the kernel does
+def killed(tracker: BudgetTracker) -> None:
+    tracker._lock.close()  # type: ignore[union-attr]  # what the kernel does
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def lema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").touch()
-    account = opened()
-    assert account.admit([request(1), request(2)])
-    account.book([request(1)], [key(request(1))], [Completion("text", "stop", None, 11, 20)])
-    assert account.again([request(2)])
-    killed(account)
+    tracker = opened()
+    assert tracker.reserve([request(1), request(2)])
+    tracker.record([request(1)], [key(request(1))], [Completion("text", "stop", None, 11, 20)])
+    assert tracker.reserve_again([request(2)])
+    killed(tracker)
 
     def lema(*arguments: str) -> str:
         result = CliRunner().invoke(app, arguments)
@@ -61,25 +61,25 @@ def lema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def test_what_is_in_doubt_is_settled_by_the_bill(lema: Callable[..., str]) -> None:
-    assert not opened().admit([request(3)])
+    assert not opened().reserve([request(3)])
     said = lema("cost")
     assert "trial: up to $0.22 in doubt for 2 requests, the first of 2026-11-24T12:30:00Z" in said
     assert "lema cost trial --settle DOLLARS" in said
     assert lema("cost", "trial", "--settle", "0.03") == (
         "trial: 2 requests in doubt, up to $0.22, count with $0.0300 from now on\n"
     )
-    found = ledger.spent(ledger.folder())
-    assert (found.booked, found.doubt) == ({"trial": Decimal("0.061")}, {})
+    found = ledger.fold_spending(ledger.ledger_folder())
+    assert (found.booked, found.in_doubt) == ({"trial": Decimal("0.061")}, {})
     said = lema("cost", "trial")
     assert "trial: $0.0300 for requests that were in doubt, not in these sums." in said
     assert "up to" not in said
-    account = opened()
-    assert account.admit([request(2)])
-    killed(account)
+    tracker = opened()
+    assert tracker.reserve([request(2)])
+    killed(tracker)
     # What comes into doubt later is not settled by that, though it is the same request.
-    assert ledger.spent(ledger.folder()).doubt == {"trial": MOST}
+    assert ledger.fold_spending(ledger.ledger_folder()).in_doubt == {"trial": MOST}
     lema("cost", "trial", "--settle", "0")
-    assert ledger.spent(ledger.folder()).total() == Decimal("0.061")
+    assert ledger.fold_spending(ledger.ledger_folder()).total() == Decimal("0.061")
 
 
 @pytest.mark.parametrize(
@@ -96,16 +96,16 @@ def test_what_is_in_doubt_is_settled_by_the_bill(lema: Callable[..., str]) -> No
 def test_what_cannot_be_settled_is_a_message(lema: Callable[..., str], arguments: list[str], message: str) -> None:
     with pytest.raises(RunError, match=message):
         lema("cost", *arguments)
-    assert ledger.spent(ledger.folder()).doubt == {"trial": 2 * MOST}
+    assert ledger.fold_spending(ledger.ledger_folder()).in_doubt == {"trial": 2 * MOST}
 
 
 def test_what_is_under_way_is_not_settled(lema: Callable[..., str]) -> None:
-    account = opened()
+    tracker = opened()
     with pytest.raises(RunError, match="a process is at work under this budget"):
         lema("cost", "trial", "--settle", "0")
-    account.close()
+    tracker.close()
     lema("cost", "trial", "--settle", "0")
     batch = {"kind": "reserved", "recipe": "trial", "key": "k", "cost": "1", "batch": True}
-    ledger.Ledger(ledger.folder()).write([batch])
+    ledger.Ledger(ledger.ledger_folder()).write([batch])
     with pytest.raises(RunError, match="nothing in doubt"):
         lema("cost", "trial", "--settle", "0")

@@ -118,14 +118,14 @@ def test_a_disk_that_cannot_be_written_serves_what_is_there(disk: Disk, generate
     with pytest.raises(RunError, match=r"completion store cannot be written: .*Read-only"):
         list(refused(requests(11)))
     with pytest.raises(RunError, match="cannot be written: Read-only"):
-        parquet.write(disk.path / "grades.parquet", Grade, [])
+        parquet.write_rows(disk.path / "grades.parquet", Grade, [])
 
 
 def test_an_artifact_that_finds_no_room_is_not_there(disk: Disk) -> None:
     rows = [Grade(hashlib.sha256(str(n).encode()).hexdigest(), "q", "s", "correct", None) for n in range(20_000)]
     for count in (16_000, 20_000):  # in one part, and in several
         with pytest.raises(RunError, match="No space left"):
-            parquet.write(disk.path / "grades.parquet", Grade, iter(rows[:count]))
+            parquet.write_rows(disk.path / "grades.parquet", Grade, iter(rows[:count]))
         assert list(disk.path.iterdir()) == []
 
 

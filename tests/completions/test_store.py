@@ -172,7 +172,7 @@ def test_a_bit_that_turns_later_is_not_served(open_store: Callable[[], Store]) -
 def old_pack(folder: Path, texts: list[str]) -> Path:
     """As packs were until 2026-11: canonical Parquet, sorted by key, without `cached_tokens`."""
     rows = [BeforeCached(name(text), "m", text, "stop", None, 3, 4) for text in texts]
-    parquet.write(folder / "x", BeforeCached, rows)
+    parquet.write_rows(folder / "x", BeforeCached, rows)
     path = folder / f"{hashlib.sha256((folder / 'x').read_bytes()).hexdigest()[:32]}.parquet"
     (folder / "x").rename(path)
     return path
@@ -193,7 +193,7 @@ def test_foreign_files_are_refused(open_store: Callable[[], Store], tmp_path: Pa
     packs = tmp_path / "packs"
     packs.mkdir()
     for number, table in enumerate(
-        [pa.table({"id": ["a"]}), parquet.table(Entry, [Entry("no key", "m", "x", "stop", None, 1, 1)])]
+        [pa.table({"id": ["a"]}), parquet.rows_to_table(Entry, [Entry("no key", "m", "x", "stop", None, 1, 1)])]
     ):
         pq.write_table(table, packs / "x")
         content = (packs / "x").read_bytes()
@@ -245,7 +245,7 @@ def test_what_another_process_seals_or_prunes_is_found_again(
     assert late.known([name("a"), name("b")]) == [True, True]
     # Only the last pack is open; the other one is now part of a new pack.
     gone = min(one, two)
-    packs.write(tmp_path / "packs", [entry for path in (one, two) for entry in Pack(path).entries()])
+    packs.write_packs(tmp_path / "packs", [entry for path in (one, two) for entry in Pack(path).entries()])
     gone.unlink()
     assert late.get_many([name("a"), name("b")]) == [reply("a"), reply("b")]
 

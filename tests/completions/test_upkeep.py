@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lema.completions.packs import Entry, Pack, paths
+from lema.completions.packs import Entry, Pack, pack_paths
 from lema.completions.store import Store
 from lema.completions.upkeep import Pruned, prune, verify
 from lema.errors import RunError
@@ -58,7 +58,7 @@ def test_every_fault_is_a_line(person: Callable[..., Store], tmp_path: Path) -> 
     person("y", b=reply("two"))
     store.add([(name("c"), reply("three"))], model="m")
     store._own.close()  # as if its process was gone
-    damaged, good = paths(store.packs)
+    damaged, good = pack_paths(store.packs)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     (store.packs / "notes.txt").write_text("mine")
     (store.packs / ".pack.partial").write_text("half")
@@ -87,10 +87,10 @@ def test_prune_drops_what_is_never_served(person: Callable[..., Store]) -> None:
     store = person("x", a=reply("one"))
     person("y", a=reply("other"), c=reply("three"))
     person("z", b=FAILED, d=reply("four"))
-    before, served = paths(store.packs), [store.get(name(key)) for key in "abcd"]
+    before, served = pack_paths(store.packs), [store.get(name(key)) for key in "abcd"]
     dry = prune(store)
     assert dry == Pruned(copies=1, failures=1, packs=2)
-    assert paths(store.packs) == before
+    assert pack_paths(store.packs) == before
     assert prune(store, really=True) == dry
     again = Store(store.journals, store.packs)
     assert [again.get(name(key)) for key in "abcd"] == served
@@ -113,11 +113,11 @@ def test_replies_go_only_when_it_is_said_what_is_needed(person: Callable[..., St
 def test_nothing_is_pruned_beside_a_damaged_pack(person: Callable[..., Store]) -> None:
     store = person("x", a=reply("one"), b=FAILED)
     person("y", c=reply("three"))
-    last = paths(store.packs)[-1]
+    last = pack_paths(store.packs)[-1]
     last.write_bytes(last.read_bytes() + b"x")
     with pytest.raises(RunError, match=f"{last.name} is damaged"):
         prune(store, really=True)
-    assert len(paths(store.packs)) == 2
+    assert len(pack_paths(store.packs)) == 2
 
 
 SEALER = """
@@ -149,7 +149,7 @@ def test_processes_buy_seal_and_prune_at_once(person: Callable[..., Store], tmp_
     prune(store, really=True)
     assert verify(store).faults == []
     assert store.stats() == {"completions": 30, "unsealed": 0, "packs": store.stats()["packs"], "failures": 0}
-    texts = {entry.text for path in paths(store.packs) for entry in Pack(path).entries()}
+    texts = {entry.text for path in pack_paths(store.packs) for entry in Pack(path).entries()}
     assert texts == {f"{turn} {n}" for turn in range(6) for n in range(5)}
     kept = [field.name for field in fields(Completion) if not field.kw_only]
     assert [field.name for field in fields(Entry)][2:] == kept

@@ -71,17 +71,17 @@ def test_any_order_is_the_same_bytes_and_reads_back(tmp_path: Path, whole: list[
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
     shuffled = list(whole)
     random.shuffle(shuffled)
-    assert parquet.write(one, Whole, whole) == len(whole)
-    parquet.write(two, Whole, iter(shuffled))
+    assert parquet.write_rows(one, Whole, whole) == len(whole)
+    parquet.write_rows(two, Whole, iter(shuffled))
     assert one.read_bytes() == two.read_bytes()
-    assert parquet.read(one, Whole) == sorted(whole, key=lambda row: row.id)
+    assert parquet.read_rows(one, Whole) == sorted(whole, key=lambda row: row.id)
 
 
 def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from lema.rows import Grade; from lema.engine import parquet\n"
+        "import sys; from pathlib import Path; from lema.rows import Grade; from lema.compute import parquet\n"
         "rows = [Grade(f'q{i}', 'q', 's', 'correct', None if i % 3 else str(i)) for i in range(20_000)]\n"
-        "parquet.write(Path(sys.argv[1]), Grade, rows if sys.argv[2] == 'up' else reversed(rows))\n"
+        "parquet.write_rows(Path(sys.argv[1]), Grade, rows if sys.argv[2] == 'up' else reversed(rows))\n"
     )
     digests = set()
     for name, order, seed in [("a", "up", "1"), ("b", "down", "2")]:
@@ -89,7 +89,7 @@ def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", program, path, order], check=True, env={"PYTHONHASHSEED": seed})
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
     assert len(digests) == 1
-    assert len(parquet.read(tmp_path / "a.parquet", rows.Grade)) == 20_000
+    assert len(parquet.read_rows(tmp_path / "a.parquet", rows.Grade)) == 20_000
 
 
 ARTIFACTS = [
@@ -107,14 +107,14 @@ ARTIFACTS = [
 @pytest.mark.parametrize("row_type", ARTIFACTS)
 def test_every_artifact_can_be_stored(tmp_path: Path, row_type: type) -> None:
     path = tmp_path / "empty.parquet"
-    assert parquet.write(path, row_type, []) == 0
-    assert parquet.read(path, row_type) == []
-    assert parquet.schema(row_type).names[0] == "id"
+    assert parquet.write_rows(path, row_type, []) == 0
+    assert parquet.read_rows(path, row_type) == []
+    assert parquet.arrow_schema(row_type).names[0] == "id"
 
 
 def test_nothing_of_the_moment_or_the_machine_is_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "grades.parquet"
-    parquet.write(path, rows.Grade, [rows.Grade("a", "q", "s", "correct", None)])
+    parquet.write_rows(path, rows.Grade, [rows.Grade("a", "q", "s", "correct", None)])
     assert pq.read_schema(path).metadata is None
     assert str(tmp_path).encode() not in path.read_bytes()
 
@@ -122,7 +122,7 @@ def test_nothing_of_the_moment_or_the_machine_is_in_the_file(tmp_path: Path) -> 
 def test_duplicate_ids_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     row = rows.Grade("a", "q", "s", "correct", None)
     with pytest.raises(RunError, match="'a'"):
-        parquet.write(tmp_path / "x.parquet", rows.Grade, [row, row])
+        parquet.write_rows(tmp_path / "x.parquet", rows.Grade, [row, row])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,19 +136,19 @@ def test_the_collector_of_python_works_as_before(tmp_path: Path, times: int) -> 
             yield rows.Record("x", "train", "{}")
 
     with nullcontext() if times == 1 else pytest.raises(RunError):
-        parquet.write(tmp_path / "rows.parquet", rows.Record, made())
+        parquet.write_rows(tmp_path / "rows.parquet", rows.Record, made())
     assert during == [(True, True)] * times
     assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
 
 
 def test_a_missing_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Grade\.sampler"):
-        parquet.write(tmp_path / "x.parquet", rows.Grade, [rows.Grade("a", "q", None, "correct", None)])  # type: ignore[arg-type]
+        parquet.write_rows(tmp_path / "x.parquet", rows.Grade, [rows.Grade("a", "q", None, "correct", None)])  # type: ignore[arg-type]
 
 
 def test_an_integer_column_refuses_text(tmp_path: Path) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
-        parquet.write(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), (), None)])  # type: ignore[arg-type]
+        parquet.write_rows(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), (), None)])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,18 @@ def test_other_columns_are_refused(tmp_path: Path, columns: dict[str, list[Any]]
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table(columns), path)
     with pytest.raises(RunError, match=message):
-        parquet.read(path, rows.Grade)
+        parquet.read_rows(path, rows.Grade)
 
 
 def test_more_columns_and_another_order_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "more.parquet"
-    wanted = parquet.table(rows.Grade, [])
+    wanted = parquet.rows_to_table(rows.Grade, [])
     pq.write_table(wanted.append_column("more", pa.array([], pa.string())), path)
     with pytest.raises(RunError, match="unknown column more"):
-        parquet.read(path, rows.Grade)
+        parquet.read_rows(path, rows.Grade)
     pq.write_table(wanted.select(wanted.column_names[::-1]), path)
     with pytest.raises(RunError, match="another order"):
-        parquet.read(path, rows.Grade)
+        parquet.read_rows(path, rows.Grade)
 
 
 MADE: list[str] = []
@@ -201,7 +201,7 @@ def test_rows_are_read_a_few_at_a_time_and_as_often_as_wanted(tmp_path: Path, mo
     monkeypatch.setattr(parquet, "ROW_GROUP", 100)
     monkeypatch.setattr(parquet, "BATCH", 30)
     names = [f"{number:04d}" for number in range(1000)]
-    parquet.write(tmp_path / "rows.parquet", Counted, map(Counted, names))
+    parquet.write_rows(tmp_path / "rows.parquet", Counted, map(Counted, names))
     rows = parquet.Rows(tmp_path / "rows.parquet", Counted)
     MADE.clear()
     walk = iter(rows)
@@ -213,21 +213,21 @@ def test_rows_are_read_a_few_at_a_time_and_as_often_as_wanted(tmp_path: Path, mo
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"gone\.parquet does not exist"):
-        parquet.read(tmp_path / "gone.parquet", rows.Grade)
+        parquet.read_rows(tmp_path / "gone.parquet", rows.Grade)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(RunError, match=r"bad\.parquet is not a readable Parquet file"):
-        parquet.read(tmp_path / "bad.parquet", rows.Grade)
+        parquet.read_rows(tmp_path / "bad.parquet", rows.Grade)
 
 
 def test_types_that_cannot_be_stored_are_named() -> None:
     with pytest.raises(TypeError, match="tuples of any length"):
-        parquet.schema(Unstorable)
+        parquet.arrow_schema(Unstorable)
 
 
 def at_once(path: Path, row_type: type, rows: list[Any]) -> None:
     """The definition of the canonical bytes: all rows in one table, written in one call."""
     pq.write_table(
-        parquet.table(row_type, sorted(rows, key=lambda row: row.id)),
+        parquet.rows_to_table(row_type, sorted(rows, key=lambda row: row.id)),
         path,
         compression="zstd",
         compression_level=2,
@@ -253,7 +253,7 @@ def test_sorted_in_parts_is_the_same_bytes(tmp_path: Path, count: int) -> None:
     ]  # fmt: skip
     at_once(tmp_path / "once.parquet", rows.Answer, made)
     draw.shuffle(made)
-    assert parquet.write(tmp_path / "parts.parquet", rows.Answer, iter(made)) == count
+    assert parquet.write_rows(tmp_path / "parts.parquet", rows.Answer, iter(made)) == count
     assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
 
 
@@ -274,14 +274,14 @@ def test_row_groups_in_any_order_are_the_same_bytes(
     at_once(tmp_path / "once.parquet", rows.Example, made)
     shown = {"in order": made, "one too late": [*made[:70], *made[71:], made[70]], "backwards": made[::-1]}[order]
     if order == "in order":
-        monkeypatch.delattr(external_sort.Runs, "add")  # nothing has to wait
-    assert parquet.write(tmp_path / "rows.parquet", rows.Example, shown) == len(made)
+        monkeypatch.delattr(external_sort.SortedRuns, "add")  # nothing has to wait
+    assert parquet.write_rows(tmp_path / "rows.parquet", rows.Example, shown) == len(made)
     assert (tmp_path / "rows.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
-    assert parquet.read(tmp_path / "rows.parquet", rows.Example) == made
+    assert parquet.read_rows(tmp_path / "rows.parquet", rows.Example) == made
 
 
 def test_duplicates_in_different_parts_are_refused(tmp_path: Path) -> None:
     made = [rows.Grade(f"{n:06}", "q", "s", "correct", None) for n in range(2 * parquet.ROW_GROUP)]
     with pytest.raises(RunError, match="'000003'"):
-        parquet.write(tmp_path / "x.parquet", rows.Grade, [*made, made[3]])
+        parquet.write_rows(tmp_path / "x.parquet", rows.Grade, [*made, made[3]])
     assert list(tmp_path.iterdir()) == []

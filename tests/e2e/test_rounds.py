@@ -81,7 +81,7 @@ def rounds(once: Callable[..., Project]) -> Project:
 
 
 def rows(project: Project, name: str, row_type: type) -> Any:
-    return parquet.read(project.root / "data" / f"{name}.parquet", row_type)
+    return parquet.read_rows(project.root / "data" / f"{name}.parquet", row_type)
 
 
 def test_a_second_run_runs_nothing(rounds: Project) -> None:

@@ -15,7 +15,7 @@ from lema.compute import parquet
 from lema.errors import RunError
 from lema.pipeline.estimate import Estimate, estimate, text
 from lema.pipeline.forecast import MARK, Lengths, Past, understudy
-from lema.pipeline.run import make, place
+from lema.pipeline.run import artifact_path, make
 from lema.rows import Grade, Sample
 from tests.fake_server import FakeServer
 from tests.small_project import GOOD, PROMPTS
@@ -112,8 +112,8 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server:
 
 
 def build(*artifacts: str) -> None:
-    place("base", "good").mkdir(parents=True, exist_ok=True)
-    (place("base", "good") / "base.json").write_text(
+    artifact_path("base", "good").mkdir(parents=True, exist_ok=True)
+    (artifact_path("base", "good") / "base.json").write_text(
         '{"kind": "hub", "name": "x", "revision": "y", "identity": "x", "chat": true}'
     )
     for artifact in ("plan", *artifacts):
@@ -143,7 +143,7 @@ def test_before_anything_is_made_the_first_stage_is_exact(empty: Path, server: F
     assert not (empty / "data").exists()
     assert not (empty / ".lema").exists()
     build(*CHAIN[:3])
-    bought = [line for line in ledger.read(ledger.folder()) if line["kind"] == "request"]
+    bought = [line for line in ledger.read_ledger(ledger.ledger_folder()) if line["kind"] == "request"]
     assert len(bought) == len(server.requests) == 60
     assert sum(line["characters"] for line in bought) == found.asked()[0].sure.characters
 
@@ -195,7 +195,7 @@ def test_more_paths_buy_the_new_ones_only(project: Path, server: FakeServer) -> 
     build("samples")
     assert len(server.requests) == 30
     # The share of wrong paths is that of the 60 that are known.
-    grades = parquet.read(place("grades", "good"), Grade)
+    grades = parquet.read_rows(artifact_path("grades", "good"), Grade)
     share = sum(row.outcome == "incorrect" for row in grades) / 60
     assert any(note.startswith(f"{share:.0%} of student's paths are wrong, as of 60") for note in found.notes)
     assert counts(found)["corrections"][2] == pytest.approx(30 * share, abs=1)
@@ -215,7 +215,7 @@ def test_the_estimate_of_lengths_is_that_of_past_replies(project: Path) -> None:
     edit("recipes/prompts/solve.yaml", "{{ question }}", "Q: {{ question }}")
     found = estimate("good")
     (asked,) = (one for one in found.asked() if one.stage == "samples")
-    lines = [line for line in ledger.read(ledger.folder()) if line["stage"] == "samples"]
+    lines = [line for line in ledger.read_ledger(ledger.ledger_folder()) if line["stage"] == "samples"]
     assert asked.tokens(found.past)[1][1] == pytest.approx(sum(line["completion_tokens"] for line in lines))
     assert asked.tokens(found.past)[1][2] == 60 * 40
     assert before.past.reply("strong-1", "samples") == found.past.reply("strong-1", "samples")
@@ -277,7 +277,7 @@ def test_a_budget_stops_a_stage_of_a_recipe(empty: Path, server: FakeServer) -> 
         build(*CHAIN[:3])
     sent = len(server.requests)
     assert 0 < sent < 60
-    assert not place("samples", "good").exists()
+    assert not artifact_path("samples", "good").exists()
     edit("params.yaml", "good: 0.01", "good: 10")
     build("samples")
     assert len(server.requests) == 60
@@ -285,18 +285,22 @@ def test_a_budget_stops_a_stage_of_a_recipe(empty: Path, server: FakeServer) -> 
 
 def test_cost_is_what_the_ledger_and_the_rows_say(project: Path, server: FakeServer) -> None:
     runner = CliRunner()
-    rows = parquet.read(place("samples", "good"), Sample)
+    rows = parquet.read_rows(artifact_path("samples", "good"), Sample)
     paid = sum(row.prompt_tokens * 10 + row.completion_tokens * 20 for row in rows)
-    spent = [line for line in ledger.read(ledger.folder()) if line["stage"] == "samples" and line["kind"] == "request"]
+    spent = [
+        line
+        for line in ledger.read_ledger(ledger.ledger_folder())
+        if line["stage"] == "samples" and line["kind"] == "request"
+    ]
     assert sum(Decimal(line["cost"]) for line in spent) == Decimal(paid) / 1_000_000
     for artifact in CHAIN[2:]:
-        place(artifact, "good").unlink()
+        artifact_path(artifact, "good").unlink()
     build(*CHAIN[2:])
     said = runner.invoke(app, ["cost", "good"]).output
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith("  ")}
     assert list(lines) == ["requests", "samples", "corrections", "verdicts", "in"]
     assert lines["samples"][1] == "60"
-    bought = [line for line in ledger.read(ledger.folder()) if line["kind"] == "request"]
+    bought = [line for line in ledger.read_ledger(ledger.ledger_folder()) if line["kind"] == "request"]
     assert (lines["in"][2], server.requests) == (str(len(bought)), [])
     assert lines["samples"][6] == lines["samples"][8] != "$0"  # bought once, and saved once
     assert "an accepted correction" in said

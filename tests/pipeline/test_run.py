@@ -9,7 +9,7 @@ import pytest
 from lema.compute import parquet
 from lema.errors import RunError
 from lema.models.types import Model
-from lema.pipeline.run import Kitchen, make, place
+from lema.pipeline.run import Kitchen, artifact_path, make
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
 from tests.small_project import GOOD, PROMPTS
 from tests.stages.rows import correction, graded, sample
@@ -64,16 +64,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("LEMA_HOME", raising=False)
     monkeypatch.setattr("lema.compute.files.die_with_parent", lambda: None)
     make("plan", "good")
-    parquet.write(place("questions", "good"), Question, QUESTIONS)
-    parquet.write(place("samples", "good"), Sample, PATHS)
-    parquet.write(place("corrections", "good"), Correction, ROWS)
+    parquet.write_rows(artifact_path("questions", "good"), Question, QUESTIONS)
+    parquet.write_rows(artifact_path("samples", "good"), Sample, PATHS)
+    parquet.write_rows(artifact_path("corrections", "good"), Correction, ROWS)
     return tmp_path
 
 
 def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make("verdicts", "good")
     assert "5 requests, 0 hits, 4 bought" in capsys.readouterr().err
-    rows = parquet.read(place("verdicts", "good"), Verdict)
+    rows = parquet.read_rows(artifact_path("verdicts", "good"), Verdict)
     assert [[finding.filter for finding in row.findings] for row in rows] == [
         ["answer_matches", "judge", "majority", "gold_leak", "contamination"]
     ] * 5
@@ -102,11 +102,11 @@ def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make("verdicts", "good")
-    before = place("verdicts", "good").read_bytes()
+    before = artifact_path("verdicts", "good").read_bytes()
     make("verdicts", "good")
     assert "0 bought" in capsys.readouterr().err.splitlines()[-1]
-    assert place("verdicts", "good").read_bytes() == before
-    prompts = [row.findings[1].reason for row in parquet.read(place("verdicts", "good"), Verdict)]
+    assert artifact_path("verdicts", "good").read_bytes() == before
+    prompts = [row.findings[1].reason for row in parquet.read_rows(artifact_path("verdicts", "good"), Verdict)]
     assert not any("Fair?" in (reason or "") for reason in prompts)
 
 
@@ -132,20 +132,20 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     text = path.read_text(encoding="utf-8").replace(FILTERS, "").replace("models:\n", f"models:\n{corrector}")
     path.write_text(text.replace("corrections: {model: strong, prompt: correct}\n", FEW), encoding="utf-8")
     paths = [sample("q1", f"{at} + 1 = 6.\nThe answer is 6.", index=at) for at in range(20)]
-    parquet.write(place("samples", "good"), Sample, paths)
-    parquet.write(place("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
-    parquet.write(place("locations", "good"), Location, [])
+    parquet.write_rows(artifact_path("samples", "good"), Sample, paths)
+    parquet.write_rows(artifact_path("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
+    parquet.write_rows(artifact_path("locations", "good"), Location, [])
     monkeypatch.setattr("lema.pipeline.run.base_model", lambda folder: Model("base", "transformers", "base"))
-    place("base", "good").mkdir(parents=True)
-    (place("base", "good") / "base.json").write_text("{}", encoding="utf-8")
+    artifact_path("base", "good").mkdir(parents=True)
+    (artifact_path("base", "good") / "base.json").write_text("{}", encoding="utf-8")
 
     make("plan", "good")
     make("corrections", "good")
     log = capsys.readouterr().err
-    rows = parquet.read(place("corrections", "good"), Correction)
-    before = place("corrections", "good").read_bytes()
+    rows = parquet.read_rows(artifact_path("corrections", "good"), Correction)
+    before = artifact_path("corrections", "good").read_bytes()
     make("verdicts", "good")
-    judged = parquet.read(place("verdicts", "good"), Verdict)
+    judged = parquet.read_rows(artifact_path("verdicts", "good"), Verdict)
     assert sum(row.accepted for row in judged) == 4
     lost = sum("Lost" in (row.explanation or "") for row in rows)
     assert 0 < lost < len(rows) < 18
@@ -154,7 +154,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     assert f"{len(rows)} requests, {len(rows) - lost} hits, 0 bought, {lost} failed" in capsys.readouterr().err
     make("corrections", "good")
     assert f"{2 * len(rows) - lost} hits, 0 bought" in capsys.readouterr().err
-    assert place("corrections", "good").read_bytes() == before
+    assert artifact_path("corrections", "good").read_bytes() == before
 
     path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
     make("plan", "good")
@@ -162,7 +162,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     log = capsys.readouterr().err
     assert "corrections good: wanted 18 accepted corrections, got" in log
     assert f"corrections good: 36 requests, {2 * len(rows) - lost} hits, " in log
-    more = parquet.read(place("corrections", "good"), Correction)
+    more = parquet.read_rows(artifact_path("corrections", "good"), Correction)
     assert {row.id for row in rows} < {row.id for row in more}
     assert len(more) == 18
 
@@ -175,16 +175,16 @@ def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, mon
     monkeypatch.setattr(
         "lema.pipeline.providers.base_model", lambda folder, backend: Model("base", backend, f"of {folder}")
     )
-    place("base", "one").mkdir(parents=True)
-    (place("base", "one") / "base.json").write_text("{}", encoding="utf-8")
+    artifact_path("base", "one").mkdir(parents=True)
+    (artifact_path("base", "one") / "base.json").write_text("{}", encoding="utf-8")
     kitchen = Kitchen("samples", "two", None, offline=False)
     for seed in ("7", "8"):
         with pytest.raises(RunError, match=r"^no adapter one/lema/8 yet"):
             kitchen.given(["models"])
-        folder = place("adapter", "one", "lema") / seed
+        folder = artifact_path("adapter", "one", "lema") / seed
         folder.mkdir(parents=True)
         for name in ("training.json", "adapter_model.safetensors"):
             (folder / name).write_text(seed, encoding="utf-8")
     model = kitchen.given(["models"])["models"]["first"]
-    assert model.adapter == str(place("adapter", "one", "lema") / "8")
+    assert model.adapter == str(artifact_path("adapter", "one", "lema") / "8")
     assert model.identity.startswith("of data/one/base adapter ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lema.compute.artifacts import place
+from lema.compute.artifacts import artifact_path
 from lema.pipeline.status import Status, reads
 
 PLAN: dict[str, Any] = {
@@ -25,9 +25,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is made with PLAN, by DVC."""
     monkeypatch.chdir(tmp_path)
     for artifact in ("source", "questions", "base", "samples", "report"):
-        touch(place(artifact, "r"))
+        touch(artifact_path(artifact, "r"))
     for arm in ("cot", "lema"):
-        touch(place("mix", "r", arm))
+        touch(artifact_path("mix", "r", arm))
     write("data/r/plan.yaml", PLAN)
     lock({})
 
@@ -76,8 +76,8 @@ def test_what_was_made_with_this_plan_is_up_to_date() -> None:
 
 
 def test_what_is_missing_is_not_made_yet() -> None:
-    place("samples", "r").unlink()
-    place("mix", "r", "lema").unlink()
+    artifact_path("samples", "r").unlink()
+    artifact_path("mix", "r", "lema").unlink()
     assert why("samples") == ["not made yet"]
     assert why("mix") == ["lema: not made yet"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lema.completions.packs import paths
+from lema.completions.packs import pack_paths
 from lema.completions.store import Store, packs_folder
 from lema.compute import parquet
-from lema.compute.artifacts import ARTIFACTS, place
+from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import RunError
 from lema.models.types import Completion
 from lema.pipeline.sync import needed, pull, push
@@ -37,7 +37,7 @@ def buy(*texts: str) -> None:
 
 
 def keys() -> set[str]:
-    return {path.name for path in paths(Path("completions"))}
+    return {path.name for path in pack_paths(Path("completions"))}
 
 
 @pytest.fixture
@@ -146,5 +146,5 @@ def test_what_a_recipe_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = {"samples": [path, imported], "evolved": [new]}
     for artifact, row_type in ARTIFACTS.items():
         if row_type is not None and artifact != "mix":
-            parquet.write(place(artifact, "tiny"), row_type, rows.get(artifact, ()))
+            parquet.write_rows(artifact_path(artifact, "tiny"), row_type, rows.get(artifact, ()))
     assert needed(["tiny"]) == ({name(text) for text in "abcd"}, {"critic"})

@@ -51,8 +51,8 @@ def test_accepted_questions_are_learnt_from_and_the_test_records_are_the_same(
     old = [
         Record(f"q-{split}-0", split, json.dumps({"q": text})) for split, text in (("train", "old"), ("test", "test"))
     ]  # type: ignore[arg-type]
-    parquet.write(Path("data/one/source.parquet"), Record, old)
+    parquet.write_rows(Path("data/one/source.parquet"), Record, old)
     made = [new("q1/e0", json.dumps({"q": "new"})), new("q1/e1", None)]
-    parquet.write(Path("data/one/evolved.parquet"), Evolved, made)
+    parquet.write_rows(Path("data/one/evolved.parquet"), Evolved, made)
     spec = SourceSpec(evolved="one", originals=originals)
     assert [(row["id"], json.loads(row["record"])["q"]) for row in read_split(spec, split)] == expected

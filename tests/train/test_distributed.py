@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lema.compute.archive import packed, unpack
+from lema.compute.archive import pack_folder, unpack_folder
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.train.distributed import Seat, _demand, _Keeper, gang
@@ -31,10 +31,10 @@ def test_what_a_process_reserves() -> None:
 def test_a_folder_survives_the_way(tmp_path: Path) -> None:
     (tmp_path / "a" / "deep" / "empty").mkdir(parents=True)
     (tmp_path / "a" / "deep" / "file").write_bytes(b"\0\1")
-    unpack(packed(tmp_path / "a"), tmp_path / "b")
+    unpack_folder(pack_folder(tmp_path / "a"), tmp_path / "b")
     assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
     assert (tmp_path / "b" / "deep" / "empty").is_dir()
-    unpack(packed(tmp_path / "a" / "deep"), tmp_path / "b")  # another process was first
+    unpack_folder(pack_folder(tmp_path / "a" / "deep"), tmp_path / "b")  # another process was first
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
     assert (tmp_path / "b" / "deep" / "file").read_bytes() == b"\0\1"
 
@@ -45,10 +45,10 @@ def test_what_is_kept_is_handed_out_and_only_what_is_to_stay_stays_beside_it(tmp
     for step, stay in enumerate((None, ["0"], ["1"])):
         (tmp_path / "new").mkdir(exist_ok=True)
         (tmp_path / "new" / "total").write_text(f"{step}")
-        keeper.take(f"steps/{step}", packed(tmp_path / "new"), stay)
+        keeper.take(f"steps/{step}", pack_folder(tmp_path / "new"), stay)
     given = keeper.give("steps")
     assert [name for name, _ in given] == ["1", "2"]
-    unpack(given[1][1], tmp_path / "fetched")
+    unpack_folder(given[1][1], tmp_path / "fetched")
     assert (tmp_path / "fetched" / "total").read_text() == "2"
 
 
