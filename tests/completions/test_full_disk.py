@@ -134,7 +134,7 @@ import hashlib, resource, sys
 from pathlib import Path
 from lema.completions.store import Store
 from lema.errors import RunError
-from lema.models import Completion
+from lema.models.types import Completion
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 store = Store(Path(sys.argv[1]) / "journal", Path(sys.argv[1]) / "packs")
 try:

@@ -282,7 +282,7 @@ from pathlib import Path
 from lema.compute.executor import executor
 from lema.completions.generate import Generate
 from lema.completions.store import Store
-from lema.models import Model, Request, Sampling
+from lema.models.types import Model, Request, Sampling
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 root, url, count, where = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]

@@ -27,7 +27,7 @@ WRITER = """
 import hashlib, sys
 from pathlib import Path
 from lema.completions.store import Store
-from lema.models import Completion
+from lema.models.types import Completion
 def name(text):
     return hashlib.sha256(text.encode()).hexdigest()
 root, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

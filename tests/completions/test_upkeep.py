@@ -125,7 +125,7 @@ import hashlib, sys
 from pathlib import Path
 from lema.completions.store import Store
 from lema.completions.upkeep import prune
-from lema.models import Completion
+from lema.models.types import Completion
 root, who = Path(sys.argv[1]), sys.argv[2]
 for turn in range(6):
     store = Store(root / "journal", root / "packs")
