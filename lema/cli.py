@@ -209,10 +209,10 @@ def merge(
 
 def _store() -> "Store":
     """The store of the project, and not an empty one where there is no project."""
-    from lema.pipeline.run import store
+    from lema.pipeline.stage_arguments import completion_store
 
     _refuse_elsewhere()
-    return store()
+    return completion_store()
 
 
 def _refuse_elsewhere() -> None:

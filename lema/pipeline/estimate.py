@@ -1,6 +1,6 @@
 """`lema plan`: what a recipe would make again and why, what that asks of models, and what it costs.
 
-Rows that a rehearsal makes as they are do not touch what reads them, as in `dvc repro`.
+Rows that a dry run makes as they are do not touch what reads them, as in `dvc repro`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from lema.completions.prices import format_dollars
 from lema.compute.artifacts import ARTIFACTS
 from lema.compute.progress import duration
 from lema.errors import RecipeError
-from lema.pipeline.dry_run import PLAYED, Rehearsal, Stage
-from lema.pipeline.forecast import Asked, Past
+from lema.pipeline.dry_run import DRY_STAGES, DryRun, StageForecast
+from lema.pipeline.forecast import Lengths, Requests
 from lema.pipeline.plan import make_plan
 from lema.pipeline.status import Status
 from lema.recipe.params import Run
@@ -29,12 +29,12 @@ class Estimate:
 
     recipe: str
     description: str
-    stages: Sequence[Stage]
-    past: Past
+    stages: Sequence[StageForecast]
+    past: Lengths
     run: Run
     notes: Sequence[str]
 
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[Requests]:
         return [one for stage in self.stages for one in stage.asked]
 
     def unpriced(self) -> list[str]:
@@ -54,24 +54,24 @@ def estimate(recipe: str) -> Estimate:
     report = check([root / "recipes" / f"{recipe}.yaml"], root, None)
     if report.problems:
         raise RecipeError(report.problems)
-    play = Rehearsal(recipe)
-    plan = make_plan(play.loaded, root)
-    status = Status(recipe, plan, list(play.recipe.mix.arms))
+    dry = DryRun(recipe)
+    plan = make_plan(dry.loaded, root)
+    status = Status(recipe, plan, list(dry.recipe.mix.arms))
     again: dict[str, str] = {}
     stages = []
     for artifact in ARTIFACTS:
         if artifact == "plan":
             continue
         if not plan[artifact]:
-            play.rows[artifact] = []  # the recipe does without
+            dry.rows[artifact] = []  # the recipe does without
             continue
-        stage = Stage(artifact, status.why(artifact, again))
-        if artifact in PLAYED:
-            play.perform(stage)
+        stage = StageForecast(artifact, status.why(artifact, again))
+        if artifact in DRY_STAGES:
+            dry.run(stage)
         if stage.reasons and not stage.same:
             again[artifact] = "will be made again"
         stages.append(stage)
-    return Estimate(recipe, play.recipe.description or "", stages, play.forecast.past, play.run, play.notes)
+    return Estimate(recipe, dry.recipe.description or "", stages, dry.forecast.past, dry.settings, dry.notes)
 
 
 HEADS = ("", "requests", "cached", "to buy", "tokens in", "tokens out", "low", "expected", "high", "time")
@@ -86,7 +86,7 @@ def text(found: Estimate) -> str:
     )
 
 
-def _rows(stage: Stage, found: Estimate) -> Iterator[tuple[str, ...]]:
+def _rows(stage: StageForecast, found: Estimate) -> Iterator[tuple[str, ...]]:
     if not stage.reasons:
         yield (f"{stage.artifact:<12}up to date",)
         return
@@ -101,7 +101,7 @@ def _rows(stage: Stage, found: Estimate) -> Iterator[tuple[str, ...]]:
         yield _row(one, found)
 
 
-def _row(one: Asked, found: Estimate) -> tuple[str, ...]:
+def _row(one: Requests, found: Estimate) -> tuple[str, ...]:
     about = "" if one.spread == (1.0, 1.0, 1.0) or not one.derived.requests else "~"
     prompts, replies = one.tokens(found.past)
     costs = one.dollars(found.past, found.run)

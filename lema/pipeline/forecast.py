@@ -1,6 +1,6 @@
 """What would be bought: a `generate` that sends nothing and counts, and how long prompts and replies will be.
 
-Replies that the store has are the real ones, so what follows from them is exact. For one that is missing an understudy
+Replies that the store has are the real ones, so what follows from them is exact. For one that is missing a placeholder
 stands in, a text of the expected length that begins with `MARK`. A request whose prompt holds the mark was made of a
 reply that is not there yet: its number is an estimate.
 """
@@ -32,7 +32,7 @@ Three = tuple[float, float, float]  # low, expected, high
 
 
 @dataclass
-class Lengths:
+class LengthSums:
     """Sums over known requests of one model."""
 
     requests: int = 0
@@ -47,14 +47,14 @@ class Lengths:
         self.completion_tokens += completion_tokens
 
 
-class Past:
+class Lengths:
     """What is known of the lengths of a model's prompts and replies, in the stage that asks and anywhere."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str | None], Lengths] = defaultdict(Lengths)
+        self._known: dict[tuple[str, str | None], LengthSums] = defaultdict(LengthSums)
 
     @classmethod
-    def of(cls, place: Path) -> "Past":
+    def of(cls, place: Path) -> "Lengths":
         """From the ledgers of a folder."""
         past = cls()
         for line in ledger.read_ledger(place):
@@ -69,7 +69,7 @@ class Past:
 
     def ratio(self, name: str) -> Three:
         """Characters a token of a prompt."""
-        own = self._known.get((name, None), Lengths())
+        own = self._known.get((name, None), LengthSums())
         if own.requests < ENOUGH or not own.prompt_tokens:
             return CHARACTERS
         mean = own.characters / own.prompt_tokens
@@ -78,14 +78,14 @@ class Past:
     def reply(self, name: str, stage: str) -> float | None:
         """Mean tokens of a reply; None when too few are known."""
         for place in (stage, None):
-            own = self._known.get((name, place), Lengths())
+            own = self._known.get((name, place), LengthSums())
             if own.requests >= ENOUGH and own.completion_tokens:
                 return own.completion_tokens / own.requests
         return None
 
 
 @dataclass
-class Bucket:
+class Totals:
     """Requests that are to be bought: their number, characters of their prompts, most tokens of their replies."""
 
     requests: int = 0
@@ -94,7 +94,7 @@ class Bucket:
 
 
 @dataclass
-class Asked:
+class Requests:
     """What one stage asks of one model. `sure` is what is to be bought for certain, `derived` what follows from
     replies that are not there yet, at the expected number; `spread` says how much fewer or more that may be."""
 
@@ -103,8 +103,8 @@ class Asked:
     price: Price | None
     requests: int = 0
     cached: int = 0
-    sure: Bucket = field(default_factory=Bucket)
-    derived: Bucket = field(default_factory=Bucket)
+    sure: Totals = field(default_factory=Totals)
+    derived: Totals = field(default_factory=Totals)
     spread: Three = (1.0, 1.0, 1.0)
 
     @property
@@ -116,7 +116,7 @@ class Asked:
         """Whether what is missing costs nothing."""
         return not self.missing or (self.price is not None and self.price.free)
 
-    def tokens(self, past: Past) -> tuple[Three, Three]:
+    def tokens(self, past: Lengths) -> tuple[Three, Three]:
         """Tokens of prompts and of replies that are to be bought: low, expected, high."""
         name = self.model.name or self.model.label
         mean, ratio = past.reply(name, self.stage), past.ratio(name)
@@ -129,7 +129,7 @@ class Asked:
             replies.append(longest if at == 2 else guess)
         return (prompts[0], prompts[1], prompts[2]), (replies[0], replies[1], replies[2])
 
-    def dollars(self, past: Past, run: Run) -> tuple[Decimal, Decimal, Decimal] | None:
+    def dollars(self, past: Lengths, run: Run) -> tuple[Decimal, Decimal, Decimal] | None:
         """What is to be bought costs: low, expected, high; None when there is no price."""
         if self.price is None:
             return None
@@ -142,7 +142,7 @@ class Asked:
         )
         return low, expected, high
 
-    def seconds(self, past: Past, run: Run) -> float | None:
+    def seconds(self, past: Lengths, run: Run) -> float | None:
         """How long it takes at the limits of its endpoint; None for what runs here, and for a batch."""
         endpoint = run.endpoints.get(self.model.endpoint or "")
         if endpoint is None or not self.missing or endpoint.mode == "batch":
@@ -162,11 +162,11 @@ class Asked:
 class Forecast:
     """Takes the place of `Generate`. `stage` is set before a stage is called; `asked` holds the counts."""
 
-    def __init__(self, known: Callable[[str], Completion | None], run: Run, past: Past) -> None:
+    def __init__(self, known: Callable[[str], Completion | None], run: Run, past: Lengths) -> None:
         self._known, self._run, self.past = known, run, past
         self.stage = ""
-        self.asked: dict[tuple[str, str], Asked] = {}
-        self._seen: dict[str, str] = {}  # the understudies by key, empty where the reply is there
+        self.asked: dict[tuple[str, str], Requests] = {}
+        self._seen: dict[str, str] = {}  # the placeholders by key, empty where the reply is there
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
@@ -176,15 +176,15 @@ class Forecast:
                 self._seen[name] = self._count(request, known)
             yield known or Completion(self._seen[name], "stop")
 
-    def of(self, stage: str) -> Sequence[Asked]:
+    def of(self, stage: str) -> Sequence[Requests]:
         """What a stage asks, by model."""
         return [one for (name, _), one in self.asked.items() if name == stage]
 
     def _count(self, request: Request, reply: Completion | None) -> str:
-        """Count a request; the text of its understudy where it has no reply."""
+        """Count a request; the text of its placeholder where it has no reply."""
         model = request.model
         if (self.stage, model.label) not in self.asked:
-            self.asked[self.stage, model.label] = Asked(self.stage, model, price_of(model, self._run))
+            self.asked[self.stage, model.label] = Requests(self.stage, model, price_of(model, self._run))
         asked = self.asked[self.stage, model.label]
         asked.requests += 1
         length = prompt_characters(request.messages)
@@ -193,20 +193,20 @@ class Forecast:
             self.past.add(model.name or model.label, self.stage, length, reply.prompt_tokens, reply.completion_tokens)
             return ""
         made_of_others = any(MARK in message.content for message in request.messages)
-        bucket = asked.derived if made_of_others else asked.sure
-        bucket.requests += 1
-        bucket.characters += length
-        bucket.limit += max_reply_tokens(model, request.sampling.max_tokens) or request.sampling.max_tokens
-        return self._understudy(request)
+        totals = asked.derived if made_of_others else asked.sure
+        totals.requests += 1
+        totals.characters += length
+        totals.limit += max_reply_tokens(model, request.sampling.max_tokens) or request.sampling.max_tokens
+        return self._placeholder(request)
 
-    def _understudy(self, request: Request) -> str:
+    def _placeholder(self, request: Request) -> str:
         """A text of the expected length in lines like steps; no two are equal."""
         name = request.model.name or request.model.label
         tokens = self.past.reply(name, self.stage) or LENGTHS[1] * request.sampling.max_tokens
-        return understudy(len(self._seen), int(tokens * self.past.ratio(name)[1]))
+        return placeholder(len(self._seen), int(tokens * self.past.ratio(name)[1]))
 
 
-def understudy(number: int, length: int) -> str:
+def placeholder(number: int, length: int) -> str:
     """A text that stands for one that is not there yet."""
     # Letters: filters look for equations in every run of signs.
     line = f"{MARK} {number} ".ljust(60, "x") + "\n"

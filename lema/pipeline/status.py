@@ -5,15 +5,14 @@ stage is stale when its output is missing, when its part of a fresh plan differs
 changed since or will be made again.
 """
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from lema.compute.artifacts import BY_ARM, artifact_path
 from lema.errors import RecipeError
+from lema.pipeline.stage_runner import stage_signature
 from lema.recipe import yaml
 
 # What stages call an input that is not one artifact.
@@ -22,10 +21,7 @@ PARTS = {"adapters": "adapter"}
 
 def reads(artifact: str) -> list[str]:
     """The artifacts that a stage reads, by the names of its positional parameters."""
-    stage = getattr(import_module(f"lema.stages.{artifact}"), artifact)
-    parameters = inspect.signature(stage).parameters.values()
-    names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    return [PARTS.get(name, name) for name in names]
+    return [PARTS.get(name, name) for name in stage_signature(artifact).inputs]
 
 
 class Status:

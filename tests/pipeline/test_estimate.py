@@ -14,7 +14,7 @@ from lema.completions import ledger
 from lema.compute import parquet
 from lema.errors import RunError
 from lema.pipeline.estimate import Estimate, estimate, text
-from lema.pipeline.forecast import MARK, Lengths, Past, understudy
+from lema.pipeline.forecast import MARK, Lengths, LengthSums, placeholder
 from lema.pipeline.run import artifact_path, make
 from lema.rows import Grade, Sample
 from tests.fake_server import FakeServer
@@ -227,21 +227,21 @@ def test_the_estimate_of_lengths_is_that_of_past_replies(project: Path) -> None:
 
 
 def test_with_too_few_replies_the_guess_stays() -> None:
-    past = Past()
+    past = Lengths()
     for _ in range(19):
         past.add("m", "samples", 400, 50, 10)
     assert (past.ratio("m")[1], past.reply("m", "samples")) == (4.0, None)
     past.add("m", "verdicts", 400, 50, 10)
     assert past.ratio("m")[1] == 8.0
     assert past.reply("m", "samples") == 10
-    assert Lengths().requests == 0
+    assert LengthSums().requests == 0
 
 
-def test_an_understudy_is_nothing_to_calculate() -> None:
+def test_a_placeholder_is_nothing_to_calculate() -> None:
     """Of dashes, `arithmetic` takes a tenth of a second for each: 40 for the plan of a hundred questions."""
-    said = understudy(7, 500)
-    assert len(said) > 400
-    assert not set(said) & set("+-*/=^")
+    text = placeholder(7, 500)
+    assert len(text) > 400
+    assert not set(text) & set("+-*/=^")
 
 
 def test_an_unknown_price_is_said_and_not_zero(empty: Path) -> None:
