@@ -26,7 +26,7 @@ from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Run
 from lema.recipe.sampler_schema import PROGRAM_ERRORS
 from lema.recipe.schema import LocationsSpec
-from lema.recipe.yaml import load
+from lema.recipe.yaml import read_yaml
 from lema.report.statistics import wilson
 from lema.rows import Grade, Question, Sample
 from lema.stages import Generate
@@ -80,7 +80,7 @@ def wrong(question: Question, path: Sequence[str], step: int, kind: str) -> Samp
 
 def prompt(name: str) -> Prompt:
     file = ROOT / "recipes" / "prompts" / f"{name}.yaml"
-    return Prompt.model_validate_json(json.dumps(load(file, file.name).plain()))
+    return Prompt.model_validate_json(json.dumps(read_yaml(file, file.name).plain()))
 
 
 def found(pairs: Pairs, spec: LocationsSpec, generate: Generate) -> list[int | None]:

@@ -74,9 +74,9 @@ def _mistake(steps: tuple[str, ...], answer: str, chance: random.Random) -> dict
 
 
 def _prompt(name: str) -> dict[str, Any]:
-    from lema.recipe.yaml import load
+    from lema.recipe.yaml import read_yaml
 
-    plain = load(ROOT / "recipes" / "prompts" / f"{name}.yaml", name).plain()
+    plain = read_yaml(ROOT / "recipes" / "prompts" / f"{name}.yaml", name).plain()
     assert isinstance(plain, dict)
     return plain
 

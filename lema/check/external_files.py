@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from lema.errors import allowed
 from lema.recipe.load import RECIPES, Draft, read_draft
 from lema.recipe.sampler_schema import ImportSampler, ModelSampler
-from lema.recipe.yaml import Path_
+from lema.recipe.yaml import KeyPath
 
 LOCAL = ("transformers", "vllm")  # backends that load weights
 FORMATS = (".jsonl", ".csv", ".parquet")
@@ -18,12 +18,12 @@ FORMATS = (".jsonl", ".csv", ".parquet")
 class Found:
     """Something wrong at a path of the recipe; `key` when it is the key that is meant, not the value."""
 
-    path: Path_
+    path: KeyPath
     message: str
     key: bool = False
 
 
-def asked_models(draft: Draft) -> Iterator[tuple[Path_, str]]:
+def asked_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     """The models that are asked, each with the place where the recipe says so."""
     samples = draft.sections["samples"]
     for name, sampler in samples.samplers.items() if samples else ():
@@ -56,7 +56,7 @@ def _maker(name: str, root: Path) -> str | None:
     return None
 
 
-def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
+def outside_files(draft: Draft) -> Iterator[tuple[KeyPath, str, bool]]:
     """Files and folders that a recipe reads from outside: place in the recipe, path, whether it is a folder."""
     yield from _named_files(draft)
     source, models = draft.sections["source"], draft.sections["models"] or {}
@@ -70,7 +70,7 @@ def outside_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
                 yield ("models", label, "adapter"), name, True
 
 
-def _named_files(draft: Draft) -> Iterator[tuple[Path_, str, bool]]:
+def _named_files(draft: Draft) -> Iterator[tuple[KeyPath, str, bool]]:
     """Those that the recipe names as such."""
     keys = ("source", "questions", "samples", "base", "verdicts")
     source, questions, samples, base, verdicts = (draft.sections[key] for key in keys)

@@ -13,7 +13,7 @@ from lema.recipe.basic_types import Part
 from lema.recipe.load import Draft, options_path
 from lema.recipe.messages import salvage, say
 from lema.recipe.sampler_schema import BranchSampler, InjectSampler, TypedSampler
-from lema.recipe.yaml import Path_, Tree
+from lema.recipe.yaml import KeyPath, Tree
 from lema.tasks import Task
 
 BASE = "base"
@@ -52,7 +52,7 @@ def tasks(draft: Draft) -> Iterator[Found]:
         yield from task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
 
 
-def task(path: Path_, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
+def task(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
     """`options` are those of its generator, None where none is needed."""
     try:
         found = part_loader.load("tasks", name)
@@ -77,7 +77,7 @@ def _writes(name: str) -> bool:
         return True
 
 
-def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
+def _refused(path: KeyPath, generate: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[Found]:
     """A generator may refuse options when it is called, before it makes anything."""
     try:
         generate(**options)
@@ -86,7 +86,7 @@ def _refused(path: Path_, generate: Callable[..., Any], options: Mapping[str, An
 
 
 def _options(
-    path: Path_, part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
+    path: KeyPath, part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
 ) -> Iterator[Found]:
     for name, message in part_loader.option_problems(part, options, given):
         yield Found((*path, name), message, key=message.startswith("unknown"))
@@ -103,7 +103,7 @@ def filters(draft: Draft) -> Iterator[Found]:
             yield from _part("filters", path, part.use, part.options, options_path(draft.tree, path), GIVEN)
 
 
-def _items(draft: Draft, path: Path_) -> Iterator[tuple[Path_, Tree]]:
+def _items(draft: Draft, path: KeyPath) -> Iterator[tuple[KeyPath, Tree]]:
     """The entries of a list as they stand in the file, each with its path."""
     found = draft.tree.find(path)
     items = found.value if found and isinstance(found.value, list) else []
@@ -123,7 +123,12 @@ def backends(draft: Draft) -> Iterator[Found]:
 
 
 def _part(
-    kind: part_loader.Kind, path: Path_, name: str, options: Mapping[str, Any], place: Path_, given: Sequence[str] = ()
+    kind: part_loader.Kind,
+    path: KeyPath,
+    name: str,
+    options: Mapping[str, Any],
+    place: KeyPath,
+    given: Sequence[str] = (),
 ) -> Iterator[Found]:
     try:
         part = part_loader.load(kind, name)
@@ -173,7 +178,7 @@ def adapters(draft: Draft) -> Iterator[Found]:
             yield Found(path, "models with an adapter serve samplers only")
 
 
-def _begun_with(draft: Draft) -> Iterator[tuple[Path_, str]]:
+def _begun_with(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     """The samplers whose paths others are made of, each with the place where the recipe says so."""
     samples = draft.sections["samples"]
     for name, sampler in samples.samplers.items() if samples else ():
@@ -187,7 +192,7 @@ def _is_derived(draft: Draft, name: str) -> bool:
     return bool({"branch", "inject"} & set(draft.tree.keys("samples", "samplers", name)))
 
 
-def judges(draft: Draft) -> Iterator[tuple[Path_, str]]:
+def judges(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     """The models that filters ask, which the student is none of."""
     for path, item in _items(draft, ("verdicts", "filters")):
         part = salvage(item, Part)

@@ -11,7 +11,7 @@ from lema.recipe.load import Draft, options_path
 from lema.recipe.messages import dotted, salvage, say
 from lema.recipe.prompt import PromptError, Turn
 from lema.recipe.sampler_schema import BranchSampler, ModelSampler, TypedSampler
-from lema.recipe.yaml import Path_, Tree
+from lema.recipe.yaml import KeyPath, Tree
 
 COT = frozenset({"question", "steps", "answer"})
 PATH = frozenset({"question", "path", "steps"})
@@ -27,7 +27,7 @@ class Use:
     """A prompt and what it is given: `asked` in the system's and user's turns, `answered` in the assistant's, None
     when the assistant's turn only serves demonstrations."""
 
-    path: Path_
+    path: KeyPath
     prompt: Prompt
     asked: frozenset[str]
     answered: frozenset[str] | None = None

@@ -17,7 +17,7 @@ from lema.recipe.basic_types import Prompt
 from lema.recipe.load import PROMPTS, prompt_names
 from lema.recipe.messages import validate
 from lema.recipe.prompt import digest
-from lema.recipe.yaml import load
+from lema.recipe.yaml import read_yaml
 from lema.rows import Verdict
 
 By = Literal["stage", "model", "prompt", "day"]
@@ -124,7 +124,7 @@ def _prompts(root: Path) -> dict[str, str]:
     found = {}
     for name in prompt_names(root):
         try:
-            prompt, _ = validate(load(root / PROMPTS / f"{name}.yaml", name), Prompt)
+            prompt, _ = validate(read_yaml(root / PROMPTS / f"{name}.yaml", name), Prompt)
         except RecipeError:
             continue
         if prompt is not None:

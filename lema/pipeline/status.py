@@ -13,7 +13,7 @@ from typing import Any
 from lema.compute.artifacts import BY_ARM, artifact_path
 from lema.errors import RecipeError
 from lema.pipeline.stage_runner import stage_signature
-from lema.recipe import yaml
+from lema.recipe.yaml import read_yaml
 
 # What stages call an input that is not one artifact.
 PARTS = {"adapters": "adapter"}
@@ -75,7 +75,7 @@ class Status:
 def _yaml(path: Path) -> dict[str, Any]:
     """A YAML file that DVC or lema wrote, empty when there is none."""
     try:
-        found = _plain(yaml.load(path, path.name).plain())
+        found = _plain(read_yaml(path, path.name).plain())
     except (OSError, RecipeError):
         return {}
     return found if isinstance(found, dict) else {}

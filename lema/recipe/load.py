@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lema.errors import Problem, RecipeError, allowed
-from lema.recipe import yaml
 from lema.recipe.basic_types import NAME
 from lema.recipe.messages import NAMES, salvage, say, validate
 from lema.recipe.params import Params
 from lema.recipe.schema import Recipe
-from lema.recipe.yaml import Mark, Path_, Tree
+from lema.recipe.yaml import KeyPath, Mark, Tree, read_yaml
 
 RECIPES = "recipes"
 PROMPTS = "recipes/prompts"
@@ -68,7 +67,7 @@ def read_params(path: Path, root: Path) -> tuple[Params | None, Tree, tuple[Prob
     if not path.exists():
         return None, _empty(file), (Problem(file, 0, 0, NO_PROJECT),)
     try:
-        tree = yaml.load(path, file)
+        tree = read_yaml(path, file)
     except RecipeError as error:
         return None, _empty(file), error.problems
     params, problems = validate(tree, Params)
@@ -110,7 +109,7 @@ def prompt_names(root: Path) -> tuple[str, ...]:
     return tuple(sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")))
 
 
-def prompt_places(tree: Tree) -> Iterator[Path_]:
+def prompt_places(tree: Tree) -> Iterator[KeyPath]:
     """The paths at which a recipe has prompts."""
     yield from (("samples", "samplers", name, "prompt") for name in tree.keys("samples", "samplers"))
     yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
@@ -122,7 +121,7 @@ def prompt_places(tree: Tree) -> Iterator[Path_]:
         yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")
 
 
-def options_path(tree: Tree, path: Path_) -> Path_:
+def options_path(tree: Tree, path: KeyPath) -> KeyPath:
     """Where the options of the part at a path stand: under `options` in its long form, under its name in its short."""
     keys = tree.keys(*path)
     return (*path, "options") if "use" in keys else (*path, *keys[:1])
@@ -159,7 +158,7 @@ class _Files:
         file = show(path, self.root)
         self.files.append(file)
         try:
-            return yaml.load(path, file)
+            return read_yaml(path, file)
         except RecipeError as error:
             self.problems.extend(error.problems)
             return None
@@ -207,20 +206,20 @@ class _Files:
                 tree = _put(tree, path, self._prompt(found, tree, path))
         return tree
 
-    def _prompt(self, found: Tree, tree: Tree, path: Path_) -> Tree:
-        name, known = found.value, prompt_names(self.root)
-        if not PROMPT_NAME.fullmatch(name) or name not in known:
+    def _prompt(self, found: Tree, tree: Tree, path: KeyPath) -> Tree:
+        name, file = found.value, self.root / PROMPTS / f"{found.value}.yaml"
+        if len(name) > 100 or not PROMPT_NAME.fullmatch(name) or not file.is_file():
             shown = repr(name) if len(name) <= 60 and "\n" not in name else "of this name"
-            message = f"there is no prompt {shown} in {PROMPTS}; {allowed(name, known)}"
+            message = f"there is no prompt {shown} in {PROMPTS}; {allowed(name, prompt_names(self.root))}"
             self.problems.append(say(tree, path, message))
-        elif prompt := self.read(self.root / PROMPTS / f"{name}.yaml"):
+        elif prompt := self.read(file):
             return prompt
         # What could not be read has been reported; an empty prompt keeps it from being reported twice.
         text = replace(found, value="")
         return replace(found, value={"user": text, "assistant": text})
 
 
-def _put(tree: Tree, path: Path_, child: Tree) -> Tree:
+def _put(tree: Tree, path: KeyPath, child: Tree) -> Tree:
     if not path:
         return child
     step, *rest = path

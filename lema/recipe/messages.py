@@ -11,7 +11,7 @@ from typing_extensions import is_typeddict
 from lema.errors import Problem, allowed
 from lema.recipe.basic_types import Prompt
 from lema.recipe.part_loader import wanted
-from lema.recipe.yaml import Path_, Tree
+from lema.recipe.yaml import KeyPath, Tree
 
 BOUNDS: Mapping[str, str] = {
     "greater_than_equal": "at least {ge}",
@@ -27,7 +27,7 @@ FIXED: Mapping[str, str] = {
 }
 
 
-def validate(tree: Tree, wish: Any, path: Path_ = ()) -> tuple[Any, list[tuple[Path_, Problem]]]:
+def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, Problem]]]:
     """The value of a type that a tree stands for, or None and what is wrong with it: for each the path of the
     culprit below the tree. `path` is where the tree stands in its file."""
     try:
@@ -40,12 +40,12 @@ def validate(tree: Tree, wish: Any, path: Path_ = ()) -> tuple[Any, list[tuple[P
         return None, list(dict.fromkeys(told))
 
 
-def dotted(path: Path_) -> str:
+def dotted(path: KeyPath) -> str:
     """A path as a user writes it."""
     return ".".join(str(step) for step in path)
 
 
-def say(tree: Tree, path: Path_, message: str, *, key: bool = False) -> Problem:
+def say(tree: Tree, path: KeyPath, message: str, *, key: bool = False) -> Problem:
     """A problem with the value at a path, or with its key; at the nearest thing above it when it is not there."""
     known = path
     while not (found := tree.find(known)):
@@ -54,7 +54,7 @@ def say(tree: Tree, path: Path_, message: str, *, key: bool = False) -> Problem:
     return mark.problem(f"{dotted(path)}: {message}" if path else message)
 
 
-def _explain(error: Any, wish: Any, tree: Tree, above: Path_) -> tuple[Path_, Problem, bool] | None:
+def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath, Problem, bool] | None:
     """The culprit's path, the problem, and whether it only lists the branches of a union; None for what is wrong
     with a branch that the user did not mean."""
     followed = _follow(wish, error["loc"], tree)
@@ -92,9 +92,9 @@ def _explain(error: Any, wish: Any, tree: Tree, above: Path_) -> tuple[Path_, Pr
     return path, problem, vague
 
 
-def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[Path_, Any, tuple[str, ...]] | None:
+def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, tuple[str, ...]] | None:
     """Path, type and allowed keys at one of pydantic's locations, which also name the branches of unions."""
-    path: Path_ = ()
+    path: KeyPath = ()
     rest = [step for step in loc if step != "[key]"]
     fields: tuple[str, ...] = ()
     while True:
@@ -180,7 +180,7 @@ def salvage(tree: Tree, wish: Any) -> Any:
         tree = shorter
 
 
-def _without(tree: Tree, path: Path_) -> Tree | None:
+def _without(tree: Tree, path: KeyPath) -> Tree | None:
     """The tree without what stands at a path, or, where nothing does, without what it would stand in."""
     if tree.find(path) is None:
         while tree.find(path) is None:

@@ -6,6 +6,7 @@ path is the registry; a new part is a new file and no other edit.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -31,6 +32,7 @@ class PartError(LemaError):
     exit_code = 2
 
 
+@functools.cache
 def names(kind: Kind) -> tuple[str, ...]:
     """The names of our parts of a kind, sorted: modules that define what they are named after. Imports none of them."""
     found = []

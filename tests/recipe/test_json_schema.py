@@ -8,7 +8,7 @@ import pytest
 
 from lema.recipe.json_schema import schema, schema_text
 from lema.recipe.load import load_recipe
-from lema.recipe.yaml import load, loads
+from lema.recipe.yaml import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -20,7 +20,7 @@ def as_json(tree):
 
 
 def errors(text):
-    return [error.message for error in VALIDATOR.iter_errors(as_json(loads(text, "f.yaml")))]
+    return [error.message for error in VALIDATOR.iter_errors(as_json(parse_yaml(text, "f.yaml")))]
 
 
 def test_schema_is_a_schema():
@@ -38,7 +38,7 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes(path):
-    assert not [error.message for error in VALIDATOR.iter_errors(as_json(load(path, path.name)))]
+    assert not [error.message for error in VALIDATOR.iter_errors(as_json(read_yaml(path, path.name)))]
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
     assert load_recipe(path, ROOT).name == path.stem
 

@@ -67,9 +67,10 @@ REFUSED = {
     "9" * 5000: "looks like a number",
     "=": "a meaning of its own",
     "<<": "a meaning of its own",
-    "!!str 1": "a tag",
-    "! x": "a tag",
     "!!python/object/apply:os.system [ls]": "a tag",
+    "!!python/name:os.system x": "a tag",
+    "!!set {x: }": "a tag",
+    "!!binary eA==": "a tag",
     "*nothing": "undefined alias",
     "a: b": "mapping values are not allowed",
     "@x": "cannot start any token",
@@ -79,7 +80,7 @@ REFUSED = {
 
 
 def ours(text):
-    return yaml.loads(text, "f.yaml").plain()
+    return yaml.parse_yaml(text, "f.yaml").plain()
 
 
 def dvc(text):
@@ -135,6 +136,10 @@ DOCUMENTS = [
     "- - - a",
     "{a: b:c, d: http://e}",
     '{"a": [1,{"b": {}}],"c": ""}',
+    "%YAML 1.1\n---\na: yes",
+    "a: &x: 1",
+    "a: [b:]",
+    "a: !!str 1",
 ]
 
 
@@ -157,11 +162,8 @@ STRUCTURE = {
         "3:1: this key is not a text",
     ],
     "---\na: 1\n---\nb: 1": ["3:1: not valid YAML: but found another document"],
-    "%YAML 1.1\n---\na: yes": ["1:1: not valid YAML: a directive (%) is not allowed"],
     "[" * 5000: ["nested too deeply"],
     "a: [1\nb: 2": ["2:2: not valid YAML: expected ',' or ']', but got"],
-    "a: &x: 1": ["1:6: not valid YAML: a space is needed after a name"],
-    "a: [b:]": ["1:6: not valid YAML: a space is needed after ':'"],
     "a: \x07": ["not valid YAML: special characters are not allowed"],
 }
 
@@ -184,7 +186,7 @@ def test_aliases_that_multiply():
 
 
 def test_places():
-    tree = yaml.loads("a:\n  b: [1, {c: x}]\nd: |\n  one\n  two\n", "f.yaml")
+    tree = yaml.parse_yaml("a:\n  b: [1, {c: x}]\nd: |\n  one\n  two\n", "f.yaml")
     places = {
         path: (
             tree.find(path).key.line,
@@ -209,7 +211,7 @@ def test_files_that_are_no_text(tmp_path):
     (tmp_path / "f.yaml").write_bytes(b"a: \xff\xfe")
     for name, message in (("f.yaml", "is not a text file in UTF-8"), ("g.yaml", "No such file or directory")):
         with pytest.raises(RecipeError, match=message):
-            yaml.load(tmp_path / name, name)
+            yaml.read_yaml(tmp_path / name, name)
 
 
 PIECES = st.sampled_from(
