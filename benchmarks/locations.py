@@ -29,7 +29,7 @@ from lema.recipe.schema import LocationsSpec
 from lema.recipe.yaml import read_yaml
 from lema.report.statistics import wilson
 from lema.rows import Grade, Question, Sample
-from lema.stages import Generate
+from lema.stages.common import Generate
 from lema.stages.locations import locations
 from lema.tasks.gsm8k import gsm8k
 from lema.text.steps import number, split

@@ -21,8 +21,8 @@ from lema.pipeline.providers import judge
 from lema.recipe.sampler_schema import SamplesSpec
 from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Question, Sample
-from lema.stages import grade
 from lema.stages.corrections import corrections
+from lema.stages.grades import grade_text
 from lema.stages.samples import samples
 from lema.tasks.word_problems import word_problems
 
@@ -99,21 +99,27 @@ def run(count: int, want: dict[str, Any] | None, target: dict[str, Any]) -> tupl
     began, world, base = time.process_time(), World(asked()), Model("base", "world", "base")
     decide = judge(word_problems, lambda: FILTERS)
     samplers = {name: {**one, "paths": count} for name, one in SAMPLERS.items()}
-    paths: list[Sample] = list(
+    paths: list[Sample] = sorted(
         samples(
             asked(), base, spec=SamplesSpec.model_validate({"samplers": samplers, "want": want}), task=word_problems,
             models=MODELS, generate=world, read_file=lambda _: (), say=print,
-        )
+        ),
+        key=lambda row: row.id,
     )  # fmt: skip
     gold = {question.id: question.gold for question in asked()}
     grades = [
-        Grade(row.id, row.question_id, row.sampler, *grade(row.text, row.finish, gold[row.question_id], word_problems))
+        Grade(
+            row.id,
+            row.question_id,
+            row.sampler,
+            *grade_text(row.text, row.finish, gold[row.question_id], word_problems),
+        )
         for row in paths
     ]
     rows: list[Correction] = list(
         corrections(
             asked(), base, paths, grades, [], spec=CorrectionsSpec.model_validate({**CORRECTOR, **target}),
-            task=word_problems, models=MODELS, generate=world, judge=decide, say=print,
+            task=word_problems, models=MODELS, generate=world, judge=decide, pmap=map, say=print,
         )
     )  # fmt: skip
     seconds = time.process_time() - began

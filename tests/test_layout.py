@@ -48,8 +48,8 @@ def test_recipe_keys_are_the_artifacts_in_their_order() -> None:
 
 
 def test_stage_modules_are_the_artifacts() -> None:
-    modules = {path.stem for path in (ROOT / "lema" / "stages").glob("*.py") if not path.stem.startswith("_")}
-    assert modules == set(MADE)
+    names = {path.stem for path in (ROOT / "lema" / "stages").iterdir() if not path.stem.startswith("_")}
+    assert names - {"common", "mix_rows", "stopping"} == set(MADE)
     assert all(stage(artifact).__name__ == artifact for artifact in MADE)
 
 

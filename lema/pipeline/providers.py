@@ -4,7 +4,7 @@ their training."""
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from lema.tasks import Task
 
 def judge(
     task: Task, filters: Callable[[], Mapping[str, Filter]]
-) -> Callable[[Sequence[Question], Sequence[Sample], Sequence[Correction]], Iterator[Verdict]]:
+) -> Callable[[Iterable[Question], Iterable[Sample], Sequence[Correction]], Iterator[Verdict]]:
     """The stage `verdicts` as a function of rows, for a stage that asks it again and again: filters are made with the
     first call, if there is one, and no two answers are compared twice."""
     made, same = cache(filters), replace(task, equal=cache(task.equal))

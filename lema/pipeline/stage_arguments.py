@@ -25,7 +25,8 @@ from lema.pipeline.stage_runner import StageRunner
 from lema.recipe import part_loader
 from lema.recipe.schema import ModelSpec
 from lema.rows import Example
-from lema.stages import _records, once
+from lema.stages import _records
+from lema.stages.common import memoize
 from lema.train.trainings import train_adapters
 
 BY_ARM_ORDER = ("answers", "probe")  # read in the order of the recipe's arms
@@ -104,7 +105,7 @@ def _filters(runner: StageRunner) -> dict[str, Any]:
         function = part_loader.load("filters", part.use)
         given = {one: runner.provide(one) for one in inspect.signature(function).parameters if one in GIVEN}
         # A judge that failed is not asked again by a stage that goes through its corrections several times.
-        given |= {"generate": once(given["generate"])} if "generate" in given else {}
+        given |= {"generate": memoize(given["generate"])} if "generate" in given else {}
         filters[name] = partial(function, **part.options, **given)
     return filters
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lema.rows import Correction, Grade, Verdict
-from lema.text.render import accepted
+from lema.text.joins import accepted
 
 
 def targets(
@@ -19,7 +19,7 @@ def targets(
         said.append(f"{paths['in_all']:,} wrong paths were wanted, and there were {found:,}: all paths were asked for.")
     spec = plan.get("corrections", {})
     if want := spec.get("want"):
-        got, used = len(accepted(corrections, verdicts)), {row.sample_id for row in corrections}
+        got, used = sum(1 for _ in accepted(corrections, verdicts)), {row.sample_id for row in corrections}
         left = sum(row.sampler in spec.get("samplers", [row.sampler]) and row.id not in used for row in wrong)
         more = f"{left:,} wrong paths were left as they are"
         if got >= want:

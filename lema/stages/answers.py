@@ -5,15 +5,26 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.prompt import digest, render
 from lema.recipe.training_schema import AnswersSpec
-from lema.rows import Answer, Finish, Outcome, Question, Split
-from lema.stages import Generate, grade, sampling, trained, usage
+from lema.rows import Answer, Question, Split, fixed
+from lema.stages.common import Generate, complete, sampling_parameters, token_counts, trained_models
+from lema.stages.grades import grade_text
 from lema.tasks import Task
 
-# One answer to ask for: arm, seed, question, the name that its id ends with, kind, index.
-Slot = tuple[str, int | None, Question, str, Literal["single", "vote"], int]
+
+@fixed
+class _Slot:
+    """One answer to ask for; `name` is what its id ends with."""
+
+    question: Question
+    name: str
+    arm: str
+    seed: int | None
+    model: Model
+    kind: Literal["single", "vote"]
+    index: int
 
 
 def answers(
@@ -31,37 +42,31 @@ def answers(
     Test questions and those of transfer sets are asked, dev questions when the recipe says so. Every model gets the
     same prompts, so that answers can be paired.
     """
-    unasked = {"train"} if spec.dev else {"train", "dev"}
-    asked = [question for question in questions if question.split not in unasked]
-    k, drawn = _votes(spec)
-    origin = digest(spec.prompt)
-    slots: list[Slot] = []
-    requests: list[Request] = []
-    for name, arm, seed, model in trained(base, adapters):
-        for question in asked:
-            messages = render(spec.prompt, {"question": question.text})
-            slots.append((arm, seed, question, name, "single", 0))
-            requests.append(Request(model, messages, sampling(spec), prompt=origin))
-            for index in range(k):
-                slots.append((arm, seed, question, f"{name}/v{index}", "vote", index))
-                requests.append(Request(model, messages, drawn, index, origin))
-    # All of them before the first is graded: a model that still answers would keep the processors that grading needs.
-    replies = list(generate(requests))
-    texts = [
-        (reply.text, reply.finish, question.gold, question.split)
-        for (_, _, question, *_), reply in zip(slots, replies, strict=True)
-    ]
-    votes: list[Answer] = []
-    outcomes = pmap(partial(_grade, tasks=tasks), texts)
-    for slot, request, reply, graded in zip(slots, requests, replies, outcomes, strict=True):
-        task = tasks[slot[2].split]
-        row = _answer(slot, request, reply, graded)
+    left_out = {"train"} if spec.dev else {"train", "dev"}
+    votes, drawn = _votes(spec)
+    single, origin = sampling_parameters(spec), digest(spec.prompt)
+
+    def slots() -> Iterator[_Slot]:
+        for name, arm, seed, model in trained_models(base, adapters):
+            for question in questions:
+                if question.split not in left_out:
+                    yield _Slot(question, name, arm, seed, model, "single", 0)
+                    for index in range(votes):
+                        yield _Slot(question, f"{name}/v{index}", arm, seed, model, "vote", index)
+
+    def request(slot: _Slot) -> Request:
+        messages = render(spec.prompt, {"question": slot.question.text})
+        return Request(slot.model, messages, single if slot.kind == "single" else drawn, slot.index, origin)
+
+    graded = pmap(partial(_answer, tasks=tasks), complete(slots, request, generate))
+    own: list[Answer] = []
+    for row, split in graded:
         yield row
         if row.kind == "vote":
-            votes.append(row)
-        if votes and len(votes) == k:
-            yield majority(votes, task)
-            votes = []
+            own.append(row)
+        if own and len(own) == votes:
+            yield majority(own, tasks[split])
+            own = []
 
 
 def majority(votes: Sequence[Answer], task: Task) -> Answer:
@@ -100,31 +105,29 @@ def _agree(vote: Answer, other: Answer, task: Task) -> bool:
 def _votes(spec: AnswersSpec) -> tuple[int, Sampling]:
     """How many votes, and how they are drawn."""
     if spec.votes is None:
-        return 0, sampling(spec)
+        return 0, sampling_parameters(spec)
     drawn = spec.votes.model_dump(exclude={"paths"})
-    return spec.votes.paths, replace(sampling(spec), **drawn)
+    return spec.votes.paths, replace(sampling_parameters(spec), **drawn)
 
 
-def _grade(text: tuple[str, Finish, str, Split], *, tasks: Mapping[Split, Task]) -> tuple[Outcome, str | None]:
-    reply, finish, gold, split = text
-    return grade(reply, finish, gold, tasks[split])
-
-
-def _answer(slot: Slot, request: Request, reply: Completion, graded: tuple[Outcome, str | None]) -> Answer:
-    arm, seed, question, name, kind, index = slot
-    outcome, answer = graded
-    return Answer(
-        id=f"{question.id}/{name}",
+def _answer(completed: tuple[_Slot, str, Completion], *, tasks: Mapping[Split, Task]) -> tuple[Answer, Split]:
+    """The graded row of a reply, and the split of its question."""
+    slot, name, reply = completed
+    question = slot.question
+    outcome, answer = grade_text(reply.text, reply.finish, question.gold, tasks[question.split])
+    row = Answer(
+        id=f"{question.id}/{slot.name}",
         question_id=question.id,
-        arm=arm,
-        seed=seed,
-        kind=kind,
-        index=index,
+        arm=slot.arm,
+        seed=slot.seed,
+        kind=slot.kind,
+        index=slot.index,
         text=reply.text,
         finish=reply.finish,
         error=reply.error,
         outcome=outcome,
         answer=answer,
-        completion=key(request),
-        **usage(reply),
+        completion=name,
+        **token_counts(reply),
     )
+    return row, question.split

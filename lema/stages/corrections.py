@@ -1,21 +1,30 @@
 """`corrections`: the corrector finds, explains and mends the mistake of each wrong path (LEMA, section 2.1)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render, variables
 from lema.recipe.schema import CorrectionsSpec
-from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
-from lema.stages import Generate, ask, chosen, provenance, sampling, shown, usage
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict, fixed
+from lema.stages.common import (
+    Generate,
+    complete,
+    mistake_variables,
+    provenance,
+    sampling_parameters,
+    stable_shuffle,
+    token_counts,
+)
 from lema.tasks import Task
 from lema.text.correction_format import ELLIPSIS, Malformed, parse, parse_json
-from lema.text.render import accepted
+from lema.text.joins import SortedLookup, accepted
 from lema.text.steps import departure, split
 
-# What the stage `verdicts` will say of corrections, in the order of their ids.
-Judge = Callable[[Sequence[Question], Sequence[Sample], Sequence[Correction]], Iterable[Verdict]]
+# The stage `verdicts`, for corrections in the order of their ids.
+Judge = Callable[[Iterable[Question], Iterable[Sample], Sequence[Correction]], Iterable[Verdict]]
 
 
 def corrections(
@@ -30,74 +39,70 @@ def corrections(
     models: Mapping[str, Model],
     generate: Generate,
     judge: Judge,
+    pmap: Callable[..., Iterator[Any]],
     say: Callable[[str], None],
 ) -> Iterator[Correction]:
     """`tries` rows for every path graded incorrect. Parsing costs nothing: replies come from the store.
 
-    A prompt that uses `incorrect_step` is told where the path goes wrong; a path without a location is then not
-    asked about, and its row says why.
+    A prompt that uses `incorrect_step` is given the step in which the path goes wrong; a path without a location is
+    then not sent to the corrector, and its row has the reason.
 
-    With `want`, paths are taken in an order drawn by seed, until so many corrections are accepted. The rest are no
-    rows. Where there are too few, all are taken, and `say` tells how many were accepted.
+    With `want`, paths are taken in an order drawn by seed, until so many corrections are accepted; the others have no
+    rows. Where there are too few, all are taken, and `say` gets the number of accepted ones. Rows are then kept in
+    memory, as many as it takes.
     """
-    asked = {question.id: question for question in questions}
-    wrong = {row.id for row in grades if row.outcome == "incorrect"}
-    found = {row.id: row for row in locations}
     located = "incorrect_step" in variables(spec.prompt)
     corrector, origin = {**models, "base": base}[spec.model], digest(spec.prompt)
-    candidates = [
-        sample
-        for sample in samples
-        if sample.id in wrong and (spec.samplers is None or sample.sampler in spec.samplers)
-    ]
 
-    def step(sample: Sample) -> int | None:
-        where = found.get(sample.id)
-        return where.incorrect_step if where else None
+    def mistakes(chosen: Container[str] | None = None) -> Iterator[_Mistake]:
+        """Wrong paths, all of them or those with a chosen id."""
+        by_id, graded, found = SortedLookup(questions), SortedLookup(grades), SortedLookup(locations)
+        for sample in samples:
+            if graded[sample.id].outcome != "incorrect" or (chosen is not None and sample.id not in chosen):
+                continue
+            if spec.samplers is None or sample.sampler in spec.samplers:
+                yield _Mistake(by_id[sample.question_id], sample, found.get(sample.id))
 
-    def request(slot: tuple[Sample, int]) -> Request:
-        sample, index = slot
-        told = step(sample)
-        seen = shown(asked[sample.question_id], sample, spec.hint) | ({"incorrect_step": told} if told else {})
-        return Request(corrector, render(spec.prompt, seen), sampling(spec), index, origin)
+    def slots(chosen: Container[str] | None = None) -> Iterator[tuple[_Mistake, int]]:
+        """What the corrector is asked for."""
+        for mistake in mistakes(chosen):
+            if not located or mistake.step is not None:
+                yield from ((mistake, index) for index in range(spec.tries))
 
-    def correct(some: Iterable[Sample]) -> Iterator[Correction]:
-        slots = [(sample, index) for sample in some for index in range(spec.tries)]
-        for (sample, index), name, reply in ask(slots, request, generate):
-            yield Correction(
-                id=f"{sample.id}/c{index}",
-                sample_id=sample.id,
-                question_id=sample.question_id,
-                index=index,
-                reply=reply.text,
-                **_read(reply, split(sample.text), step(sample) if located else None, spec, task),
-                **provenance(corrector, origin, name),
-                **usage(reply),
-            )
+    def request(slot: tuple[_Mistake, int]) -> Request:
+        mistake, index = slot
+        given = mistake_variables(mistake.question, mistake.sample, spec.hint)
+        given |= {"incorrect_step": mistake.step} if mistake.step else {}
+        return Request(corrector, render(spec.prompt, given), sampling_parameters(spec), index, origin)
 
-    paths = [sample for sample in candidates if not located or step(sample) is not None]
-    rows = [
-        _unlocated(sample, index, found.get(sample.id), corrector, origin)
-        for sample in candidates
-        if located and step(sample) is None
-        for index in range(spec.tries)
-    ]
+    def correct(chosen: Container[str] | None = None) -> Iterator[Correction]:
+        replies = complete(partial(slots, chosen), request, generate)
+        parse_reply = partial(_correction, located=located, spec=spec, task=task, model=corrector, prompt=origin)
+        return pmap(parse_reply, replies)
+
+    def unlocated() -> Iterator[Correction]:
+        for mistake in mistakes() if located else ():
+            if mistake.step is None:
+                yield from (_unlocated(mistake, index, corrector, origin) for index in range(spec.tries))
+
     if spec.want is None:
-        yield from rows
-        yield from correct(paths)
+        yield from unlocated()
+        yield from correct()
         return
+    rows = list(unlocated())
 
     def lacking(want: int) -> int:
         there = sorted(rows, key=lambda row: row.id)
-        return want - len(accepted(there, judge(list(asked.values()), candidates, there)))
+        return want - sum(1 for _ in accepted(there, judge(questions, samples, there)))
 
-    order = chosen(paths, spec.seed, lambda sample: sample.id)
+    asked_for = dict.fromkeys(mistake.sample.id for mistake, _ in slots())
+    order = stable_shuffle(asked_for, spec.seed, str)
     most = min(len(order), (spec.max_candidates or len(order) * spec.tries) // spec.tries)
     taken = 0
     # Of one path at most `tries` corrections are accepted: so no round takes a path that is not needed.
     while (still := lacking(spec.want)) > 0 and taken < most:
         due = order[taken : min(most, taken + math.ceil(still / spec.tries))]
-        rows += correct(due)
+        rows += correct(frozenset(due))
         taken += len(due)
     yield from rows
     if still > 0:
@@ -106,16 +111,54 @@ def corrections(
         say(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
 
 
-def _unlocated(sample: Sample, index: int, where: Location | None, model: Model, origin: str) -> Correction:
+@fixed
+class _Mistake:
+    """A wrong path, and where it goes wrong if that was looked for."""
+
+    question: Question
+    sample: Sample
+    location: Location | None
+
+    @property
+    def step(self) -> int | None:
+        return self.location.incorrect_step if self.location else None
+
+
+def _unlocated(mistake: _Mistake, index: int, model: Model, prompt: str) -> Correction:
+    """The row of a path that the corrector is not asked about, since nobody knows where it goes wrong."""
+    where, sample = mistake.location, mistake.sample
     reason = "no location was asked for" if where is None else f"no location: {where.reason}"
     return Correction(
         f"{sample.id}/c{index}", sample.id, sample.question_id, index, "failed", reason, "",
-        None, None, None, None, None, model.identity, origin, "", 0, 0,
+        None, None, None, None, None, model.identity, prompt, "", 0, 0,
     )  # fmt: skip
 
 
-def _read(
-    reply: Completion, path: Sequence[str], told: int | None, spec: CorrectionsSpec, task: Task
+def _correction(
+    completed: tuple[tuple[_Mistake, int], str, Completion],
+    *,
+    located: bool,
+    spec: CorrectionsSpec,
+    task: Task,
+    model: Model,
+    prompt: str,
+) -> Correction:
+    (mistake, index), name, reply = completed
+    sample = mistake.sample
+    return Correction(
+        id=f"{sample.id}/c{index}",
+        sample_id=sample.id,
+        question_id=sample.question_id,
+        index=index,
+        reply=reply.text,
+        **_parse_fields(reply, split(sample.text), mistake.step if located else None, spec, task),
+        **provenance(model, prompt, name),
+        **token_counts(reply),
+    )
+
+
+def _parse_fields(
+    reply: Completion, path: Sequence[str], located: int | None, spec: CorrectionsSpec, task: Task
 ) -> dict[str, Any]:
     """The fields of a reply, or why it has none."""
     nothing = dict.fromkeys(("incorrect_step", "error_type", "explanation", "solution", "answer"))
@@ -123,8 +166,8 @@ def _read(
         return {"status": "failed", "reason": reply.error, **nothing}
     if reply.finish == "length":
         return {"status": "truncated", "reason": "the reply was cut at max_tokens", **nothing}
-    read = parse_json if spec.format == "json" else parse
-    parsed = read(reply.text, steps=len(path), without=spec.without)
+    parse_reply = parse_json if spec.format == "json" else parse
+    parsed = parse_reply(reply.text, steps=len(path), without=spec.without)
     if isinstance(parsed, Malformed):
         return {"status": "malformed", "reason": parsed.reason, **nothing}
     # A whole solution names the step in which it leaves the path.
@@ -133,7 +176,7 @@ def _read(
     return {
         "status": "parsed",
         "reason": None,
-        "incorrect_step": parsed.incorrect_step or told or found,
+        "incorrect_step": parsed.incorrect_step or located or found,
         "error_type": parsed.error_type,
         "explanation": parsed.explanation,
         "solution": "\n".join(parsed.solution),

@@ -17,7 +17,7 @@ from lema.models.types import Completion, Model, Request, key
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict
-from lema.stages import Generate, provenance, sampling
+from lema.stages.common import Generate, provenance, sampling_parameters
 from lema.tasks import Reading, Task
 from lema.text.steps import split
 
@@ -57,7 +57,7 @@ def evolved(
         raise RunError(f"evolved: the task {task.name} cannot write records")
     known, asked = {**models, "base": base}, list(questions)
     seeds = _seeds(asked, verdicts, spec)
-    writer, how, origin = known[spec.write.model], sampling(spec.write), digest(spec.write.prompt)
+    writer, how, origin = known[spec.write.model], sampling_parameters(spec.write), digest(spec.write.prompt)
     requests = [
         Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index, origin) for seed, index in seeds
     ]
@@ -67,7 +67,7 @@ def evolved(
         for (seed, index), request, reply in zip(seeds, requests, generate(requests), strict=True)
     ]
     solver = known[spec.solve.model]
-    how, origin = sampling(spec.solve), digest(spec.solve.prompt)
+    how, origin = sampling_parameters(spec.solve), digest(spec.solve.prompt)
     tries = [
         Request(solver, render(spec.solve.prompt, {"question": new.text}), how, index, origin)
         for new in written

@@ -10,6 +10,7 @@ of an arm, which learns from completions alone.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,8 @@ from lema.recipe.prompt import render
 from lema.recipe.training_schema import ExportSpec
 from lema.report.card import Dataset, card, config
 from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
-from lema.text.render import accepted, begun, full, solved
+from lema.text.joins import SortedLookup, accepted
+from lema.text.render import begun, full, solved
 from lema.text.steps import split
 
 Kind = Literal["full", "step"]
@@ -55,19 +57,18 @@ def export(
 
     `plan` is the content of plan.yaml, `mix` is by arm, `cot` the format in which solutions of pairs are written.
     """
-    files: dict[str, list[dict[str, Any]]] = {}
+    sizes: dict[str, int] = {}
     for arm, examples in mix.items():
-        files[f"chat/{arm}"] = [_chat(row) for row in examples]
-        files[f"prompt_completion/{arm}"] = [_completion(row) for row in examples]
+        sizes[f"chat/{arm}"] = _write_lines(folder / f"chat/{arm}.jsonl", map(_chat, examples))
+        lines = map(_prompt_completion, examples)
+        sizes[f"prompt_completion/{arm}"] = _write_lines(folder / f"prompt_completion/{arm}.jsonl", lines)
     for kind in KINDS:
-        found = list(pairs(questions, samples, grades, accepted(corrections, verdicts), cot, kind))
-        files[f"pairs/{kind}"] = [_preference(row) for row in found]
-        files[f"ranking/{kind}"] = [_ranking(row) for row in found]
-    files = {name: rows for name, rows in files.items() if rows}
-    for name, rows in files.items():
-        _write(folder / f"{name}.jsonl", rows)
-    _write(folder / "dataset_info.json", llama_factory(files))
-    sizes = {name: len(rows) for name, rows in files.items()}
+        for layout, convert in (("pairs", _preference), ("ranking", _ranking)):
+            found = pairs(questions, samples, grades, accepted(corrections, verdicts), cot, kind)
+            sizes[f"{layout}/{kind}"] = _write_lines(folder / f"{layout}/{kind}.jsonl", map(convert, found))
+    sizes = {name: size for name, size in sizes.items() if size}
+    index = json.dumps(llama_factory(sizes), indent=2) + "\n"
+    (folder / "dataset_info.json").write_text(index, encoding="utf-8")
     about = Dataset(plan, questions, samples, grades, locations, corrections, verdicts, mix, sizes)
     (folder / "README.md").write_text(card(about, spec), encoding="utf-8")
 
@@ -82,25 +83,23 @@ def pairs(
 ) -> Iterator[Pair]:
     """Preference pairs of accepted corrections, each once, in a CoT format. There is none of a step where the corrector
     named no incorrect step or did not keep the steps before it, or where both texts are the same."""
-    asked = {row.id: row for row in questions}
-    paths = {row.id: row for row in samples}
-    answers = {row.id: row.answer for row in grades}
-    seen = set[tuple[str, str, str]]()
-    for row in corrections:
-        question, sample = asked[row.question_id], paths[row.sample_id]
-        path, solution, at = split(sample.text), full(row, sample), row.incorrect_step
+    asked, paths, graded = SortedLookup(questions), SortedLookup(samples), SortedLookup(grades)
+    for question_id, rows in groupby(corrections, key=lambda row: row.question_id):
+        question, seen = asked[question_id], set[tuple[str, str]]()
         prompt = render(cot, {"question": question.text})
-        wrong = answers[sample.id] or ""
-        if kind == "full":
-            texts = "", solved(cot, question, solution, question.gold), solved(cot, question, path, wrong)
-        elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
-            prefix, step = begun(cot, question, solution[:at], question.gold)
-            texts = prefix, prefix + step, prefix + begun(cot, question, path[:at], wrong)[1]
-        else:
-            continue
-        if texts[1] != texts[2] and (question.id, *texts[1:]) not in seen:
-            seen.add((question.id, *texts[1:]))
-            yield Pair(row.id, prompt, *texts)
+        for row in rows:
+            sample, wrong = paths[row.sample_id], graded[row.sample_id].answer or ""
+            path, solution, at = split(sample.text), full(row, sample), row.incorrect_step
+            if kind == "full":
+                texts = "", solved(cot, question, solution, question.gold), solved(cot, question, path, wrong)
+            elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
+                prefix, step = begun(cot, question, solution[:at], question.gold)
+                texts = prefix, prefix + step, prefix + begun(cot, question, path[:at], wrong)[1]
+            else:
+                continue
+            if texts[1] != texts[2] and texts[1:] not in seen:
+                seen.add(texts[1:])
+                yield Pair(row.id, prompt, *texts)
 
 
 def llama_factory(files: Iterable[str]) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def _chat(row: Example) -> dict[str, Any]:
     return {**_source(row), "messages": [*_turns(row.prompt), *_reply(row.completion)]}
 
 
-def _completion(row: Example) -> dict[str, Any]:
+def _prompt_completion(row: Example) -> dict[str, Any]:
     return {**_source(row), "prompt": _turns(row.prompt), "completion": _reply(row.completion)}
 
 
@@ -152,11 +151,12 @@ def _reply(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def _write(path: Path, content: Any) -> None:
-    """JSON Lines of a list, JSON of a mapping."""
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Rows as JSON Lines, and their number; no file where there are none."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if (first := next(lines, None)) is None:
+        return 0
     path.parent.mkdir(exist_ok=True)
-    if isinstance(content, list):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
-    else:
-        text = json.dumps(content, indent=2) + "\n"
-    path.write_text(text, encoding="utf-8")
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(first)
+        return 1 + sum(1 for line in lines if file.write(line))

@@ -3,13 +3,15 @@ arXiv 2311.08516). Optional: a recipe without the key has none, and its correcto
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
-from lema.stages import Generate, ask, provenance, sampling, shown, usage
+from lema.stages.common import Generate, complete, mistake_variables, provenance, sampling_parameters, token_counts
+from lema.text.joins import SortedLookup
 from lema.text.steps import split
 
 _LABELLED = re.compile(r"\bincorrect step\**\s*:\s*\**\s*(?:step\s*)?(\d{1,4})\b", re.IGNORECASE)
@@ -30,34 +32,35 @@ def locations(
     """One row a path graded incorrect; none without a `spec`. An injected mistake is where it was put."""
     if spec is None:
         return
-    asked = {question.id: question for question in questions}
-    wrong = {row.id for row in grades if row.outcome == "incorrect"}
     locator, origin = {**models, "base": base}[spec.model], digest(spec.prompt)
-    slots = []
-    for sample in samples:
-        if sample.id not in wrong or (spec.samplers is not None and sample.sampler not in spec.samplers):
-            continue
-        if spec.known and sample.incorrect_step is not None:
-            known = {"status": "parsed", "reason": None, "reply": "", "incorrect_step": sample.incorrect_step}
-            nobody = {"model": "injected", "prompt": "", "completion": "", "prompt_tokens": 0, "completion_tokens": 0}
-            yield _location(sample, known | nobody)
-        else:
-            slots.append(sample)
 
-    def request(sample: Sample) -> Request:
-        messages = render(spec.prompt, shown(asked[sample.question_id], sample, spec.hint))
-        return Request(locator, messages, sampling(spec), prompt=origin)
+    def wrong(known: bool) -> Iterator[tuple[Question, Sample]]:
+        """The paths to locate a mistake in, those in which it is known or the others."""
+        by_id, graded = SortedLookup(questions), SortedLookup(grades)
+        for sample in samples:
+            wanted = spec.samplers is None or sample.sampler in spec.samplers
+            located = spec.known and sample.incorrect_step is not None
+            if wanted and located == known and graded[sample.id].outcome == "incorrect":
+                yield by_id[sample.question_id], sample
 
-    for sample, name, reply in ask(slots, request, generate):
-        found = _read(reply, len(split(sample.text)))
-        yield _location(sample, found | provenance(locator, origin, name) | usage(reply))
+    def request(mistake: tuple[Question, Sample]) -> Request:
+        messages = render(spec.prompt, mistake_variables(*mistake, spec.hint))
+        return Request(locator, messages, sampling_parameters(spec), prompt=origin)
+
+    for _, sample in wrong(known=True):
+        found = {"status": "parsed", "reason": None, "reply": "", "incorrect_step": sample.incorrect_step}
+        nobody = {"model": "injected", "prompt": "", "completion": "", "prompt_tokens": 0, "completion_tokens": 0}
+        yield _location(sample, found | nobody)
+    for (_, sample), name, reply in complete(partial(wrong, known=False), request, generate):
+        found = _read_step(reply, len(split(sample.text)))
+        yield _location(sample, found | provenance(locator, origin, name) | token_counts(reply))
 
 
 def _location(sample: Sample, fields: Mapping[str, Any]) -> Location:
     return Location(sample.id, sample.question_id, sample.sampler, **fields)
 
 
-def _read(reply: Completion, steps: int) -> dict[str, Any]:
+def _read_step(reply: Completion, steps: int) -> dict[str, Any]:
     """The step that a reply names: after "Incorrect Step:", else the only one that it names, else its only number. So
     a reply that is a whole correction will do, too."""
     nothing: dict[str, Any] = {"reply": reply.text, "incorrect_step": None}

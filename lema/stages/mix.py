@@ -1,44 +1,29 @@
-"""`mix`: the training examples of one arm, chain of thought and corrections, shuffled (LEMA, sections 2.3 and 3.2)."""
+"""`mix`: the training examples of one arm, chain of thought and corrections, shuffled (LEMA, sections 2.3 and 3.2).
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+What an arm takes is decided by small keys, 16 bytes of hash and a number of tokens a row; the rows themselves are made
+anew in every pass over the artifacts. So memory does not grow with the texts.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lema.models.types import Model
-from lema.recipe.basic_types import Prompt
-from lema.recipe.prompt import render, reply
-from lema.recipe.training_schema import CorrectionRows, CotRows, Fraction, MixSpec, Sized
+from lema.recipe.training_schema import CotRows, Fraction, MixSpec, Sized
 from lema.rows import Correction, Example, Grade, Message, Question, Sample, Verdict
-from lema.stages import chosen
-from lema.text.render import accepted, bare, full, marked, parts
-from lema.text.steps import split
+from lema.stages.common import shuffle_key
+from lema.stages.mix_rows import MixInputs, MixRow
 
 # Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.
 CountTokens = Callable[[Model, Sequence[Sequence[Message]], Sequence[str]], list[int]]
-_FIGURE = re.compile(r"\d[\d.,]*")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What an example is made of, before it has a place in an arm."""
-
-    kind: Literal["cot", "correction"]
-    question_id: str
-    source_id: str
-    prompt: Prompt
-    variables: Mapping[str, Any]
-    masked: bool = False
-    again: int = 0  # how often the row has been taken before
-
-    def asked(self) -> tuple[Message, ...]:
-        return render(self.prompt, self.variables)
-
-    def written(self) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """The completion and its masked spans."""
-        return marked(self.prompt, self.variables) if self.masked else (reply(self.prompt, self.variables), ())
+Integers = npt.NDArray[np.int64]
+BLOCK = 1000  # rows whose tokens are counted at once
+KEY = 16  # bytes of a hash that rows are ordered by
 
 
 def mix(
@@ -53,170 +38,164 @@ def mix(
     arm: str,
     count_tokens: CountTokens,
 ) -> Iterator[Example]:
-    """Examples `<arm>/<place>` in training order. Choices are nested: a larger arm holds the rows of a smaller one.
+    """Examples `<arm>/<place>`: sorted by id they are in training order. Choices are nested: a larger arm holds the
+    rows of a smaller one.
 
     Tokens are those of the base, and are counted only for arms that are sized by them. An arm that wants more rows or
     tokens than there are gets those there are; the report shows both figures.
     """
+    inputs = MixInputs(questions, samples, grades, corrections, verdicts)
+    taken = _Arms(spec, inputs, partial(count_tokens, base)).taken(arm)
+    keys = [part.training_keys() for part in taken]
+    places = np.argsort(_order(np.concatenate(keys)))
+    for part, own in zip(taken, np.split(places, np.cumsum([len(one) for one in keys])[:-1]), strict=True):
+        for row, place in part.placed(own):
+            completion, masked = row.completion()
+            yield Example(
+                id=f"{arm}/{place:06d}",
+                arm=arm,
+                kind=row.kind,
+                question_id=row.question_id,
+                source_id=row.source_id,
+                prompt=row.messages(),
+                completion=completion,
+                masked=masked,
+            )
 
-    def count(rows: Sequence[_Row]) -> list[int]:
-        prompts = [row.asked() for row in rows] if spec.tokens == "example" else []
-        return count_tokens(base, prompts, [row.written()[0] for row in rows])
 
-    pools = _Pools(list(questions), list(samples), list(grades), accepted(corrections, verdicts))
-    rows = [row for part in _Arms(spec, pools, count).taken(arm) for row in part]
-    for place, row in enumerate(chosen(rows, spec.seed, _in_order)):
-        completion, masked = row.written()
-        yield Example(
-            id=f"{arm}/{place:06d}",
-            arm=arm,
-            kind=row.kind,
-            question_id=row.question_id,
-            source_id=row.source_id,
-            prompt=row.asked(),
-            completion=completion,
-            masked=masked,
+@dataclass
+class _Pool:
+    """All rows of one kind that an arm can take; a row is known by its number in the order in which they are made."""
+
+    rows: Callable[[], Iterator[MixRow]]
+    spec: MixSpec
+    count_tokens: Callable[[Sequence[Sequence[Message]], Sequence[str]], list[int]]
+
+    def keys(self, name: Callable[[MixRow], str]) -> npt.NDArray[np.uint64]:
+        """Sort keys of all rows, by their names and the seed: see `stable_shuffle`."""
+        found = bytearray()
+        for row in self.rows():
+            found += shuffle_key(self.spec.seed, name(row))[:KEY]
+        return np.frombuffer(found, ">u8").reshape(-1, 2)
+
+    @cached_property
+    def drawn(self) -> Integers:
+        """The numbers of all rows in an order drawn by seed."""
+        return _order(self.keys(lambda row: row.source_id))
+
+    @cached_property
+    def tokens(self) -> Integers:
+        """Tokens of every row."""
+        counts, rest = list[int](), self.rows()
+        while block := list(islice(rest, BLOCK)):
+            prompts = [row.messages() for row in block] if self.spec.tokens == "example" else []
+            counts += self.count_tokens(prompts, [row.completion()[0] for row in block])
+        return np.array(counts, np.int64)
+
+    def repeated(self, wanted: int, size: int) -> Integers:
+        """Rows of this size as often as it takes to come to another, each time in another order; a row that is taken
+        for the n-th time again has n times the number of rows added to its number."""
+        times = range(1, wanted // size + 1 if size else 1)
+        orders = [_order(self.keys(lambda row, time=time: f"{time} {row.source_id}")) for time in times]  # type: ignore[misc]
+        return np.concatenate(
+            [self.drawn, *(order + time * len(order) for time, order in zip(times, orders, strict=True))]
         )
 
 
-def _in_order(row: _Row) -> str:
-    return f"order:{row.kind}:{row.source_id}" + (f":{row.again}" if row.again else "")
-
-
 @dataclass(frozen=True)
-class _Pools:
-    """The artifacts that examples are drawn from; only corrections that were accepted."""
+class _Part:
+    """What an arm takes of a pool, as `_Pool.repeated` numbers it."""
 
-    questions: Sequence[Question]
-    samples: Sequence[Sample]
-    grades: Sequence[Grade]
-    corrections: Sequence[Correction]
+    pool: _Pool
+    taken: Integers
 
-    @cached_property
-    def asked(self) -> dict[str, Question]:
-        return {row.id: row for row in self.questions}
+    @property
+    def tokens(self) -> Integers:
+        return self.pool.tokens[self._numbers]
 
-    @cached_property
-    def paths(self) -> dict[str, Sample]:
-        return {row.id: row for row in self.samples}
+    @property
+    def _numbers(self) -> Integers:
+        return self.taken % max(1, len(self.pool.drawn))
+
+    def training_keys(self) -> npt.NDArray[np.uint64]:
+        """What decides the places of the rows in training."""
+        numbers, times = self._numbers, self.taken // max(1, len(self.pool.drawn))
+        found = np.zeros((len(numbers), 2), ">u8")
+        for time in np.unique(times).tolist():
+            own = times == time
+            suffix = f":{time}" if time else ""
+            keys = self.pool.keys(lambda row, suffix=suffix: f"order:{row.kind}:{row.source_id}{suffix}")  # type: ignore[misc]
+            found[own] = keys[numbers[own]]
+        return found
+
+    def placed(self, places: Integers) -> Iterator[tuple[MixRow, int]]:
+        """The rows with their places, in the order in which they are made."""
+        numbers = self._numbers
+        order = np.argsort(numbers, kind="stable")
+        wanted = iter(zip(numbers[order].tolist(), places[order].tolist(), strict=True))
+        number, place = next(wanted, (None, 0))
+        for at, row in enumerate(self.pool.rows()):
+            while at == number:
+                yield row, place
+                number, place = next(wanted, (None, 0))
+            if number is None:
+                return
 
 
-@dataclass(frozen=True, slots=True)
+def _order(keys: npt.NDArray[np.uint64]) -> Integers:
+    return np.lexsort((keys[:, 1], keys[:, 0]))
+
+
 class _Arms:
     """What each arm takes; a part sized by `match` fills its arm up to the size of the other arm."""
 
-    spec: MixSpec
-    pools: _Pools
-    count: Callable[[Sequence[_Row]], list[int]]
+    def __init__(self, spec: MixSpec, inputs: MixInputs, count_tokens: Callable[..., list[int]]) -> None:
+        self._spec, self._inputs, self._count_tokens = spec, inputs, count_tokens
+        self._pools: dict[int, _Pool] = {}
 
-    def taken(self, arm: str) -> tuple[list[_Row], list[_Row]]:
-        """CoT rows and correction rows of an arm."""
-        wanted = self.spec.arms[arm]
-        cot = _cot_rows(wanted.cot, self.spec, self.pools) if wanted.cot else []
-        mended = _correction_rows(wanted.corrections, self.spec, self.pools) if wanted.corrections else []
-        # At most one of the two is sized by `match`, and it needs to know how large the other is.
-        if wanted.corrections and wanted.corrections.match is None:
-            mended = self._cut(wanted.corrections, mended, [])
-        if wanted.cot:
-            cot = self._cut(wanted.cot, cot, mended)
-        if wanted.corrections and wanted.corrections.match is not None:
-            mended = self._cut(wanted.corrections, mended, cot)
-        return cot, mended
+    def taken(self, arm: str) -> list[_Part]:
+        """The CoT rows and the correction rows of an arm."""
+        arm_spec = self._spec.arms[arm]
+        wanted = [part for part in (arm_spec.cot, arm_spec.corrections) if part]
+        parts: dict[int, _Part] = {}
+        # At most one of the two is sized by `match`, and then by how large the other is.
+        for part in sorted(wanted, key=lambda part: part.match is not None):
+            pool = self._pools.setdefault(id(part), self._pool(part))
+            parts[id(part)] = _Part(pool, self._cut(part, pool, list(parts.values())))
+        return [parts[id(part)] for part in wanted]
 
-    def _cut(self, wanted: Sized, rows: list[_Row], others: list[_Row]) -> list[_Row]:
+    def _pool(self, wanted: Sized) -> _Pool:
+        make: Any = self._inputs.cot_rows if isinstance(wanted, CotRows) else self._inputs.correction_rows
+        return _Pool(partial(make, wanted, self._spec), self._spec, self._count_tokens)
+
+    def _cut(self, wanted: Sized, pool: _Pool, others: Sequence[_Part]) -> Integers:
         """As many of the rows as are wanted, `others` being the rest of the arm."""
         if wanted.match is not None:
-            model = [row for part in self.taken(wanted.match) for row in part]
+            model = self.taken(wanted.match)
             if wanted.tokens is None:
-                return self._first(wanted, rows, max(0, len(model) - len(others)))
-            return self._budget(wanted, rows, sum(self.count(model)) - sum(self.count(others)))
+                count = sum(len(part.taken) for part in model) - sum(len(part.taken) for part in others)
+                return _first(wanted, pool, max(0, count))
+            tokens = sum(int(part.tokens.sum()) for part in model) - sum(int(part.tokens.sum()) for part in others)
+            return _nearest(wanted, pool, tokens)
         if isinstance(wanted.tokens, int):
-            return self._budget(wanted, rows, wanted.tokens)
+            return _nearest(wanted, pool, wanted.tokens)
         if isinstance(wanted.rows, Fraction):
-            return rows[: round(wanted.rows.fraction * len(rows))]
-        return self._first(wanted, rows, wanted.rows) if isinstance(wanted.rows, int) else rows
+            return pool.drawn[: round(wanted.rows.fraction * len(pool.drawn))]
+        return _first(wanted, pool, wanted.rows) if isinstance(wanted.rows, int) else pool.drawn
 
-    def _first(self, wanted: Sized, rows: list[_Row], count: int) -> list[_Row]:
-        return (self._repeated(rows, count, len(rows)) if _repeats(wanted) else rows)[:count]
 
-    def _budget(self, wanted: Sized, rows: list[_Row], tokens: int) -> list[_Row]:
-        """The first rows, as many as come nearest to so many tokens."""
-        if _repeats(wanted):
-            rows = self._repeated(rows, tokens, sum(self.count(rows)))
-        total = 0
-        for place, more in enumerate(self.count(rows)):
-            if total + more / 2 > tokens:
-                return rows[:place]
-            total += more
-        return rows
+def _first(wanted: Sized, pool: _Pool, count: int) -> Integers:
+    rows = pool.repeated(count, len(pool.drawn)) if _repeats(wanted) else pool.drawn
+    return rows[:count]
 
-    def _repeated(self, rows: list[_Row], wanted: int, size: int) -> list[_Row]:
-        """Rows of this size as often as it takes to come to another, each time in another order."""
-        made = list(rows)
-        for time in range(1, wanted // size + 1 if size else 1):
-            again = [replace(row, again=time) for row in rows]
-            made += chosen(again, self.spec.seed, lambda row: f"{row.again} {row.source_id}")
-        return made
+
+def _nearest(wanted: Sized, pool: _Pool, tokens: int) -> Integers:
+    """The first rows, as many as come nearest to so many tokens."""
+    rows = pool.repeated(tokens, int(pool.tokens.sum())) if _repeats(wanted) else pool.drawn
+    sizes = _Part(pool, rows).tokens
+    beyond = 2 * np.cumsum(sizes) - sizes > 2 * tokens
+    return rows[: int(beyond.argmax())] if beyond.any() else rows
 
 
 def _repeats(wanted: Sized) -> bool:
     return isinstance(wanted, CotRows) and wanted.repeat
-
-
-def _cot_rows(wanted: CotRows, spec: MixSpec, pools: _Pools) -> list[_Row]:
-    """Gold rationales, right paths of the named samplers and corrected solutions, each text once a question."""
-    train = [question for question in pools.questions if question.split == "train"]
-    right = {row.id for row in pools.grades if row.outcome == "correct"}
-    solutions: list[tuple[Question, str, Sequence[str]]] = [
-        (question, question.id, split(question.rationale))
-        for question in train
-        if wanted.rationales and question.rationale
-    ]
-    solutions += [
-        (pools.asked[sample.question_id], sample.id, split(sample.text))
-        for sample in pools.samples
-        if sample.sampler in wanted.samplers and sample.id in right
-    ]
-    solutions += [
-        (pools.asked[row.question_id], row.id, full(row, pools.paths[row.sample_id]))
-        for row in pools.corrections
-        if wanted.corrected
-    ]
-    rows: dict[tuple[str, tuple[str, ...]], _Row] = {}
-    for question, source_id, lines in solutions:
-        steps = bare(lines)
-        variables = {"question": question.text, "steps": steps, "answer": question.gold}
-        row = _Row("cot", question.id, source_id, wanted.format or spec.cot, variables)
-        rows.setdefault((question.id, tuple(steps)), row)
-    found = chosen(rows.values(), spec.seed, lambda row: row.source_id)
-    return found if wanted.per_question is None else _few(found, wanted.per_question)
-
-
-def _few(rows: Sequence[_Row], limit: int) -> list[_Row]:
-    """At most `limit` rows a question: the gold rationale, then those with figures that none before them has, then
-    others. (Distinct equations are what rejection sampling gains by: RFT, arXiv 2308.01825, section 3.3.)"""
-    seen: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
-    ranks: dict[str, list[tuple[bool, int, int]]] = defaultdict(list)
-    for place, row in sorted(enumerate(rows), key=lambda entry: entry[1].source_id != entry[1].question_id):
-        figures = tuple(_FIGURE.findall(" ".join(row.variables["steps"])))
-        ranks[row.question_id].append((row.source_id != row.question_id, seen[row.question_id][figures], place))
-        seen[row.question_id][figures] += 1
-    kept = {place for own in ranks.values() for _, _, place in sorted(own)[:limit]}
-    return [row for place, row in enumerate(rows) if place in kept]
-
-
-def _correction_rows(wanted: CorrectionRows, spec: MixSpec, pools: _Pools) -> list[_Row]:
-    """Accepted corrections of the named samplers' paths, each as the format writes it."""
-    rows = [
-        _Row(
-            kind="correction",
-            question_id=row.question_id,
-            source_id=row.id,
-            prompt=wanted.format or spec.correction,
-            variables=parts(pools.asked[row.question_id], pools.paths[row.sample_id], row),
-            masked=wanted.masked,
-        )
-        for row in pools.corrections
-        if wanted.samplers is None or pools.paths[row.sample_id].sampler in wanted.samplers
-    ]
-    return chosen(rows, spec.seed, lambda row: row.source_id)

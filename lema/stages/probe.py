@@ -11,7 +11,7 @@ from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render
 from lema.recipe.training_schema import ProbeSpec
 from lema.rows import Answer, Message, Probe, Question
-from lema.stages import chosen, trained
+from lema.stages.common import stable_shuffle, trained_models
 from lema.text.render import solved
 from lema.text.steps import split
 
@@ -36,22 +36,28 @@ def probe(
     for all models, so that models can be compared with one another. A base finds its own words likely, so its own
     figures say less than the differences between the arms. `prompt` is that of the answers.
     """
-    wrong = {
-        row.question_id: row.text.strip()
-        for row in answers
-        if row.arm == "base" and row.kind == "single" and row.outcome == "incorrect" and row.text.strip()
-    }
-    known = [one for one in questions if one.split == "test" and one.rationale]
-    if spec.questions and not known:
+    if not spec.questions:
+        return
+
+    def base_mistakes() -> Iterator[tuple[str, str]]:
+        for row in answers:
+            if row.arm == "base" and row.kind == "single" and row.outcome == "incorrect" and row.text.strip():
+                yield row.question_id, row.text.strip()
+
+    missed = {name for name, _ in base_mistakes()}
+    known = [one.id for one in questions if one.split == "test" and one.rationale]
+    if not known:
         raise RunError("probe: no test question has a gold rationale, the right path that wrong ones are set against")
-    fitting = (one for one in known if one.id in wrong)
-    picked = chosen(fitting, spec.seed, lambda question: question.id)[: spec.questions]
+    drawn = stable_shuffle((name for name in known if name in missed), spec.seed, str)
+    place = {name: at for at, name in enumerate(drawn[: spec.questions])}
+    picked = sorted((one for one in questions if one.id in place), key=lambda question: place[question.id])
+    wrong = {name: text for name, text in base_mistakes() if name in place}
     texts = [
         (render(prompt, {"question": question.text}), text)
         for question in picked
         for text in (solved(cot, question, split(question.rationale or ""), question.gold), wrong[question.id])
     ]
-    for name, arm, seed, model in trained(base, adapters) if texts else ():
+    for name, arm, seed, model in trained_models(base, adapters) if texts else ():
         found = losses(model, texts)
         for question, right, other in zip(picked, found[::2], found[1::2], strict=True):
             if right is not None and other is not None:

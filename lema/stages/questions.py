@@ -7,7 +7,7 @@ from typing import Any, Literal
 from lema.errors import RunError
 from lema.recipe.schema import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Split, Stratum
-from lema.stages import chosen
+from lema.stages.common import stable_shuffle
 from lema.tasks import Task
 from lema.text.ngrams import file_texts, held, said
 
@@ -59,7 +59,7 @@ def _pools(records: Sequence[Record], spec: QuestionsSpec) -> dict[Split, list[R
     pools, sizes = {}, {name: one.test for name, one in spec.transfer.items()}
     for split, size in {"train": spec.train, "test": spec.test, **sizes}.items():
         own = (record for record in records if record.split == split)
-        pools[split] = chosen(own, spec.seed, lambda record: record.id)
+        pools[split] = stable_shuffle(own, spec.seed, lambda record: record.id)
         dev = spec.dev if split == "train" else 0
         if (wanted := (size or 0) + dev) > len(pools[split]):
             kinds = f"{split} and dev" if dev else split

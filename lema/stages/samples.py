@@ -21,8 +21,9 @@ from lema.recipe.sampler_schema import (
     TypedSampler,
 )
 from lema.rows import Question, Sample, fixed
-from lema.stages import Generate, ask, grade, sampling
-from lema.stages._stopping import rounds
+from lema.stages.common import Generate, complete, sampling_parameters
+from lema.stages.grades import grade_text
+from lema.stages.stopping import rounds
 from lema.tasks import Task
 from lema.text.steps import departure, number, split
 
@@ -74,7 +75,9 @@ def samples(
     def counted(rows: Iterable[Sample]) -> Iterator[Sample]:
         for row in rows:
             if spec.want and spec.want.counts(row.sampler):
-                wrong[row.question_id] += grade(row.text, row.finish, gold[row.question_id], task)[0] == "incorrect"
+                wrong[row.question_id] += (
+                    grade_text(row.text, row.finish, gold[row.question_id], task)[0] == "incorrect"
+                )
             yield row
 
     def asked(slots: Sequence[_Slot]) -> Iterator[Sample]:
@@ -123,7 +126,7 @@ def _asked(slots: Sequence[_Slot], models: Mapping[str, Model], generate: Genera
         last = slot, _request(slot, models, origins[slot.sampler])
         return last[1]
 
-    for slot, name, reply in ask(slots, request, generate):
+    for slot, name, reply in complete(lambda: slots, request, generate):
         yield _sample(slot, reply, models[slot.spec.model].identity, origins[slot.sampler], name)
 
 
@@ -135,7 +138,7 @@ def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
     messages = render(slot.spec.prompt, variables)
-    return Request(models[slot.spec.model], messages, sampling(slot.spec), slot.index, origin)
+    return Request(models[slot.spec.model], messages, sampling_parameters(slot.spec), slot.index, origin)
 
 
 def _sample(slot: _Slot, reply: Completion, model: str, prompt: str, name: str) -> Sample:
@@ -175,7 +178,7 @@ def _right(question: Question, sampler: str | None, made: Sequence[Sample], task
         _Path(row.id, split(row.text))
         for row in made
         if row.sampler == sampler and row.question_id == question.id and row.finish == "stop" and row.text.strip()
-        if outcome == "any" or grade(row.text, row.finish, question.gold, task)[0] == "correct"
+        if outcome == "any" or grade_text(row.text, row.finish, question.gold, task)[0] == "correct"
     ]
 
 
@@ -204,7 +207,7 @@ def _injected(
         draw = _draw(sampler.seed, question, index)
 
         def wrong(text: str, gold: str = question.gold) -> bool:
-            return grade(text, "stop", gold, task)[0] == "incorrect"
+            return grade_text(text, "stop", gold, task)[0] == "incorrect"
 
         found = inject(question.text, path.steps, draw.sample(kinds, len(kinds)), draw, wrong)
         error = None if found else "no error of these kinds can be made in this path"

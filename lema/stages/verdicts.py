@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from lema.errors import RunError
 from lema.filters import Candidate, Filter
 from lema.rows import Correction, Finding, Question, Sample, Verdict
 from lema.tasks import Task, Undecided
+from lema.text.joins import SortedLookup
+
+BLOCK = 1000  # candidates that are held at once
 
 
 def verdicts(
@@ -21,29 +25,88 @@ def verdicts(
     """One row a correction, accepted or not. Every filter measures every row, so that its threshold can be chosen and
     a drop matrix shown; what a filter needs beyond its candidates is bound to it already.
 
+    Filters run side by side over one stream of candidates, a block at a time.
+
     RunError if a filter leaves some out, or yields something else than findings.
     """
-    asked = {question.id: question for question in questions}
-    rows = list(corrections)
-    mended = {row.sample_id for row in rows}
-    paths = {sample.id: sample for sample in samples if sample.id in mended}
-    candidates = [_candidate(asked[row.question_id], paths[row.sample_id], row, task) for row in rows]
-    columns = [_column(name, judge, candidates) for name, judge in filters.items()]
-    for place, candidate in enumerate(candidates):
-        yield _verdict(candidate.correction, [column[place] for column in columns])
+    candidates = _Candidates(questions, samples, corrections, task)
+    shared = _SharedBlock(candidates)
+    columns = {name: iter(judge(shared)) for name, judge in filters.items()}
+    for block in candidates.blocks():
+        shared.advance(block)
+        found = [_findings(name, column, shared) for name, column in columns.items()]
+        yield from map(_verdict, block, zip(*found, strict=True) if found else [()] * len(block))
+    shared.end()
+    for name, column in columns.items():
+        if more := sum(1 for _ in column):
+            raise _miscounted(name, shared.stop + more, shared.stop)
 
 
-def _column(name: str, judge: Filter, candidates: Sequence[Candidate]) -> list[Finding]:
-    """What one filter finds of all candidates, with its name."""
+@dataclass(frozen=True)
+class _Candidates:
+    """All candidates in the order of the corrections, joined anew whenever they are iterated over."""
+
+    questions: Iterable[Question]
+    samples: Iterable[Sample]
+    corrections: Iterable[Correction]
+    task: Task
+
+    def __iter__(self) -> Iterator[Candidate]:
+        asked, paths = SortedLookup(self.questions), SortedLookup(self.samples)
+        for row in self.corrections:
+            yield _candidate(asked[row.question_id], paths[row.sample_id], row, self.task)
+
+    def blocks(self) -> Iterator[list[Candidate]]:
+        rest = iter(self)
+        while block := list(islice(rest, BLOCK)):
+            yield block
+
+
+class _SharedBlock:
+    """What filters iterate over: the block of candidates that is held for all of them. A filter that reads ahead of it,
+    such as one that sends all candidates to a model first, goes on with a stream of its own; so none has to wait for
+    another, and no more than a block is held."""
+
+    def __init__(self, candidates: _Candidates) -> None:
+        self.candidates = candidates
+        self.block: Sequence[Candidate] = ()
+        self.stop = 0  # place of the first candidate after the block
+        self._ended = False
+
+    def advance(self, block: Sequence[Candidate]) -> None:
+        self.block, self.stop = block, self.stop + len(block)
+
+    def end(self) -> None:
+        """No block follows."""
+        self._ended = True
+
+    def __iter__(self) -> Iterator[Candidate]:
+        place = 0
+        while not (self._ended and place >= self.stop):
+            start = self.stop - len(self.block)
+            if not start <= place < self.stop:
+                yield from islice(self.candidates, place, None)
+                return
+            yield self.block[place - start]
+            place += 1
+
+
+def _findings(name: str, column: Iterator[Finding], shared: _SharedBlock) -> list[Finding]:
+    """What one filter finds of a block, with its name."""
     found: list[Finding] = []
-    for finding in judge(candidates):
+    for finding in islice(column, len(shared.block)):
         if not isinstance(finding, Finding):
             raise RunError(f"verdicts: filter {name} yielded a {type(finding).__name__}, not a Finding")
         value = None if finding.value is None or not math.isfinite(finding.value) else float(finding.value)
         found.append(replace(finding, filter=name, value=value))
-    if len(found) != len(candidates):
-        raise RunError(f"verdicts: filter {name} judged {len(found)} of {len(candidates)} corrections")
+    if len(found) < len(shared.block):
+        total = sum(1 for _ in shared.candidates.corrections)
+        raise _miscounted(name, shared.stop - len(shared.block) + len(found), total)
     return found
+
+
+def _miscounted(name: str, judged: int, total: int) -> RunError:
+    return RunError(f"verdicts: filter {name} judged {judged} of {total} corrections")
 
 
 def _candidate(question: Question, sample: Sample, correction: Correction, task: Task) -> Candidate:
@@ -52,7 +115,8 @@ def _candidate(question: Question, sample: Sample, correction: Correction, task:
     return Candidate(question, sample, correction, None if isinstance(equal, Undecided) else bool(equal))
 
 
-def _verdict(correction: Correction, findings: Sequence[Finding]) -> Verdict:
+def _verdict(candidate: Candidate, findings: Sequence[Finding]) -> Verdict:
+    correction = candidate.correction
     first = next((finding for finding in findings if finding.reason is not None), None)
     return Verdict(
         id=correction.id,

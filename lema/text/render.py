@@ -12,7 +12,7 @@ from typing import Any
 
 from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import reply
-from lema.rows import Correction, Question, Sample, Verdict
+from lema.rows import Correction, Question, Sample
 from lema.text.correction_format import ELLIPSIS, elide, expand, numbered
 from lema.text.steps import number, split
 
@@ -27,13 +27,6 @@ _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 def bare(steps: Iterable[str]) -> list[str]:
     """Steps without the sentence that states the answer; one that says nothing else is left out."""
     return [rest for step in steps if (rest := _ANSWER.sub("", step).strip())]
-
-
-def accepted(corrections: Iterable[Correction], verdicts: Iterable[Verdict]) -> list[Correction]:
-    """The corrections that may be learnt from. Without the filter `has_fields`, replies that say nothing may have been
-    accepted; they teach nothing."""
-    kept = {row.id for row in verdicts if row.accepted}
-    return [row for row in corrections if row.id in kept and row.solution]
 
 
 def full(row: Correction, sample: Sample) -> tuple[str, ...]:

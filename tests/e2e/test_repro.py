@@ -28,7 +28,9 @@ def test_comments_and_docstrings_run_only_the_plan(project: Project) -> None:
 
 def test_code_of_a_stage_runs_that_stage_and_its_equal_bytes_stop_there(project: Project) -> None:
     project.edit(
-        "lema/stages/grades.py", "    outcome, answer = grade(", "    assert sample\n    outcome, answer = grade("
+        "lema/stages/grades.py",
+        "    outcome, answer = grade_text(",
+        "    assert sample\n    outcome, answer = grade_text(",
     )
     assert project.repro().ran == ["plan@tiny", "grades@tiny"]
 

@@ -11,6 +11,11 @@ BASE = Model("base", "transformers", "transformers sha256:0")
 ORIGIN: dict[str, Any] = {"model": "m", "prompt": "", "completion": "", "prompt_tokens": 1, "completion_tokens": 1}
 
 
+def by_id(rows: Iterable[Any]) -> list[Any]:
+    """As stages get and write them."""
+    return sorted(rows, key=lambda row: row.id)
+
+
 def read(record: Any) -> Reading:
     if "q" not in record:
         raise ValueError("needs a text in `q`")

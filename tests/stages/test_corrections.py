@@ -12,10 +12,10 @@ from lema.filters.majority import majority
 from lema.models.types import Completion, Model, Request
 from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Location, Verdict
-from lema.stages import chosen
+from lema.stages.common import stable_shuffle
 from lema.stages.corrections import corrections
 from lema.stages.verdicts import verdicts
-from tests.stages.rows import BASE, Script, graded, question, sample, task
+from tests.stages.rows import BASE, Script, by_id, graded, question, sample, task
 
 GOOD = """\
 Incorrect Step: Step 2.
@@ -49,7 +49,7 @@ def corrected(generate: Script, found: list[Location] | None = None, **spec: Any
     return list(
         corrections(
             QUESTIONS, BASE, SAMPLES, GRADES, found or [], spec=made, task=task(), models={"m": Model("m", "b", "m")},
-            generate=generate, judge=nobody, say=print,
+            generate=generate, judge=nobody, pmap=map, say=print,
         )
     )  # fmt: skip
 
@@ -188,8 +188,8 @@ def test_a_reply_that_is_an_object() -> None:
     assert corrected(Script(GOOD), format="json", samplers=("s",))[0].reason == "the reply is not a JSON object"
 
 
-PATHS = [sample(f"q{at % 20}", f"A {at}.\nThe answer is 99.", index=at // 20) for at in range(60)]
-MANY = [question(number) for number in range(20)]
+PATHS = by_id(sample(f"q{at % 20}", f"A {at}.\nThe answer is 99.", index=at // 20) for at in range(60))
+MANY = by_id(question(number) for number in range(20))
 
 
 def mended(request: Request) -> Completion:
@@ -213,7 +213,7 @@ def until(
     made = CorrectionsSpec.model_validate({"model": "base", "prompt": PROMPT, **spec})
     rows = corrections(
         MANY, BASE, PATHS, [graded(row, "incorrect") for row in PATHS], found, spec=made, task=task(), models={},
-        generate=generate, judge=judge, say=[].append if said is None else said.append,
+        generate=generate, judge=judge, pmap=map, say=[].append if said is None else said.append,
     )  # fmt: skip
     rows = sorted(rows, key=lambda row: row.id)
     return rows, list(judge(MANY, PATHS, rows))
@@ -228,7 +228,7 @@ def test_as_few_paths_are_corrected_as_it_takes(want: int) -> None:
     generate = Script(mended)
     rows, judged = until(generate, want=want)
     assert accepted(judged) == want
-    drawn = [f"{one.id}/c0" for one in chosen(PATHS, 0, lambda path: path.id)]
+    drawn = [f"{one.id}/c0" for one in stable_shuffle(PATHS, 0, lambda path: path.id)]
     assert {row.id for row in rows} == set(drawn[: len(rows)])
     last = next(row for row in judged if row.id == drawn[len(rows) - 1])
     assert last.accepted

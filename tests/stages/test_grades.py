@@ -41,7 +41,7 @@ def test_an_answer_that_cannot_be_compared_is_no_mistake(why: Undecided, outcome
 
 
 def test_one_row_a_sample_in_their_order() -> None:
-    rows = [sample(f"q{number}", f"The answer is {number}.", index=index) for number in (2, 1) for index in (1, 0)]
+    rows = [sample(f"q{number}", f"The answer is {number}.", index=index) for number in (1, 2) for index in (0, 1)]
     made = list(grades([question(1), question(2)], rows, task=task(), pmap=map))
     assert [row.id for row in made] == [row.id for row in rows]
     assert {row.outcome for row in made} == {"correct"}

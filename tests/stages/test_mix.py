@@ -11,7 +11,7 @@ from lema.recipe.prompt import PromptError
 from lema.recipe.training_schema import MixSpec
 from lema.rows import Example, Message
 from lema.stages.mix import mix
-from tests.stages.rows import BASE, accepted, correction, graded, question, sample
+from tests.stages.rows import BASE, accepted, by_id, correction, graded, question, sample
 
 COT = {"user": "{{ question }}", "assistant": "{{ steps | join(' / ') }} = {{ answer }}"}
 FORMAT = {
@@ -34,11 +34,12 @@ def words(base: Model, prompts: Sequence[Sequence[Message]], completions: Sequen
 
 def mixed(arm: str = "a", *, questions: Any = QUESTIONS, samples: Any = None, corrections: Any = MENDED,
           verdicts: Any = None, seed: int = 0, tokens: str = "completion", **arms: Any) -> list[Example]:  # fmt: skip
-    rows = [*RIGHT, *WRONG] if samples is None else samples
+    rows = by_id([*RIGHT, *WRONG] if samples is None else samples)
     grades = [graded(row, "incorrect" if row.sampler == "bad" else "correct") for row in rows]
-    judged = [accepted(row) for row in corrections] if verdicts is None else verdicts
+    judged = by_id([accepted(row) for row in corrections] if verdicts is None else verdicts)
     spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms, "seed": seed, "tokens": tokens})
-    return list(mix(questions, rows, grades, corrections, judged, BASE, spec=spec, arm=arm, count_tokens=words))
+    mended, asked = by_id(corrections), by_id(questions)
+    return by_id(mix(asked, rows, grades, mended, judged, BASE, spec=spec, arm=arm, count_tokens=words))
 
 
 def sizes(rows: list[Example]) -> tuple[int, int]:
@@ -84,12 +85,6 @@ def test_the_order_is_drawn_by_seed_and_mixes_the_kinds() -> None:
     assert sorted(runs[0]) == sorted(runs[2])
     kinds = [row.kind for row in mixed(a=arm)]
     assert kinds not in (sorted(kinds), sorted(kinds, reverse=True))
-
-
-def test_the_order_does_not_depend_on_the_order_of_the_rows() -> None:
-    arm: dict[str, Any] = {"cot": {}, "corrections": {}}
-    backwards = mixed(a=arm, questions=QUESTIONS[::-1], corrections=MENDED[::-1], samples=[*WRONG[::-1], *RIGHT])
-    assert backwards == mixed(a=arm)
 
 
 @pytest.mark.parametrize("kind", ["cot", "corrections"])
@@ -257,7 +252,7 @@ def test_tokens_are_counted_only_where_they_size_an_arm() -> None:
 
     arms = {"a": {"cot": {"rows": {"match": "b"}}}, "b": {"cot": {"rows": 2}}}
     spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms})
-    assert len(list(mix(QUESTIONS, [], [], [], [], BASE, spec=spec, arm="a", count_tokens=never))) == 2
+    assert len(list(mix(by_id(QUESTIONS), [], [], [], [], BASE, spec=spec, arm="a", count_tokens=never))) == 2
 
 
 def test_corrected_solutions_are_cot_rows_in_full() -> None:
@@ -323,7 +318,19 @@ def test_a_format_that_names_the_step_wants_corrections_that_do(name: str) -> No
     spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
     grades = [graded(WRONG[2], "incorrect")]
     with pytest.raises(PromptError, match=name):
-        list(mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words))
+        list(
+            mix(
+                by_id(QUESTIONS),
+                [WRONG[2]],
+                grades,
+                [row],
+                [accepted(row)],
+                BASE,
+                spec=spec,
+                arm="a",
+                count_tokens=words,
+            )
+        )
 
 
 def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:
@@ -331,6 +338,8 @@ def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:
     format_ = {"user": "{{ steps | join('|') }}", "assistant": "{{ explanation }}: {{ solution | join('|') }}"}
     spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
     grades = [graded(WRONG[2], "incorrect")]
-    (made,) = mix(QUESTIONS, [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words)
+    (made,) = mix(
+        by_id(QUESTIONS), [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words
+    )
     assert made.prompt[0].content == "First.|2 + 1 = 3|The answer is 3."
     assert made.completion == "Because.: (A) two.|The answer is 2."

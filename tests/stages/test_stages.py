@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lema.models.types import Completion, Request, Sampling, key
 from lema.rows import Message
-from lema.stages import ask, once
+from lema.stages.common import complete, memoize
 from tests.stages.rows import BASE, Script
 
 
@@ -14,7 +14,7 @@ def request(text: str) -> Request:
 
 def test_items_come_with_key_and_reply() -> None:
     generate = Script(lambda request: Completion(request.messages[0].content.upper(), "stop"))
-    found = [(item, name, reply.text) for item, name, reply in ask(["a", "b", "a"], request, generate)]
+    found = [(item, name, reply.text) for item, name, reply in complete(lambda: ["a", "b", "a"], request, generate)]
     assert found == [("a", key(request("a")), "A"), ("b", key(request("b")), "B"), ("a", key(request("a")), "A")]
 
 
@@ -28,13 +28,13 @@ def test_requests_are_made_as_they_are_taken() -> None:
     def one_by_one(requests: Iterable[Request]) -> Iterator[Completion]:
         return (Completion(one.messages[0].content, "stop") for one in requests)
 
-    for taken, (item, _, reply) in enumerate(ask(["a", "b", "c"], remember, one_by_one), start=1):
+    for taken, (item, _, reply) in enumerate(complete(lambda: ["a", "b", "c"], remember, one_by_one), start=1):
         assert (item, len(made)) == (reply.text, taken)
 
 
 def test_what_was_answered_is_not_asked_again_though_it_failed() -> None:
     generate = Script(lambda request: Completion("", "failed", f"no {request.messages[0].content}"))
-    asking = once(generate)
+    asking = memoize(generate)
     for texts in ("ab", "bca", "", "c"):
         replies = list(asking(request(text) for text in texts))
         assert [reply.error for reply in replies] == [f"no {text}" for text in texts]

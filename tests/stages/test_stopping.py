@@ -15,7 +15,7 @@ from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Run
 from lema.recipe.sampler_schema import SamplesSpec
 from lema.rows import Sample
-from lema.stages import chosen
+from lema.stages.common import stable_shuffle
 from lema.stages.samples import samples
 from tests.stages.rows import BASE, Script, extract, question, task
 
@@ -120,7 +120,7 @@ def test_a_total_takes_first_paths_of_all_questions_then_second_ones(want: dict[
     every = {(row.question_id, row.index): row for row in sampled(Script(careless), None, own=OWN)}
     expected, found = list[Sample](), Counter[str]()
     for index in range(8):
-        for name in chosen(GOLD, 0, str):
+        for name in stable_shuffle(GOLD, 0, str):
             if found[name] < want.get("per_question", 9) and found.total() < want["in_all"]:
                 expected.append(every[name, index])
                 found[name] += is_wrong(expected[-1])

@@ -47,7 +47,7 @@ def world(
             replace(row, id=f"{split}-{row.id}", split=split) for row in make_questions("test", test + others)[test:]
         ]
     asked = {row.id: row for row in questions}
-    samples = [path(q, name, at) for q in questions[:train] for name in ("small", "other") for at in range(2)]
+    samples = [path(q, name, at) for q in questions[:train] for name in ("other", "small") for at in range(2)]
     grades = [graded(row, asked[row.question_id]) for row in samples]
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     corrections = [corrected(row, asked[row.question_id]) for row in samples if row.id in wrong]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema.stages import grade
+from lema.stages.grades import grade_text
 from lema.tasks import Reading, Undecided
 from lema.tasks.csqa import csqa, equal, extract
 
@@ -75,7 +75,7 @@ TEXTS = [
 @pytest.mark.parametrize(("text", "answer", "same"), TEXTS)
 def test_letter_text_or_both(text: str, answer: str | None, same: bool | None) -> None:
     assert extract(text) == answer
-    outcome, _ = grade(text, "stop", "(A) bank", csqa)
+    outcome, _ = grade_text(text, "stop", "(A) bank", csqa)
     assert outcome == {True: "correct", False: "incorrect", None: "unparsed"}[same]
 
 

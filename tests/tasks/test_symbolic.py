@@ -11,7 +11,7 @@ import pytest
 from lema.compute.executor import pmap
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
-from lema.stages import grade
+from lema.stages.grades import grade_text
 from lema.tasks import Undecided, _symbolic
 from lema.tasks._symbolic import compare
 from lema.tasks.math import equal, math
@@ -33,8 +33,8 @@ def test_what_never_ends_is_a_timeout_and_the_next_comparison_works(monkeypatch:
 def test_a_timeout_is_an_outcome_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lema.tasks.math.compare", lambda answer, gold: "timeout")
     assert equal(TOWER, "3") is Undecided.TIMEOUT
-    assert grade(f"The answer is ${TOWER}$.", "stop", "3", math) == ("timeout", TOWER)
-    assert grade(f"The answer is ${TOWER}$.", "length", "3", math) == ("truncated", TOWER)
+    assert grade_text(f"The answer is ${TOWER}$.", "stop", "3", math) == ("timeout", TOWER)
+    assert grade_text(f"The answer is ${TOWER}$.", "length", "3", math) == ("truncated", TOWER)
 
 
 def test_the_kernel_ends_it_by_processor_time() -> None:
@@ -64,7 +64,7 @@ def test_grading_on_ray_gives_the_same(ray: RayExecutor) -> None:
 
 def test_what_cannot_be_compared_is_no_mistake() -> None:
     assert compare("\\frac{1}{", "2") == "unreadable"
-    assert grade("The answer is $\\frac{1}{$.", "stop", "2", math)[0] == "unparsed"
+    assert grade_text("The answer is $\\frac{1}{$.", "stop", "2", math)[0] == "unparsed"
 
 
 def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from lema.recipe.sampler_schema import WantSpec
 from lema.rows import Question
-from lema.stages import chosen
+from lema.stages.common import stable_shuffle
 
 
 class _Path(Protocol):
@@ -50,8 +50,8 @@ def rounds(paths: Sequence[Path], want: WantSpec | None, wrong: Counter[str]) ->
 
 
 def _ordered(paths: Sequence[Path], seed: int) -> list[Path]:
-    drawn = chosen(paths, seed, lambda path: f"{path.question.id}/{path.sampler}/{path.index}")
-    place = {name: at for at, name in enumerate(chosen({path.question.id for path in paths}, seed, str))}
+    drawn = stable_shuffle(paths, seed, lambda path: f"{path.question.id}/{path.sampler}/{path.index}")
+    place = {name: at for at, name in enumerate(stable_shuffle({path.question.id for path in paths}, seed, str))}
     before = Counter[str]()
     ranked = []
     for path in sorted(drawn, key=lambda path: path.index):

@@ -1,0 +1,104 @@
+"""What stages that ask models share: requests and replies, what a prompt is given, and choices by seed."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from lema.models.types import Completion, Model, Request, Sampling
+from lema.recipe.basic_types import SamplingSpec
+from lema.rows import Question, Sample
+from lema.text.steps import number, split
+
+Generate = Callable[[Iterable[Request]], Iterator[Completion]]
+Item = TypeVar("Item")
+
+DIGEST = 32  # bytes of a SHA-256
+
+
+def sampling_parameters(spec: SamplingSpec) -> Sampling:
+    """The sampling parameters of a sampler, corrector or the answers."""
+    return Sampling(
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        top_k=spec.top_k,
+        max_tokens=spec.max_tokens,
+        stop=spec.stop,
+        seed=spec.seed,
+    )
+
+
+def complete(
+    items: Callable[[], Iterable[Item]], request: Callable[[Item], Request], generate: Generate
+) -> Iterator[tuple[Item, str, Completion]]:
+    """Items, each with the key of its request and the reply.
+
+    `items` is called twice, for the requests and for the results, so that neither items nor prompts are kept: in
+    between, memory holds 32 bytes an item.
+    """
+    keys = bytearray()
+
+    def requests() -> Iterator[Request]:
+        for item in items():
+            made = request(item)
+            keys.extend(bytes.fromhex(made.key))
+            yield made
+
+    replies = generate(requests())
+    for place, (item, reply) in enumerate(zip(items(), replies, strict=True)):
+        yield item, keys[place * DIGEST : (place + 1) * DIGEST].hex(), reply
+
+
+def memoize(generate: Generate) -> Generate:
+    """The same, but what was answered before is not asked again, not even a request that failed."""
+    known: dict[str, Completion] = {}
+
+    def memoized(requests: Iterable[Request]) -> Iterator[Completion]:
+        named = [(request.key, request) for request in requests]
+        new = {name: request for name, request in named if name not in known}
+        known.update(zip(new, generate(new.values()), strict=True))
+        yield from (known[name] for name, _ in named)
+
+    return memoized
+
+
+def provenance(model: Model, prompt: str, completion: str) -> dict[str, Any]:
+    """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
+    return {"model": model.identity, "prompt": prompt, "completion": completion}
+
+
+def token_counts(completion: Completion) -> dict[str, Any]:
+    """Tokens of one completion."""
+    return {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
+
+
+def mistake_variables(question: Question, sample: Sample, hint: str) -> dict[str, Any]:
+    """The variables of a prompt about a wrong path: the question, the path, and the hints of the gold solution."""
+    steps = split(sample.text)
+    variables: dict[str, Any] = {"question": question.text, "path": number(steps), "steps": list(steps)}
+    if hint != "none":
+        variables["gold"] = question.gold
+    if hint == "rationale":
+        variables["rationale"] = question.rationale or ""
+    return variables
+
+
+def trained_models(
+    base: Model, adapters: Mapping[str, Mapping[int, Model]]
+) -> list[tuple[str, str, int | None, Model]]:
+    """The base and every training of every arm: name in ids, arm, seed (None for the base), model. The name holds the
+    seed only where an arm was trained several times."""
+    found: list[tuple[str, str, int | None, Model]] = [("base", "base", None, base)]
+    for arm, own in adapters.items():
+        found += [(f"{arm}/{seed}" if len(own) > 1 else arm, arm, seed, model) for seed, model in own.items()]
+    return found
+
+
+def shuffle_key(seed: int, name: str) -> bytes:
+    """Where an item of this name comes in the order that a seed draws."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def stable_shuffle(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> list[Item]:
+    """Items in an order drawn by seed from their names: two of them come in the same order whatever others there are,
+    so that choices of different sizes are nested."""
+    return sorted(items, key=lambda item: shuffle_key(seed, name(item)))
