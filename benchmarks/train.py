@@ -100,12 +100,12 @@ def now() -> tuple[float, float]:
 
 def with_lema(rows: list[Example], settings: AdapterSpec, folder: Path) -> tuple[list[Any], list[float]]:
     """Times when training begins and after each step, and the loss of each step."""
-    from lema.train.lora import train
+    from lema.train.lora import train_adapter
 
     times: list[Any] = []
     (folder / "adapter").mkdir()
     curve = folder / "curve.csv"
-    train(rows, base(), settings, folder / "adapter", folder / "scratch", curve, lambda *_: times.append(now()))
+    train_adapter(rows, base(), settings, folder / "adapter", folder / "scratch", curve, lambda *_: times.append(now()))
     with curve.open(encoding="utf-8") as lines:
         return times, [float(row["loss"]) for row in csv.DictReader(lines)]
 
@@ -118,13 +118,14 @@ def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: A
     from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from lema.models.local import cores, load_network, load_tokenizer
-    from lema.train._batch import encode
+    from lema.models.local_weights import available_cores, load_network
+    from lema.models.tokenize import load_tokenizer
+    from lema.train.batching import encode_example
 
     set_seed(settings.seed)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(available_cores())
     tokenizer = load_tokenizer(base().location)
-    encoded = [encode(row, tokenizer, chat=True) for row in rows]
+    encoded = [encode_example(row, tokenizer, chat=True) for row in rows]
     model = load_network(base().location)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
@@ -256,15 +257,17 @@ def page(rows: list[Example], results: dict[str, list[dict[str, Any]]], steps: i
     """The report. Ratios are those of pairs, runs of the same round."""
     import torch
 
-    from lema.models.local import cores, load_tokenizer
-    from lema.train._batch import encode, pack
+    from lema.models.local_weights import available_cores
+    from lema.models.tokenize import load_tokenizer
+    from lema.train.batching import encode_example
+    from lema.train.packed import pack_rows
 
     tokenizer = load_tokenizer(base().location)
-    encoded = [encode(row, tokenizer, chat=True) for row in rows]
+    encoded = [encode_example(row, tokenizer, chat=True) for row in rows]
     lengths = [len(row["input_ids"]) for row in encoded]
     learnt = sum(label >= 0 for row in encoded for label in row["labels"])
-    once = pack(encoded[:batch])["input_ids"].shape[1] / sum(lengths[:batch])
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {cores()} cores, fp32"
+    once = pack_rows(encoded[:batch])["input_ids"].shape[1] / sum(lengths[:batch])
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {available_cores()} cores, fp32"
     rounds = max(map(len, results.values()))
     lines = [
         "# Training speed: lema and TRL",

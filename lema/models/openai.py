@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from lema.errors import RunError, allowed
 from lema.models.api_errors import MALFORMED, Fault, of_exception, of_status
 from lema.models.endpoint import Line, Post, line
-from lema.models.plain_text import plain
+from lema.models.tokenize import plain_text
 from lema.models.types import Completion, Model, Request, Worker, cut
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Finish
@@ -239,7 +239,7 @@ def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str
     if request.model.chat:
         said: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in messages]}
     else:
-        said = {"prompt": plain(messages)}
+        said = {"prompt": plain_text(messages)}
     asked: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

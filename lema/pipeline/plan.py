@@ -26,7 +26,7 @@ from lema.recipe.training_schema import Arm, MixSpec
 from lema.recipe.yaml import reads_as_text
 
 LOCAL = "lema.models.transformers"
-TOKENS = "lema.models.local"  # how messages become tokens
+TOKENS = "lema.models.tokenize"  # how messages become tokens
 # How a base can come about; each is of concern only to the bases that come about so.
 MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
 

@@ -44,9 +44,9 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     called = spec.name
     if spec.backend in ("transformers", "vllm") and spec.name and Path(spec.name).is_dir():
         # The weights, not where they lie.
-        from lema.train.base import digest as weights
+        from lema.train.base import weights_digest
 
-        called = weights(Path(spec.name))
+        called = weights_digest(Path(spec.name))
     parts = [spec.backend, spec.endpoint, called, spec.revision, code, _options(spec)]
     return Model(
         label=name,
@@ -94,25 +94,27 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
     weights makes it a model of its own."""
     adapter = folder / "adapter_model.safetensors"
     if not adapter.is_file():
-        from lema.train.base import digest
+        from lema.train.base import weights_digest
 
-        return replace(base, label=arm, identity=f"{base.backend} {digest(folder)}", revision=None, folder=str(folder))
+        return replace(
+            base, label=arm, identity=f"{base.backend} {weights_digest(folder)}", revision=None, folder=str(folder)
+        )
     weights = hashlib.sha256(adapter.read_bytes()).hexdigest()
     return replace(base, label=arm, identity=f"{base.identity} adapter {weights}", adapter=str(folder))
 
 
 def build_base(spec: BaseSpec, folder: Path) -> None:
-    from lema.train.base import build
+    from lema.train.base import write_base
 
     with told("base") as log:
-        build(spec, folder, files.home(), log)
+        write_base(spec, folder, files.home(), log)
 
 
 def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]]) -> list[tuple[float, int] | None]:
-    from lema.train.likelihood import losses as measured
+    from lema.train.likelihood import completion_losses
 
     with told("probe") as log:
-        return measured(model, run, texts, log)
+        return completion_losses(model, run, texts, log)
 
 
 def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> None:
@@ -134,11 +136,11 @@ def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> N
         if not path.is_file():
             raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")
     from lema.train.base import open_base
-    from lema.train.merge import merge as merged
+    from lema.train.merge import merge_adapter
 
     with files.atomic(out) as folder:
         folder.mkdir()
-        merged(open_base(base, files.home()), adapter, folder)
+        merge_adapter(open_base(base, files.home()), adapter, folder)
 
 
 def training(folders: Sequence[Path], curve: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path
 from lema.compute.executor import Executor, executor, pmap
 from lema.errors import RunError
 from lema.filters import GIVEN, names
-from lema.models.local import count_tokens
+from lema.models.tokenize import count_tokens
 from lema.models.types import Model
 from lema.pipeline.providers import adapted, adapter_model, base_model, build_base, judge, losses, named_model, training
 from lema.pipeline.stage_runner import StageRunner
@@ -27,7 +27,7 @@ from lema.recipe.schema import ModelSpec
 from lema.rows import Example
 from lema.stages import _records
 from lema.stages.common import memoize
-from lema.train.trainings import train_adapters
+from lema.train.jobs import train_adapters
 
 BY_ARM_ORDER = ("answers", "probe")  # read in the order of the recipe's arms
 

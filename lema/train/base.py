@@ -22,7 +22,7 @@ class Base:
     revision: str | None = None
 
 
-def build(spec: BaseSpec, folder: Path, home: Path, log: Progress = silent) -> None:
+def write_base(spec: BaseSpec, folder: Path, home: Path, log: Progress = silent) -> None:
     """Write `base.json` into an existing folder and, for a student trained here, its weights and tokenizer.
 
     Raises RunError when the model cannot be had.
@@ -30,22 +30,22 @@ def build(spec: BaseSpec, folder: Path, home: Path, log: Progress = silent) -> N
     facts: dict[str, Any] = {"chat": spec.chat}
     if spec.embedded:
         weights = embedded.ensure(home, log)
-        facts |= {"kind": "embedded", "name": spec.embedded, "identity": digest(weights)}
+        facts |= {"kind": "embedded", "name": spec.embedded, "identity": weights_digest(weights)}
     elif spec.pretrain:
         from lema.train.pretrain import pretrain
 
         pretrain(spec.pretrain, folder, log)
-        facts |= {"kind": "pretrain", "identity": digest(folder)}
+        facts |= {"kind": "pretrain", "identity": weights_digest(folder)}
     elif spec.folder:
-        facts |= {"kind": "folder", "name": spec.folder, "identity": digest(Path(spec.folder))}
+        facts |= {"kind": "folder", "name": spec.folder, "identity": weights_digest(Path(spec.folder))}
     else:
-        commit = _commit(str(spec.hub), spec.revision)
+        commit = _hub_commit(str(spec.hub), spec.revision)
         facts |= {"kind": "hub", "name": spec.hub, "revision": commit, "identity": f"{spec.hub}@{commit}"}
     (folder / "base.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def open_base(folder: Path, home: Path) -> Base:
-    """The base that `build` wrote; fetches the embedded model when this machine has not got it yet.
+    """The base that `write_base` wrote; fetches the embedded model when this machine has not got it yet.
 
     Raises RunError when the weights are not those that the artifact was made with.
     """
@@ -56,7 +56,7 @@ def open_base(folder: Path, home: Path) -> Base:
         location = embedded.ensure(home)
     else:
         location = folder if facts["kind"] == "pretrain" else Path(facts["name"])
-    if (found := digest(location)) != facts["identity"]:
+    if (found := weights_digest(location)) != facts["identity"]:
         raise RunError(
             f"the weights of the base ({facts.get('name', 'trained here')}) are not those it was made with: {found} "
             f"instead of {facts['identity']}. `dvc repro --force --single-item` its base stage, or fetch the right ones"
@@ -64,30 +64,30 @@ def open_base(folder: Path, home: Path) -> Base:
     return Base(facts["identity"], facts["chat"], str(location))
 
 
-def digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
     """SHA-256 over what decides the replies of a local model: weights, configuration and tokenizer."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise RunError(f"base: {folder.name} holds no .safetensors; save the model with transformers' save_pretrained")
     others = [folder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in [*weights, *(path for path in others if path.is_file())]:
-        whole.update(f"{path.name} {_sha256(path)}\n".encode())
-    return f"sha256:{whole.hexdigest()}"
+        digest.update(f"{path.name} {_file_digest(path)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
-def _sha256(path: Path) -> str:
-    """Of a JSON file, what it says without the version of transformers that wrote it: saving a model again with
+def _file_digest(path: Path) -> str:
+    """Of a JSON file, the content without the version of transformers that wrote it: saving a model again with
     another version changes no reply."""
     with path.open("rb") as file:
         if path.suffix != ".json":
             return hashlib.file_digest(file, "sha256").hexdigest()
-        said = json.load(file)
-    said.pop("transformers_version", None)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        content = json.load(file)
+    content.pop("transformers_version", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _commit(name: str, revision: str | None) -> str:
+def _hub_commit(name: str, revision: str | None) -> str:
     """The commit behind a branch or tag, so that the same recipe means the same weights next year."""
     if revision and len(revision) == 40 and all(letter in "0123456789abcdef" for letter in revision):
         return revision

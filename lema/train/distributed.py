@@ -1,7 +1,7 @@
 """One job in several processes at once, which torch's collectives join: Ray Train, on one machine or on many.
 
-Machines need share no disk. A keeper beside the driver hands out the folders that a job may go on from, and takes those
-that are worth keeping; they travel through Ray.
+Machines need share no disk. A broker beside the driver hands out the folders that a job may resume from, and takes
+those that are worth keeping; they travel through Ray.
 """
 
 import logging
@@ -17,158 +17,151 @@ from lema.compute.files import atomic
 from lema.compute.ray_pool import RayExecutor, beside, joined
 from lema.compute.worker_pool import DEATHS
 from lema.errors import RunError
+from lema.train import Progress
 
-log = logging.getLogger(__name__)
-
-# Called with what a job tells of itself: done, total, note.
-Tell = Callable[[int, int, str], None]
+logger = logging.getLogger(__name__)
 
 
-class Seat:
-    """What a job knows of its place in the gang: `rank` of `count`."""
+class RankContext:
+    """What a job knows of its process: its `rank`, of `world_size`."""
 
-    def __init__(self, rank: int, count: int, ray: Any, keeper: Any) -> None:
-        self.rank, self.count = rank, count
-        self._ray, self._keeper = ray, keeper
+    def __init__(self, rank: int, world_size: int, ray: Any, broker: Any) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._ray, self._broker = ray, broker
 
-    def tell(self, done: int, total: int, note: str) -> None:
-        """How far the job is; what the first process says is shown."""
+    def report(self, done: int, total: int, note: str) -> None:
+        """The progress of the job; that of rank 0 is shown."""
         if self.rank == 0:
-            self._keeper.hear.remote((done, total, note))
+            self._broker.post.remote("progress", (done, total, note))
 
     def fetch(self, name: str, folder: Path) -> None:
         """Put the folders that were kept under `name` into a new folder of this machine."""
         folder.mkdir(parents=True)
-        for kept, packed in self._ray.get(self._keeper.give.remote(name)):
+        for kept, packed in self._ray.get(self._broker.folders.remote(name)):
             archive.unpack_folder(packed, folder / kept)
 
-    def keep(self, folder: Path, name: str, beside: Sequence[str] | None = None) -> None:
-        """Keep a folder under `name`, which may have several parts; of those beside it, only the given ones stay."""
-        self._ray.get(self._keeper.take.remote(name, archive.pack_folder(folder), beside))
+    def keep(self, folder: Path, name: str, siblings: Sequence[str] | None = None) -> None:
+        """Keep a folder under `name`, which may have several parts; of those beside it, only `siblings` stay."""
+        self._ray.get(self._broker.keep.remote(name, archive.pack_folder(folder), siblings))
 
 
-def gang(
+class CheckpointBroker:
+    """The actor beside the driver, whose `folder` holds what is kept; and a board of what the processes have posted."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._board: dict[Any, Any] = {}
+
+    def post(self, name: Any, value: Any) -> None:
+        self._board[name] = value
+
+    def board(self) -> dict[Any, Any]:
+        return self._board
+
+    def clear(self) -> None:
+        self._board.clear()
+
+    def folders(self, name: str) -> list[tuple[str, bytes]]:
+        folder = self._folder / name
+        kept = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [(one.name, archive.pack_folder(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
+
+    def keep(self, name: str, packed: bytes, siblings: Sequence[str] | None) -> None:
+        place = self._folder / name
+        with atomic(place) as folder:
+            archive.unpack_folder(packed, folder)
+        if siblings is not None:
+            for other in [one for one in place.parent.iterdir() if one.name not in (place.name, *siblings)]:
+                shutil.rmtree(other)
+
+
+def run_distributed(
     where: RayExecutor,
-    job: Callable[[Seat], None],
-    count: int,
+    job: Callable[[RankContext], None],
+    world_size: int,
     folder: Path,
-    tell: Tell,
+    report: Progress,
     *,
     at_once: int,
     folders: Sequence[str] = (),
 ) -> None:
-    """Run a picklable `job` in `count` processes that form a process group of torch; what it keeps comes into `folder`.
-    It finds the `folders` that it reads where they are here, or copies of them.
+    """Run a picklable `job` in `world_size` processes that form a process group of torch; what it keeps comes into
+    `folder`. It finds the `folders` that it reads where they are here, or copies of them. `report` is called every
+    second; what it raises ends the job.
 
-    With GPUs every process has one of its own; else the processors are shared among the processes of all gangs that may
-    run `at_once`. When a process dies, all begin again, from what was kept.
+    With GPUs every process has one of its own; else the processors are divided among the processes of all jobs that may
+    run `at_once`. When a process dies, all start again, from what was kept.
 
     Raises:
-        RunError: the job failed, with the cause in one line; or Ray has not enough for one gang.
+        RunError: the job failed, with the cause in one line; or Ray has not enough for one job.
     """
     ray = where.start()
-    demand = _demand(ray.nodes(), count, at_once)
-    keeper = beside(ray, _Keeper).remote(str(folder.resolve()), ray.cloudpickle.dumps(job))
+    demand = reserved_resources(ray.nodes(), world_size, at_once)
+    broker = beside(ray, CheckpointBroker).remote(str(folder.resolve()))
+    given = broker, ray.put(ray.cloudpickle.dumps(job))
     try:
-        for attempt in range(DEATHS + 1):
-            if _attempt(ray, keeper, demand, count, folder / "ray", folders, tell):
+        for attempt in range(1, DEATHS + 2):
+            ray.get(broker.clear.remote())
+            if _attempt(ray, given, demand, world_size, folder / "ray", folders, report):
                 return
-            log.warning("a trainer died; all begin again from the last checkpoint (%d of %d)", attempt + 1, DEATHS)
+            logger.warning("a trainer died; all start again from the last checkpoint (%d of %d)", attempt, DEATHS)
     finally:
-        ray.kill(keeper)
+        ray.kill(broker)
     raise RunError(f"a trainer died {DEATHS + 1} times: killed for want of memory, or a library crashed")
 
 
 def _attempt(
-    ray: Any, keeper: Any, demand: dict[str, float], count: int, folder: Path, folders: Sequence[str], tell: Tell
+    ray: Any,
+    given: tuple[Any, Any],
+    demand: dict[str, float],
+    world_size: int,
+    folder: Path,
+    folders: Sequence[str],
+    report: Progress,
 ) -> bool:
     """Whether the job ended well; False when a process died. Raises RunError when it failed."""
-    errors: list[Exception] = []
-    ray.get(keeper.begin.remote())
+    failures: list[Exception] = []
 
     def fit() -> None:
         try:
-            joined(_sit, keeper, count, demand, folder, folders)
+            joined(_run_rank, given, world_size, demand, folder, folders)
         except Exception as error:
-            errors.append(error)
+            failures.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(1)
-        news = ray.get(keeper.news.remote())
-        if news is not None:
-            tell(*news)
-    if not errors:
+        board = ray.get(given[0].board.remote())
+        report(*board.pop("progress", (0, 0, "starting")))
+    if not failures:
         return True
-    complaints: dict[int, tuple[bool, str]] = ray.get(keeper.complaints.remote())
-    # What was meant to be read comes before what only says that another process is gone.
-    said = sorted(complaints.items(), key=lambda item: (not item[1][0], item[0]))
-    if said and said[0][1][0]:
-        raise RunError(said[0][1][1])
-    if set(getattr(errors[0], "worker_failures", ())) - set(complaints):
-        return False  # it had no time to complain
-    raise RunError(said[0][1][1] if said else str(failure(errors[0])))
+    # A RunError comes before what only says that another process is gone.
+    errors = sorted((not ours, rank, text) for rank, (ours, text) in board.items())
+    if not (errors and not errors[0][0]) and set(getattr(failures[0], "worker_failures", ())) - set(board):
+        return False  # it was killed before it could post an error
+    raise RunError(errors[0][2] if errors else str(failure(failures[0])))
 
 
-class _Keeper:
-    """The actor beside the driver. Its folder is the driver's."""
-
-    def __init__(self, folder: str, job: bytes) -> None:
-        self._folder, self._job = Path(folder), job
-        self._news: tuple[int, int, str] | None = None
-        self._complaints: dict[int, tuple[bool, str]] = {}
-
-    def begin(self) -> None:
-        self._complaints.clear()
-
-    def job(self) -> bytes:
-        return self._job
-
-    def hear(self, news: tuple[int, int, str]) -> None:
-        self._news = news
-
-    def news(self) -> tuple[int, int, str] | None:
-        return self._news
-
-    def complain(self, rank: int, ours: bool, text: str) -> None:
-        self._complaints[rank] = ours, text
-
-    def complaints(self) -> dict[int, tuple[bool, str]]:
-        return self._complaints
-
-    def give(self, name: str) -> list[tuple[str, bytes]]:
-        folder = self._folder / name
-        kept = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [(one.name, archive.pack_folder(one)) for one in kept if one.is_dir() and not one.name.startswith(".")]
-
-    def take(self, name: str, packed: bytes, beside: Sequence[str] | None) -> None:
-        place = self._folder / name
-        with atomic(place) as folder:
-            archive.unpack_folder(packed, folder)
-        if beside is not None:
-            for other in [one for one in place.parent.iterdir() if one.name not in (place.name, *beside)]:
-                shutil.rmtree(other)
-
-
-def _sit(ray: Any, rank: int, count: int, keeper: Any) -> None:
-    """One process of the gang. Errors are told as one line of text: an exception may not survive the way."""
+def _run_rank(ray: Any, rank: int, world_size: int, given: tuple[Any, Any]) -> None:
+    """One process of the job. Errors are posted as one line of text: an exception may not survive the way."""
+    broker, job = given
     try:
-        ray.cloudpickle.loads(ray.get(keeper.job.remote()))(Seat(rank, count, ray, keeper))
+        ray.cloudpickle.loads(ray.get(job))(RankContext(rank, world_size, ray, broker))
     except Exception as error:
-        ray.get(keeper.complain.remote(rank, isinstance(error, RunError), str(failure(error))))
+        ray.get(broker.post.remote(rank, (isinstance(error, RunError), str(failure(error)))))
         raise
 
 
-def _demand(nodes: list[dict[str, Any]], count: int, at_once: int) -> dict[str, float]:
-    """What each process reserves. Ray would wait for ever for more than there is, so that is an error."""
-    here = [node["Resources"] for node in nodes if node["Alive"]]
-    cpus = [int(resources.get("CPU", 0)) for resources in here]
-    gpus = sum(int(resources.get("GPU", 0)) for resources in here)
+def reserved_resources(nodes: list[dict[str, Any]], world_size: int, at_once: int) -> dict[str, float]:
+    """What each process reserves. Raises RunError for more than there is: Ray would wait for ever."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus = [int(resources.get("CPU", 0)) for resources in alive]
+    gpus = sum(int(resources.get("GPU", 0)) for resources in alive)
     have, what = (gpus, "GPUs") if gpus else (sum(cpus), "processors")
-    if count > have:
-        raise RunError(f"run.trainers is {count}, but Ray has {have} {what}")
+    if world_size > have:
+        raise RunError(f"run.trainers is {world_size}, but Ray has {have} {what}")
     if gpus:
         return {"CPU": 1, "GPU": 1}
-    sizes = [size for size in range(1, max(cpus) + 1) if sum(cpu // size for cpu in cpus) >= count * at_once]
+    sizes = [size for size in range(1, max(cpus) + 1) if sum(cpu // size for cpu in cpus) >= world_size * at_once]
     return {"CPU": max(sizes, default=1)}

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lema.models.local import prompt_ids
-from lema.models.transformers import transformers
+from lema.models.local_weights import shared_network
+from lema.models.tokenize import prompt_token_ids
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.rows import Message
 from lema.train import Progress, silent
-from lema.train._batch import IGNORED, Pad
+from lema.train.batching import IGNORED, LeftPadding, TokenRow, encode_completion, predictions
 
-_BATCH = 16
+BATCH_ROWS = 16
 
 
-def losses(
+def completion_losses(
     model: Model, run: Run, texts: Sequence[tuple[Sequence[Message], str]], log: Progress = silent
 ) -> list[tuple[float, int] | None]:
     """For every (prompt, completion), the mean negative log-likelihood of a token of the completion given the prompt
@@ -25,45 +25,41 @@ def losses(
     """
     import torch
 
-    worker = transformers(model, run)
-    rows = [_row(messages, completion, worker.tokenizer, model.chat) for messages, completion in texts]
-    fitting = [at for at, row in enumerate(rows) if row and len(row["input_ids"]) <= worker.context]
+    shared = shared_network(model, run.workers)
+    rows = [_prompted_row(shared.tokenizer, model.chat, *text) for text in texts]
+    fitting = [at for at, row in enumerate(rows) if row["input_ids"] and len(row["input_ids"]) <= shared.context]
     found: list[tuple[float, int] | None] = [None] * len(rows)
-    pad = Pad(worker.tokenizer)
+    pad = LeftPadding(shared.tokenizer)
     # Of like length together, and the same ones always: padding may move the last bit of a figure.
     order = sorted(fitting, key=lambda at: (len(rows[at]["input_ids"]), at))
-    with torch.inference_mode():
-        for start in range(0, len(order), _BATCH):
+    with shared.lock, torch.inference_mode():
+        for start in range(0, len(order), BATCH_ROWS):
             log(start, len(order), "")
-            part = order[start : start + _BATCH]
+            part = order[start : start + BATCH_ROWS]
             batch = pad([rows[at] for at in part])
             labels = batch.pop("labels")
-            inputs = {name: _move(value, worker.network.device) for name, value in batch.items()}
-            for at, figures in zip(part, _figures(worker.network(**inputs).logits, labels), strict=True):
+            network = shared.network(model.adapter)
+            keep = batch.pop("logits_to_keep")
+            inputs = {name: value.to(network.device) for name, value in batch.items()}
+            logits = network(**inputs, logits_to_keep=keep).logits
+            for at, figures in zip(part, _mean_losses(logits, labels), strict=True):
                 found[at] = figures
     log(len(order), len(order), "")
     return found
 
 
-def _row(messages: Sequence[Message], completion: str, tokenizer: Any, chat: bool) -> dict[str, list[int]]:
+def _prompted_row(tokenizer: Any, chat: bool, messages: Sequence[Message], completion: str) -> TokenRow:
     """Empty where there is nothing to predict."""
-    tokens = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-    if not tokens:
-        return {}
-    prompt = prompt_ids(tokenizer, messages, chat)
-    return {"input_ids": [*prompt, *tokens], "labels": [IGNORED] * len(prompt) + tokens}
+    tokens, labels = encode_completion(tokenizer, completion)
+    prompt = prompt_token_ids(tokenizer, messages, chat) if tokens else []
+    return {"input_ids": [*prompt, *tokens], "labels": [IGNORED] * len(prompt) + labels}
 
 
-def _move(value: Any, device: Any) -> Any:
-    return value.to(device) if hasattr(value, "to") else value
-
-
-def _figures(logits: Any, labels: Any) -> list[tuple[float, int]]:
-    """Mean loss and number of labels of every row; `logits` are those of the last places of a row."""
+def _mean_losses(logits: Any, labels: Any) -> list[tuple[float, int]]:
+    """Mean loss and number of labels of every row."""
     from torch.nn.functional import cross_entropy
 
-    scores = logits[:, :-1].float().cpu()
-    wanted = labels[:, labels.shape[1] - scores.shape[1] :]
+    scores, wanted = predictions(logits.float().cpu(), labels)
     each = cross_entropy(scores.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
     counts = (wanted != IGNORED).sum(1)
     return [(round(float(loss / count), 5), int(count)) for loss, count in zip(each.sum(1), counts, strict=True)]

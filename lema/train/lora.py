@@ -1,4 +1,5 @@
-"""Fine-tuning of the base on the examples of one arm: peft on transformers' Trainer (LEMA, section 3.3)."""
+"""Fine-tuning of the base on the examples of one arm (LEMA, section 3.3): a LoRA adapter, the same on 4-bit weights
+(QLoRA, arXiv 2305.14314), or all weights. peft on transformers' Trainer."""
 
 import csv
 import json
@@ -6,22 +7,25 @@ import random
 import shutil
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lema import __version__
 from lema.errors import RunError
-from lema.models.local import cores, load_tokenizer
+from lema.models.local_weights import available_cores, load_network
+from lema.models.tokenize import load_tokenizer
 from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example
 from lema.train import Progress, silent
-from lema.train._batch import IGNORED, Pad, encode, loss, pack
-from lema.train._network import open_network, refuse, save
-from lema.train._trainer import arguments, callback, trainer_class
 from lema.train.base import Base
-from lema.train.share import Share, epochs
+from lema.train.batching import IGNORED, LeftPadding, Shard, TokenRow, encode_example, epochs_done
+from lema.train.packed import enable_packing, pack_rows
+from lema.train.trainer import make_trainer
 
 
-def train(
+def train_adapter(
     examples: Sequence[Example],
     base: Base,
     spec: AdapterSpec,
@@ -30,55 +34,44 @@ def train(
     curve: Path,
     log: Progress = silent,
     threads: int | None = None,
-    share: Share | None = None,
+    shard: Shard | None = None,
 ) -> None:
     """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
     training curve (CSV) to `curve`.
 
     Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
-    that was killed resumes there and ends like an undisturbed one. With a `share`, this is one of several processes
+    that was killed resumes there and ends like an undisturbed one. With a `shard`, this is one of several processes
     that train together, joined by torch.distributed; the first one writes. `threads` of torch: all cores when absent.
     Raises RunError when no example is left, or this machine cannot train so.
     """
     import torch
-    from transformers import PrinterCallback, set_seed
+    from transformers import set_seed
 
     # transformers calls what it deprecates itself.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    refuse(spec)
+    check_hardware(spec)
     tokenizer = load_tokenizer(base.location, base.revision)
-    learnt, dev = _held_out(examples, spec)
-    rows, too_long = _encoded(learnt, tokenizer, base.chat, spec)
-    held, _ = _encoded(dev, tokenizer, base.chat, spec)
+    learnt, dev = hold_out(examples, spec)
+    rows, too_long = _encode_fitting(learnt, tokenizer, base.chat, spec)
+    held, _ = _encode_fitting(dev, tokenizer, base.chat, spec)
     if not rows:
         raise RunError(f"adapter: none of {len(learnt)} examples fits in max_length {spec.max_length}")
     if spec.choose and not held:
-        asked = f"choose.share: {spec.choose.share}"
-        raise RunError(f"adapter: `{asked}` holds out no CoT example that fits in max_length {spec.max_length}")
+        share = f"choose.share: {spec.choose.share}"
+        raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads or available_cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    network, packed = open_network(base, spec)
-    trainer = trainer_class()(
-        model=network,
-        args=arguments(spec, scratch, share),
-        train_dataset=rows,
-        eval_dataset=held or None,
-        data_collator=pack if packed else Pad(tokenizer),
-        compute_loss_func=loss,
-        callbacks=[callback(log, spec, share)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.order = _order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
-    trainer.spec, trainer.share = spec, share
-    trainer.train(resume_from_checkpoint=_newest(scratch))
-    if share and share.rank:
+    network, packed = _open_network(base, spec)
+    collate = pack_rows if packed else LeftPadding(tokenizer)
+    order = length_grouped_order([len(row["input_ids"]) for row in rows], spec) if spec.group_by_length else None
+    trainer = make_trainer(network, rows, held, collate, order, spec, scratch, log, shard)
+    trainer.train(resume_from_checkpoint=_newest_checkpoint(scratch))
+    if shard and shard.rank:
         return
-    save(network, tokenizer, base, spec, folder)
-    if spec.method != "full":
-        _settle(folder / "adapter_config.json")
+    _save_network(network, tokenizer, base, spec, folder)
     history = trainer.state.log_history
     _write_curve(curve, history, held_out=bool(held))
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -89,18 +82,96 @@ def train(
         "tokens_an_epoch": sum(len(row["input_ids"]) for row in rows),
         "loss_tokens_an_epoch": sum(label != IGNORED for row in rows for label in row["labels"]),
         "steps": trainer.state.global_step,
-        "epochs": round(epochs(trainer.state.global_step, len(rows), spec), 4),
+        "epochs": round(epochs_done(trainer.state.global_step, len(rows), spec), 4),
         "first_loss": losses[0] if losses else None,
         "final_loss": losses[-1] if losses else None,
-        **(_choice(trainer.state, len(held)) if held else {}),
-        "settings": spec.model_dump(mode="json"),
-        "versions": _versions(),
     }
+    if held:
+        # Which checkpoint was kept, and why.
+        chosen = int(str(trainer.state.best_model_checkpoint).rpartition("-")[2])
+        record |= {"held_out_examples": len(held), "chosen_step": chosen, "held_out_loss": trainer.state.best_metric}
+    record["settings"] = spec.model_dump(mode="json")
+    record["versions"] = {"lema": __version__, **{name: version(name) for name in ("torch", "transformers", "peft")}}
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
+def check_hardware(spec: AdapterSpec) -> None:
+    """Raises RunError when this machine lacks what the settings need."""
+    import torch
+
+    needed = {"method: qlora": spec.method, "optimizer: paged_adamw_32bit": spec.optimizer}
+    wants = " and ".join(f"`{setting}`" for setting, value in needed.items() if setting.endswith(f": {value}"))
+    if wants and not torch.cuda.is_available():
+        raise RunError(f"adapter: {wants} needs a GPU; `method: lora` with `optimizer: adamw` does not")
+    if wants and find_spec("bitsandbytes") is None:
+        raise RunError(f"adapter: {wants} needs bitsandbytes: pip install -e '.[qlora]'")
+
+
+def _open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
+    """The network to train, and whether it can learn from packed rows. Raises RunError when it cannot be loaded."""
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    options: dict[str, Any] = {}
+    if spec.method == "full":
+        # Small updates vanish in bf16 weights; the arithmetic is in bf16 all the same.
+        options["dtype"] = torch.float32
+    elif spec.method == "qlora":
+        options |= {"quantization_config": four_bit(), "device_map": {"": torch.cuda.current_device()}}
+    network = load_network(base.location, base.revision, **options)
+    if spec.method == "qlora":
+        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=spec.gradient_checkpointing)
+    packed = enable_packing(network, spec.max_length)
+    if spec.method == "full":
+        return network, packed
+    targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
+    config = LoraConfig(
+        r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    network = get_peft_model(network, config)
+    if spec.gradient_checkpointing:
+        network.enable_input_require_grads()
+    return network, packed
+
+
+def four_bit() -> Any:
+    """The weights of the paper's QLoRA: NF4 with double quantization, arithmetic in bf16."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _save_network(network: Any, tokenizer: Any, base: Base, spec: AdapterSpec, folder: Path) -> None:
+    """Write the adapter, or the whole model, into an existing folder; no path of this machine stands in it."""
+    import torch
+
+    if spec.method == "full":
+        # On a GPU answers are computed in bf16, so nobody reads more.
+        network = network.to(torch.bfloat16) if torch.cuda.is_available() else network
+        network.config._name_or_path = base.identity
+        network.set_attn_implementation("sdpa")
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return
+    # The name of the base instead of a folder of this machine.
+    network.peft_config["default"].base_model_name_or_path = base.identity
+    network.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    # peft keeps module names in sets, whose order differs from process to process.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def hold_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Example], list[Example]]:
     """Examples to learn from, and the CoT examples of questions that are held out: a draw by question alone, so that
     all arms and seeds hold out the same ones, as far as they have them."""
     if spec.choose is None:
@@ -114,23 +185,17 @@ def _held_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Exam
     return [example for example in examples if example.question_id not in out], dev
 
 
-def _encoded(
+def _encode_fitting(
     examples: Sequence[Example], tokenizer: Any, chat: bool, spec: AdapterSpec
-) -> tuple[list[dict[str, list[int]]], list[str]]:
+) -> tuple[list[TokenRow], list[str]]:
     """The rows of examples that fit, and the ids of those that do not."""
-    encoded = [(example.id, encode(example, tokenizer, chat, whole=spec.loss == "all")) for example in examples]
+    encoded = [(example.id, encode_example(example, tokenizer, chat, whole=spec.loss == "all")) for example in examples]
     rows = [row for _, row in encoded if len(row["input_ids"]) <= spec.max_length]
     return rows, [name for name, row in encoded if len(row["input_ids"]) > spec.max_length]
 
 
-def _choice(state: Any, held: int) -> dict[str, Any]:
-    """Which checkpoint was kept, and why."""
-    step = int(str(state.best_model_checkpoint).rpartition("-")[2])
-    return {"held_out_examples": held, "chosen_step": step, "held_out_loss": state.best_metric}
-
-
-def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
-    """Examples of similar length in one batch, batches in an order drawn by seed: less padding, the same mix."""
+def length_grouped_order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
+    """Length-grouped batches, in an order drawn by seed: less padding, the same mix."""
     chance = random.Random(spec.seed)
     size = spec.batch * spec.accumulate
     shuffled = chance.sample(range(len(lengths)), len(lengths))
@@ -144,7 +209,7 @@ def _order(lengths: Sequence[int], spec: AdapterSpec) -> list[int]:
     return [at for batch in (*full, *rest) for at in batch]
 
 
-def _newest(scratch: Path) -> str | None:
+def _newest_checkpoint(scratch: Path) -> str | None:
     """The newest whole checkpoint; one that a kill cut short has no trainer state yet and is removed."""
     found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in reversed(found):
@@ -162,13 +227,6 @@ def _newest(scratch: Path) -> str | None:
     return None
 
 
-def _settle(path: Path) -> None:
-    """peft keeps module names in sets, whose order differs from process to process."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
-    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, held_out: bool) -> None:
     """One line a step; `held_out_loss` where it was measured."""
     measured = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
@@ -180,11 +238,3 @@ def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, held_out: boo
             numbers = [f"{float(entry[name]):.6g}" for name in names]
             found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if held_out else []
             table.writerow((entry["step"], *numbers, *found))
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    from lema import __version__
-
-    return {"lema": __version__, **{name: version(name) for name in ("torch", "transformers", "peft")}}

@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
-from lema.models.local import load_network, load_tokenizer
+from lema.models.local_weights import load_network
+from lema.models.tokenize import load_tokenizer
 from lema.train.base import Base
 
 
-def merge(base: Base, adapter: Path, folder: Path) -> None:
+def merge_adapter(base: Base, adapter: Path, folder: Path) -> None:
     """Write weights, configuration and tokenizer into an existing folder, in the precision of the base's own weights.
 
     Of `method: full` the adapter is a whole model already, and is copied. Raises RunError when the base cannot be

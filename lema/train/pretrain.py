@@ -12,9 +12,9 @@ from typing import Any
 
 from lema.correctors.inject import inject
 from lema.errors import RunError
-from lema.models.local import cores
-from lema.models.plain_text import plain
+from lema.models.local_weights import available_cores
 from lema.models.reference import correct
+from lema.models.tokenize import plain_text, silence_transformers
 from lema.recipe import part_loader
 from lema.recipe.prompt import render, reply
 from lema.recipe.sampler_schema import PROGRAM_ERRORS
@@ -23,7 +23,7 @@ from lema.tasks import Reading, Task
 from lema.text.render import marked, written
 from lema.text.steps import split
 from lema.train import Progress, silent
-from lema.train._batch import IGNORED, Pad, loss
+from lema.train.batching import IGNORED, LeftPadding, TokenRow, completion_loss, encode_completion
 
 # Problems that the tokenizer is learnt from.
 TOKENIZER_TEXTS = 2000
@@ -31,7 +31,7 @@ END, PAD = "<end>", "<pad>"
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class PretrainText:
     """What is read and what is written; `whole` tells whether the first is learnt too. Of the latter, the characters
     of `masked` are not."""
 
@@ -48,15 +48,13 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     log(0, spec.steps, "")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    silence_transformers()
     set_seed(spec.seed)
-    torch.set_num_threads(cores())
-    texts = _texts(spec)
+    torch.set_num_threads(available_cores())
+    texts = pretrain_texts(spec)
     first = list(itertools.islice(texts, TOKENIZER_TEXTS))
-    tokenizer = _tokenizer([text.prompt + text.reply for text in first], spec)
+    tokenizer = _train_tokenizer([text.prompt + text.reply for text in first], spec)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -83,12 +81,12 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
         ],
         [warm],
     )
-    pad = Pad(tokenizer)
-    endless = _batches(itertools.chain(first, texts), tokenizer, spec)
+    pad = LeftPadding(tokenizer)
+    endless = pretrain_batches(itertools.chain(first, texts), tokenizer, spec)
     for step, batch in enumerate(itertools.islice(endless, spec.steps), start=1):
         rows = {name: value for name, value in pad(batch).items() if name != "logits_to_keep"}
         labels = rows.pop("labels").to(device)
-        error = loss(model(**{name: value.to(device) for name, value in rows.items()}), labels)
+        error = completion_loss(model(**{name: value.to(device) for name, value in rows.items()}), labels)
         error.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -99,7 +97,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _texts(spec: PretrainSpec) -> Iterator[_Text]:
+def pretrain_texts(spec: PretrainSpec) -> Iterator[PretrainText]:
     """Training problems, without end: test questions are never among them."""
     task = part_loader.load("tasks", spec.task)
     try:
@@ -113,14 +111,16 @@ def _texts(spec: PretrainSpec) -> Iterator[_Text]:
             steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]
             wanted = spec.corrections
             chosen = wanted is not None and draw.random() < wanted.share
-            correction = _correction(reading, steps, task, wanted, draw) if wanted and chosen else None
+            correction = _corrected_text(reading, steps, task, wanted, draw) if wanted and chosen else None
             variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
-            yield correction or _Text(plain(render(spec.format, variables)), reply(spec.format, variables), True)
+            yield correction or PretrainText(
+                plain_text(render(spec.format, variables)), reply(spec.format, variables), True
+            )
 
 
-def _correction(
+def _corrected_text(
     reading: Reading, steps: Sequence[str], task: Task, spec: PretrainCorrectionsSpec, draw: random.Random
-) -> _Text | None:
+) -> PretrainText | None:
     """A spoilt rationale and its correction; None where none of the errors can be made, or none is found again."""
 
     def wrong(text: str) -> bool:
@@ -140,10 +140,10 @@ def _correction(
     explanation, at = found.explanation or "", found.incorrect_step
     variables = written(reading.text, reading.gold, spoilt.steps, at, explanation, found.solution)
     text, masked = marked(spec.format, variables)
-    return _Text(plain(render(spec.format, variables)), text, False, masked)
+    return PretrainText(plain_text(render(spec.format, variables)), text, False, masked)
 
 
-def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
+def _train_tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
     """Byte-level BPE whose digits are tokens of their own: arithmetic is then done digit by digit."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -166,21 +166,18 @@ def _tokenizer(texts: Sequence[str], spec: PretrainSpec) -> Any:
     )
 
 
-def _batches(texts: Iterator[_Text], tokenizer: Any, spec: PretrainSpec) -> Iterator[list[dict[str, list[int]]]]:
+def pretrain_batches(texts: Iterator[PretrainText], tokenizer: Any, spec: PretrainSpec) -> Iterator[list[TokenRow]]:
     """Batches of problems of similar length, in an order drawn by seed; those longer than the context are left out."""
     chance = random.Random(spec.seed)
     while True:
         pool = []
         for text in itertools.islice(texts, spec.batch * 16):
-            read, wrote = tokenizer(text.prompt)["input_ids"], tokenizer(text.reply, return_offsets_mapping=True)
-            labels = [
-                IGNORED if any(start < last and end > first for first, last in text.masked) else token
-                for token, (start, end) in zip(wrote["input_ids"], wrote["offset_mapping"], strict=True)
-            ]
-            ids = [*read, *wrote["input_ids"], tokenizer.eos_token_id]
+            prompt = tokenizer(text.prompt)["input_ids"]
+            completion, labels = encode_completion(tokenizer, text.reply, text.masked)
+            ids = [*prompt, *completion, tokenizer.eos_token_id]
             if len(ids) <= spec.context:
-                unread = read if text.whole else [IGNORED] * len(read)
-                pool.append({"input_ids": ids, "labels": [*unread, *labels, tokenizer.eos_token_id]})
+                before = prompt if text.whole else [IGNORED] * len(prompt)
+                pool.append({"input_ids": ids, "labels": [*before, *labels, tokenizer.eos_token_id]})
         if len(pool) < spec.batch:
             return
         pool.sort(key=lambda row: len(row["input_ids"]))

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models import network_cache
-from lema.models.local import load_network
-from lema.models.transformers import pick, prompt_ids, transformers
+from lema.models import local_weights
+from lema.models.local_weights import load_network
+from lema.models.tokenize import prompt_token_ids
+from lema.models.transformers import sample_tokens, transformers
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.params import Run
 from lema.rows import Message
@@ -39,7 +40,7 @@ def test_greedy_is_what_generate_of_transformers_writes(model: Model, chat: bool
     worker = transformers(model, Run(batch=3))
     requests = asked(replace(model, chat=chat), Sampling(max_tokens=12))
     for request, reply in zip(requests, worker(requests), strict=True):
-        ids = torch.tensor([prompt_ids(worker.tokenizer, request.messages, chat)])
+        ids = torch.tensor([prompt_token_ids(worker.tokenizer, request.messages, chat)])
         whole = worker.network.generate(ids, max_new_tokens=12, do_sample=False)
         text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
         assert reply.text == text.strip()
@@ -123,7 +124,7 @@ def test_an_adapter_changes_the_texts_as_peft_would(model: Model, tmp_path: Path
     requests = asked(model, Sampling(max_tokens=12), 3)
     replies = transformers(replace(model, adapter=str(tmp_path)), Run())(requests)
     assert replies != worker(requests)
-    ids = torch.tensor([prompt_ids(worker.tokenizer, requests[0].messages, True)])
+    ids = torch.tensor([prompt_token_ids(worker.tokenizer, requests[0].messages, True)])
     whole = tuned.eval().generate(input_ids=ids, max_new_tokens=12, do_sample=False)
     text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
     assert replies[0].text == text.strip()
@@ -154,7 +155,7 @@ def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
         alone.append((worker(requests), weights(worker)))
         del worker
     loads: list[str] = []
-    monkeypatch.setattr(network_cache, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
+    monkeypatch.setattr(local_weights, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
     workers = [transformers(one, Run()) for one in models]
     for at in (0, 1, 2, 1, 0, 2):
         assert (workers[at](requests), weights(workers[at])) == alone[at]
@@ -165,9 +166,9 @@ def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
 
 def test_a_base_leaves_the_memory_with_its_last_worker(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = transformers(model, Run())
-    assert network_cache.loaded(str(model.folder), None) is worker._base
+    assert local_weights.shared_network(model) is worker.base
     del worker
-    monkeypatch.setattr(network_cache, "load_network", lambda *given: pytest.fail("loaded anew"))
+    monkeypatch.setattr(local_weights, "load_network", lambda *given: pytest.fail("loaded anew"))
     with pytest.raises(pytest.fail.Exception, match="loaded anew"):
         transformers(model, Run())
 
@@ -194,6 +195,6 @@ def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:
 def test_tokens_are_drawn_as_often_as_they_should(sampling: Sampling, shares: tuple[float, ...]) -> None:
     draws = 1000
     scores = torch.tensor([0.1, 0.4, 0.3, 0.2]).log().repeat(draws, 1)
-    picked = pick(scores, [(draw + 0.5) / draws for draw in range(draws)], sampling)
+    picked = sample_tokens(scores, [(draw + 0.5) / draws for draw in range(draws)], sampling)
     counts = torch.bincount(picked, minlength=4) / draws
     assert counts.tolist() == pytest.approx(shares, abs=2 / draws)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models.local import fitting_ids, load_network, load_tokenizer, prompt_ids
+from lema.models.local_weights import load_network
+from lema.models.tokenize import load_tokenizer, prompt_token_ids, request_token_ids
 from lema.models.transformers import transformers
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.models.vllm import vllm
@@ -98,7 +99,7 @@ def test_the_engine_gets_what_decides_replies_from_the_recipe_and_the_rest_from_
 def test_prompts_are_the_tokens_that_transformers_gets(model: Model, stand_in: list[Any], chat: bool) -> None:
     request = asked(replace(model, chat=chat))
     (reply,) = vllm(request.model, RUN)([request])
-    ids = prompt_ids(load_tokenizer(str(model.folder)), request.messages, chat)
+    ids = prompt_token_ids(load_tokenizer(str(model.folder)), request.messages, chat)
     assert stand_in[0].asked[0][0] == ids
     assert reply == Completion("abc.", "stop", None, len(ids), 5)
 
@@ -299,9 +300,9 @@ def test_real_refusals_leave_the_others_answered(
     bad = {"long": long, "unknown": unknown}
 
     def ids(tokenizer: Any, request: Request, context: int) -> Any:
-        return bad.get(request.messages[0].content) or fitting_ids(tokenizer, request, context)
+        return bad.get(request.messages[0].content) or request_token_ids(tokenizer, request, context)
 
-    monkeypatch.setattr("lema.models.vllm.fitting_ids", ids)
+    monkeypatch.setattr("lema.models.vllm.request_token_ids", ids)
     ask, texts = worker(), ["1?", "long", "2?", "3?", "unknown", "long", "4?"]
     replies = ask([asked(model, text, max_tokens=8) for text in texts])
     errors = [reply.error for reply in replies]

@@ -6,7 +6,7 @@ import pytest
 
 from lema.recipe.basic_types import Prompt
 from lema.recipe.training_schema import BaseSpec, PretrainSpec
-from lema.train.base import Base, build, open_base
+from lema.train.base import Base, open_base, write_base
 
 COT = Prompt(
     user="{{ question }}",
@@ -29,7 +29,7 @@ TINY = PretrainSpec(
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    build(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
+    write_base(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
     return folder
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lema.errors import RunError
 from lema.recipe.training_schema import BaseSpec
-from lema.train.base import build, digest, open_base
+from lema.train.base import open_base, weights_digest, write_base
 
 from .conftest import TINY
 
@@ -21,24 +21,24 @@ def test_a_student_trained_here_lies_in_the_artifact(base_folder, base):
 
 
 def test_the_same_recipe_trains_the_same_weights(base, tmp_path):
-    build(BaseSpec(pretrain=TINY, chat=False), tmp_path, tmp_path)
+    write_base(BaseSpec(pretrain=TINY, chat=False), tmp_path, tmp_path)
     assert open_base(tmp_path, tmp_path).identity == base.identity
 
 
 def test_another_seed_trains_others(base, tmp_path):
-    build(BaseSpec(pretrain=TINY.model_copy(update={"seed": 1, "steps": 2}), chat=False), tmp_path, tmp_path)
+    write_base(BaseSpec(pretrain=TINY.model_copy(update={"seed": 1, "steps": 2}), chat=False), tmp_path, tmp_path)
     assert open_base(tmp_path, tmp_path).identity != base.identity
 
 
 def test_how_many_steps_there_are_is_told_before_the_first(tmp_path):
     told = []
     spec = BaseSpec(pretrain=TINY.model_copy(update={"steps": 1}), chat=False)
-    build(spec, tmp_path, tmp_path, lambda done, total, note: told.append((done, total)))
+    write_base(spec, tmp_path, tmp_path, lambda done, total, note: told.append((done, total)))
     assert told == [(0, 1), (1, 1)]
 
 
 def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):
-    build(BaseSpec(folder=str(base_folder)), tmp_path, tmp_path)
+    write_base(BaseSpec(folder=str(base_folder)), tmp_path, tmp_path)
     opened = open_base(tmp_path, tmp_path)
     assert opened.identity == base.identity
     assert opened.chat
@@ -51,11 +51,11 @@ def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):
 
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(RunError, match=r"no \.safetensors"):
-        build(BaseSpec(folder=str(tmp_path)), tmp_path, tmp_path)
+        write_base(BaseSpec(folder=str(tmp_path)), tmp_path, tmp_path)
 
 
 def test_a_commit_of_the_hub_needs_no_hub(tmp_path):
-    build(BaseSpec(hub="some/model", revision="a" * 40), tmp_path, tmp_path)
+    write_base(BaseSpec(hub="some/model", revision="a" * 40), tmp_path, tmp_path)
     opened = open_base(tmp_path, tmp_path)
     assert (opened.location, opened.revision, opened.identity) == ("some/model", "a" * 40, f"some/model@{'a' * 40}")
 
@@ -68,7 +68,7 @@ def test_a_branch_of_the_hub_does(tmp_path, monkeypatch):
 
     monkeypatch.setattr(HfApi, "model_info", unreachable)
     with pytest.raises(RunError, match=r"does not tell the commit of some/model.*full commit"):
-        build(BaseSpec(hub="some/model", revision="main"), tmp_path, tmp_path)
+        write_base(BaseSpec(hub="some/model", revision="main"), tmp_path, tmp_path)
 
 
 def test_digits_are_tokens_of_their_own_and_texts_survive(base):
@@ -86,6 +86,6 @@ def test_saving_again_with_another_transformers_makes_no_other_model(base_folder
     shutil.copytree(base_folder, again)
     config = json.loads((again / "config.json").read_text())
     (again / "config.json").write_text(json.dumps({**config, "transformers_version": "99.0"}))
-    assert digest(again) == base.identity
+    assert weights_digest(again) == base.identity
     (again / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
-    assert digest(again) != base.identity
+    assert weights_digest(again) != base.identity

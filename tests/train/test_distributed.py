@@ -7,7 +7,7 @@ import pytest
 from lema.compute.archive import pack_folder, unpack_folder
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
-from lema.train.distributed import Seat, _demand, _Keeper, gang
+from lema.train.distributed import CheckpointBroker, RankContext, reserved_resources, run_distributed
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
@@ -18,14 +18,14 @@ def node(**resources: float) -> dict[str, object]:
 
 def test_what_a_process_reserves() -> None:
     two = [node(CPU=8), node(CPU=4)]
-    assert _demand(two, 2, 1) == {"CPU": 4}
-    assert _demand(two, 3, 2) == {"CPU": 2}
-    assert _demand(two, 12, 9) == {"CPU": 1}, "more gangs than fit wait for one another"
-    assert _demand([node(CPU=8, GPU=2), node(CPU=8, GPU=2)], 4, 3) == {"CPU": 1, "GPU": 1}
+    assert reserved_resources(two, 2, 1) == {"CPU": 4}
+    assert reserved_resources(two, 3, 2) == {"CPU": 2}
+    assert reserved_resources(two, 12, 9) == {"CPU": 1}, "more gangs than fit wait for one another"
+    assert reserved_resources([node(CPU=8, GPU=2), node(CPU=8, GPU=2)], 4, 3) == {"CPU": 1, "GPU": 1}
     with pytest.raises(RunError, match=r"run.trainers is 13, but Ray has 12 processors"):
-        _demand(two, 13, 1)
+        reserved_resources(two, 13, 1)
     with pytest.raises(RunError, match=r"run.trainers is 3, but Ray has 2 GPUs"):
-        _demand([node(CPU=64, GPU=2)], 3, 1)
+        reserved_resources([node(CPU=64, GPU=2)], 3, 1)
 
 
 def test_a_folder_survives_the_way(tmp_path: Path) -> None:
@@ -40,22 +40,22 @@ def test_a_folder_survives_the_way(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_handed_out_and_only_what_is_to_stay_stays_beside_it(tmp_path: Path) -> None:
-    keeper = _Keeper(str(tmp_path / "kept"), b"")
-    assert keeper.give("steps") == []
+    broker = CheckpointBroker(str(tmp_path / "kept"))
+    assert broker.folders("steps") == []
     for step, stay in enumerate((None, ["0"], ["1"])):
         (tmp_path / "new").mkdir(exist_ok=True)
         (tmp_path / "new" / "total").write_text(f"{step}")
-        keeper.take(f"steps/{step}", pack_folder(tmp_path / "new"), stay)
-    given = keeper.give("steps")
+        broker.keep(f"steps/{step}", pack_folder(tmp_path / "new"), stay)
+    given = broker.folders("steps")
     assert [name for name, _ in given] == ["1", "2"]
     unpack_folder(given[1][1], tmp_path / "fetched")
     assert (tmp_path / "fetched" / "total").read_text() == "2"
 
 
-def failing(seat: Seat) -> None:
+def failing(context: RankContext) -> None:
     from torch.distributed import barrier
 
-    if seat.rank:
+    if context.rank:
         raise RunError("no such model")
     barrier()
 
@@ -64,5 +64,5 @@ def failing(seat: Seat) -> None:
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
-        gang(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
+        run_distributed(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
     assert str(caught.value) == "no such model"

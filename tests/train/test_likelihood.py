@@ -2,11 +2,12 @@ import math
 
 import pytest
 
-from lema.models.local import load_network, load_tokenizer
+from lema.models.local_weights import load_network
+from lema.models.tokenize import load_tokenizer
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.rows import Message
-from lema.train.likelihood import losses
+from lema.train.likelihood import completion_losses
 
 torch = pytest.importorskip("torch")
 PROMPT = (Message("user", "Tom has 3 apples. He eats 2. How many are left?"),)
@@ -20,7 +21,7 @@ def model(base):
 
 def test_the_loss_is_that_of_the_model_itself_whatever_stands_beside_it(model, base):
     pairs = [(PROMPT, text) for text in TEXTS * 6]
-    found = losses(model, Run(), pairs)
+    found = completion_losses(model, Run(), pairs)
     for first, last in zip(found, found[-len(TEXTS) :], strict=False):
         assert first == pytest.approx(last, abs=2e-5)
     tokenizer, network = load_tokenizer(base.location), load_network(base.location).eval()
@@ -36,6 +37,6 @@ def test_the_loss_is_that_of_the_model_itself_whatever_stands_beside_it(model, b
 
 
 def test_what_is_empty_or_too_long_has_no_loss(model):
-    found = losses(model, Run(), [(PROMPT, ""), (PROMPT, "1"), (PROMPT, "1 + 1 = 2. " * 200)])
+    found = completion_losses(model, Run(), [(PROMPT, ""), (PROMPT, "1"), (PROMPT, "1 + 1 = 2. " * 200)])
     assert [figures is None for figures in found] == [True, False, True]
-    assert losses(model, Run(), []) == []
+    assert completion_losses(model, Run(), []) == []

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from lema.cli import app
 from lema.errors import RunError
-from lema.models.local import count_tokens, load_network, load_tokenizer
+from lema.models.local_weights import load_network
+from lema.models.tokenize import count_tokens, load_tokenizer
 from lema.models.transformers import transformers
 from lema.models.types import Model, Request, Sampling
 from lema.pipeline import providers
@@ -23,23 +24,22 @@ from lema.pipeline.providers import adapted, base_model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec, ChooseSpec
 from lema.rows import Example, Message
-from lema.train import _packed
-from lema.train._batch import IGNORED, Pad, encode, loss
-from lema.train._network import four_bit, refuse
-from lema.train.base import digest
-from lema.train.lora import _held_out, _order, train
+from lema.train import packed
+from lema.train.base import weights_digest
+from lema.train.batching import IGNORED, LeftPadding, completion_loss, encode_example
+from lema.train.lora import check_hardware, four_bit, hold_out, length_grouped_order, train_adapter
 
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 PICKLE = """
 import pickle, sys, time
 from pathlib import Path
-from lema.train.lora import train
+from lema.train.lora import train_adapter
 examples, base, spec, folder, scratch, curve, pause = pickle.load(open(sys.argv[1], "rb"))
 def log(done, total, note):
     print(done, flush=True)
     time.sleep(pause)
 folder.mkdir()
-train(examples, base, spec, folder, scratch, curve, log)
+train_adapter(examples, base, spec, folder, scratch, curve, log)
 """
 
 
@@ -54,7 +54,7 @@ EXAMPLES = [example(number, words=number % 4) for number in range(10)]
 
 def run(base, folder: Path, examples=EXAMPLES, spec=SPEC, scratch: Path | None = None) -> dict:
     folder.mkdir()
-    train(examples, base, spec, folder, scratch or folder.with_suffix(".scratch"), folder.with_suffix(".csv"))
+    train_adapter(examples, base, spec, folder, scratch or folder.with_suffix(".scratch"), folder.with_suffix(".csv"))
     return json.loads((folder / "training.json").read_text())
 
 
@@ -73,7 +73,7 @@ def test_loss_is_on_the_completion_alone(base):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.location)
-    row = encode(EXAMPLES[3], tokenizer, chat=False)
+    row = encode_example(EXAMPLES[3], tokenizer, chat=False)
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learnt) == EXAMPLES[3].completion + tokenizer.eos_token
     assert tokenizer.decode(row["input_ids"]).startswith("What is 3 + 3?\n")
@@ -83,7 +83,7 @@ def test_masked_characters_have_no_loss(base):
     tokenizer = load_tokenizer(base.location)
     text = "3 + 3 = 7.\nWait: 3 + 3 = 6."
     masked = replace(EXAMPLES[3], completion=text, masked=((0, 10), (17, 22)))
-    row, whole = (encode(one, tokenizer, chat=False) for one in (masked, replace(masked, masked=())))
+    row, whole = (encode_example(one, tokenizer, chat=False) for one in (masked, replace(masked, masked=())))
     assert row["input_ids"] == whole["input_ids"]
     learnt = [token for token in row["labels"] if token != IGNORED]
     assert tokenizer.decode(learnt).replace(" ", "") == "\nWait:=6." + tokenizer.eos_token
@@ -93,7 +93,7 @@ def test_masked_characters_have_no_loss(base):
 def test_an_arm_is_sized_by_the_tokens_that_are_trained(base):
     tokenizer = load_tokenizer(base.location)
     model = Model("base", "transformers", "x", chat=False, folder=base.location)
-    rows = [encode(one, tokenizer, chat=False) for one in EXAMPLES]
+    rows = [encode_example(one, tokenizer, chat=False) for one in EXAMPLES]
     completions = [one.completion for one in EXAMPLES]
     learnt = [sum(label != IGNORED for label in row["labels"]) for row in rows]
     assert count_tokens(model, [], completions) == learnt
@@ -111,19 +111,19 @@ def test_masks_need_a_tokenizer_that_knows_places(base):
         def __call__(self, *given: object, **options: object) -> object:
             return tokenizer(*given, **options)
 
-    with pytest.raises(RunError, match="example arm/000003 masks characters, and the base has no fast tokenizer"):
-        encode(replace(EXAMPLES[3], masked=((0, 2),)), Slow(), chat=False)
+    with pytest.raises(RunError, match="example arm/000003: it masks characters, and the base has no fast tokenizer"):
+        encode_example(replace(EXAMPLES[3], masked=((0, 2),)), Slow(), chat=False)
 
 
 def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base):
     import torch
 
     tokenizer, model = load_tokenizer(base.location), load_network(base.location)
-    rows = [encode(one, tokenizer, chat=False) for one in EXAMPLES[:4]]
-    batch = Pad(tokenizer)(rows)
+    rows = [encode_example(one, tokenizer, chat=False) for one in EXAMPLES[:4]]
+    batch = LeftPadding(tokenizer)(rows)
     assert batch["logits_to_keep"] == 1 + max(sum(label != IGNORED for label in row["labels"]) for row in rows)
     labels = batch.pop("labels")
-    ours = loss(model(**batch), labels)
+    ours = completion_loss(model(**batch), labels)
     ours.backward()
     ours_gradient = model.get_input_embeddings().weight.grad.clone()
     model.zero_grad()
@@ -146,7 +146,7 @@ def test_a_chat_template_that_refuses_the_prompt_is_a_message(base):
             raise TypeError("no system role")
 
     with pytest.raises(RunError, match=r"adapter: example arm/000001: the chat template refuses .* \(TypeError\)"):
-        encode(EXAMPLES[1], Refusing(), chat=True)
+        encode_example(EXAMPLES[1], Refusing(), chat=True)
 
 
 def test_what_is_written(trained, base):
@@ -185,7 +185,7 @@ def test_steps_instead_of_epochs(base, tmp_path):
 
 def test_batches_are_of_similar_length():
     lengths = [1, 9, 1, 9, 1, 9, 1, 9, 5]
-    order = _order(lengths, AdapterSpec(epochs=1, batch=2))
+    order = length_grouped_order(lengths, AdapterSpec(epochs=1, batch=2))
     assert sorted(order) == list(range(9))
     pairs = [{lengths[order[at]], lengths[order[at + 1]]} for at in range(0, 8, 2)]
     assert sum(len(pair) == 1 for pair in pairs) >= 3
@@ -193,7 +193,7 @@ def test_batches_are_of_similar_length():
 
 def test_loss_on_everything_but_the_first_token(base):
     tokenizer = load_tokenizer(base.location)
-    row = encode(EXAMPLES[3], tokenizer, chat=False, whole=True)
+    row = encode_example(EXAMPLES[3], tokenizer, chat=False, whole=True)
     assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
 
 
@@ -204,10 +204,10 @@ def test_loss_on_the_prompt_too(trained, base, tmp_path):
 
 
 def test_a_base_that_cannot_be_packed_is_padded_and_learns_alike(trained, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(_packed, "PLAIN", frozenset())
+    monkeypatch.setattr(packed, "PACKABLE", frozenset())
     run(base, tmp_path / "padded")
-    packed, padded = (losses(folder.with_suffix(".csv")) for folder in (trained, tmp_path / "padded"))
-    assert padded == pytest.approx(packed, rel=1e-3)
+    usual, padded = (losses(folder.with_suffix(".csv")) for folder in (trained, tmp_path / "padded"))
+    assert padded == pytest.approx(usual, rel=1e-3)
 
 
 def losses(curve: Path) -> list[float]:
@@ -217,7 +217,7 @@ def losses(curve: Path) -> list[float]:
 def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
     # At this rate and with held-out texts that are like no other, the last checkpoint is not the best one.
     spec = SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "lr": 0.1})
-    _, dev = _held_out(EXAMPLES, spec)
+    _, dev = hold_out(EXAMPLES, spec)
     dev = [replace(one, completion="@# @# @# @#") for one in dev]
     examples = [*dev, *(one for one in EXAMPLES if one.id not in {other.id for other in dev})]
     twins = [replace(one, id=f"{one.id}c", kind="correction") for one in examples]
@@ -238,7 +238,7 @@ def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, 
 
 def test_trainings_that_differ_by_their_seed_hold_out_the_same_questions():
     drawn = [
-        _held_out(EXAMPLES, SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "seed": seed}))
+        hold_out(EXAMPLES, SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "seed": seed}))
         for seed in (0, 1, 2)
     ]
     assert drawn[0] == drawn[1] == drawn[2]
@@ -248,9 +248,11 @@ def test_trainings_that_differ_by_their_seed_hold_out_the_same_questions():
 def dev_loss(network, tokenizer, examples, batch: int) -> float:
     found = []
     for start in range(0, len(examples), batch):
-        rows = Pad(tokenizer)([encode(one, tokenizer, chat=False) for one in examples[start : start + batch]])
+        rows = LeftPadding(tokenizer)(
+            [encode_example(one, tokenizer, chat=False) for one in examples[start : start + batch]]
+        )
         labels = rows.pop("labels")
-        found.append(loss(network(**rows), labels).item())
+        found.append(completion_loss(network(**rows), labels).item())
     return sum(found) / len(found)
 
 
@@ -271,7 +273,7 @@ def test_full_fine_tuning_writes_a_model(base_folder, base, tmp_path):
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*.json"))
     model = adapted(base_model(base_folder), "whole", folder)
     assert (model.label, model.folder, model.adapter, model.chat) == ("whole", str(folder), None, False)
-    assert model.identity == f"transformers {digest(folder)}" != base_model(base_folder).identity
+    assert model.identity == f"transformers {weights_digest(folder)}" != base_model(base_folder).identity
     (reply,) = transformers(model, Run())(
         [Request(model, (Message("user", "What is 1 + 1?"),), Sampling(max_tokens=4))]
     )
@@ -295,9 +297,9 @@ def test_what_needs_a_gpu_says_so(base, tmp_path, monkeypatch, settings, named):
     with pytest.raises(RunError, match=f"adapter: {named} needs a GPU"):
         run(base, tmp_path / "adapter", spec=spec)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("lema.train._network.find_spec", lambda _: None)
+    monkeypatch.setattr("lema.train.lora.find_spec", lambda _: None)
     with pytest.raises(RunError, match=rf"{named} needs bitsandbytes: pip install -e '.\[qlora\]'"):
-        refuse(spec)
+        check_hardware(spec)
 
 
 def test_the_weights_of_qlora():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-from lema.train import _packed
-from lema.train._batch import IGNORED, loss, pack
+from lema.train.batching import IGNORED, completion_loss
+from lema.train.packed import PACKABLE, enable_packing, pack_rows
 
 SIZES = {
     "vocab_size": 40,
@@ -59,25 +59,25 @@ def gradients(model: Any, error: Any) -> dict[str, Any]:
     return {name: weights.grad.clone() for name, weights in model.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", sorted(_packed.PLAIN))
+@pytest.mark.parametrize("kind", sorted(PACKABLE))
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_packed_examples_do_not_see_one_another(kind: str, checkpointing: bool) -> None:
     model = network(kind).train()
     expected = alone(model)
     wanted = gradients(model, expected)
-    assert _packed.pack(model, 100)
+    assert enable_packing(model, 100)
     if checkpointing:
         model.gradient_checkpointing_enable()
-    batch = pack(ROWS)
+    batch = pack_rows(ROWS)
     labels = batch.pop("labels")
-    found = loss(model(**batch), labels)
+    found = completion_loss(model(**batch), labels)
     assert torch.allclose(found, expected, rtol=1e-5)
     for name, gradient in gradients(model, found).items():
         assert torch.allclose(gradient, wanted[name], atol=1e-6), name
 
 
 def test_what_examples_begin_with_alike_is_there_once() -> None:
-    batch = pack(ROWS)
+    batch = pack_rows(ROWS)
     # 4 at the beginning of five of them, 2 more of three, [3, 4, 5] once, and what is each one's own.
     assert batch["input_ids"].shape == (1, 4 + 2 + 3 + (2 + 3 + 1 + 3))
     assert sum(batch["pieces"]) == batch["input_ids"].shape[1]
@@ -87,14 +87,14 @@ def test_what_examples_begin_with_alike_is_there_once() -> None:
 
 def test_no_logits_but_those_of_labels() -> None:
     model = network("llama")
-    _packed.pack(model, 100)
-    batch = pack(ROWS)
+    enable_packing(model, 100)
+    batch = pack_rows(ROWS)
     labels = batch.pop("labels")
     assert model(**batch).logits.shape[1] == labels.shape[1]
 
 
 def test_order_within_a_batch_is_of_no_matter() -> None:
-    one, other = pack(ROWS), pack(ROWS[::-1])
+    one, other = pack_rows(ROWS), pack_rows(ROWS[::-1])
     assert one["input_ids"].tolist() == other["input_ids"].tolist()
 
 
@@ -110,5 +110,5 @@ def test_order_within_a_batch_is_of_no_matter() -> None:
 def test_only_plain_causal_attention_is_packed(kind: str, more: dict[str, Any], packed: bool) -> None:
     model = network(kind, **more)
     before = model.config._attn_implementation
-    assert _packed.pack(model, 100) is packed
+    assert enable_packing(model, 100) is packed
     assert (model.config._attn_implementation != before) is packed

@@ -7,9 +7,9 @@ from transformers import AutoTokenizer
 from lema.recipe.basic_types import Prompt
 from lema.recipe.training_schema import PretrainCorrectionsSpec
 from lema.tasks.word_problems import word_problems
-from lema.train._batch import IGNORED
-from lema.train.base import BaseSpec, build
-from lema.train.pretrain import _batches, _texts
+from lema.train.base import BaseSpec, write_base
+from lema.train.batching import IGNORED
+from lema.train.pretrain import pretrain_batches, pretrain_texts
 
 from .conftest import TINY
 
@@ -25,7 +25,7 @@ def taken(count=200, **corrections):
     if corrections:
         corrections.setdefault("format", CORRECTION)
         spec = spec.model_copy(update={"corrections": PretrainCorrectionsSpec(**corrections)})
-    return list(itertools.islice(_texts(spec), count))
+    return list(itertools.islice(pretrain_texts(spec), count))
 
 
 def test_a_share_of_the_problems_comes_as_corrections_and_the_others_stay():
@@ -49,7 +49,7 @@ def test_the_same_spec_gives_the_same_corrections_and_another_seed_others():
     assert taken(share=0.5) == taken(share=0.5)
     spec = TINY.model_copy(update={"corrections": PretrainCorrectionsSpec(share=0.5, format=CORRECTION)})
     other = spec.model_copy(update={"seed": spec.seed + 1})
-    assert list(itertools.islice(_texts(spec), 50)) != list(itertools.islice(_texts(other), 50))
+    assert list(itertools.islice(pretrain_texts(spec), 50)) != list(itertools.islice(pretrain_texts(other), 50))
 
 
 def test_only_errors_that_are_asked_for_are_made():
@@ -64,7 +64,7 @@ def test_a_wrong_path_is_read_and_not_learnt(base):
     spec = TINY.model_copy(update={"context": 512})
     texts = taken(share=0.5)
     by_ids = {tuple(tokenizer(text.prompt)["input_ids"] + tokenizer(text.reply)["input_ids"]): text for text in texts}
-    rows = [row for batch in _batches(iter(texts), tokenizer, spec) for row in batch]
+    rows = [row for batch in pretrain_batches(iter(texts), tokenizer, spec) for row in batch]
     kinds = set()
     for row in rows:
         text = by_ids[tuple(row["input_ids"][:-1])]
@@ -79,7 +79,7 @@ def test_a_wrong_step_that_a_format_writes_out_is_not_learnt_either(base):
     tokenizer = AutoTokenizer.from_pretrained(base.location)
     inline = Prompt(user="{{ question }}", assistant="{{ wrong }}\nNo: {{ after | first }}")
     texts = taken(count=64, share=1.0, format=inline)
-    batch = next(_batches(iter(texts), tokenizer, TINY.model_copy(update={"batch": 60})))
+    batch = next(pretrain_batches(iter(texts), tokenizer, TINY.model_copy(update={"batch": 60})))
     spoilt = {text.prompt + text.reply: text.reply.partition("\nNo: ") for text in texts if not text.whole}
     seen = 0
     for row in batch:
@@ -100,5 +100,5 @@ def test_questions_that_are_learnt_from_are_never_test_questions():
 
 def test_a_student_learns_from_corrections_too(base, tmp_path):
     spec = TINY.model_copy(update={"corrections": PretrainCorrectionsSpec(share=0.5, format=CORRECTION), "steps": 3})
-    build(BaseSpec(pretrain=spec, chat=False), tmp_path, tmp_path)
+    write_base(BaseSpec(pretrain=spec, chat=False), tmp_path, tmp_path)
     assert (tmp_path / "base.json").is_file()

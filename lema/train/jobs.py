@@ -1,23 +1,28 @@
-"""The trainings of an arm: here one after another, or on Ray, several at a time or shared by several processes."""
+"""The training jobs of an arm, one a seed: here one after another, or on Ray, several at a time or each in several
+processes."""
 
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lema.compute import archive, files
-from lema.compute.executor import Executor, merge
+from lema.compute.executor import Executor
 from lema.compute.progress import told, track
+from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
-from lema.models.local import cores
+from lema.models.local_weights import available_cores
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example
-from lema.train import Progress, distributed, silent
+from lema.train import Progress, silent
+from lema.train.base import open_base
+from lema.train.batching import Shard, accumulation_steps
+from lema.train.distributed import RankContext, run_distributed
 
 
 def train_adapters(
@@ -37,13 +42,13 @@ def train_adapters(
     """
     todo = [spec for spec, _, _ in jobs if not _finished(scratch, spec).exists()]
     if run.trainers > 1:
-        _train_shared(run, workers(), base, scratch, examples, todo)
+        _train_distributed(run, workers(), base, scratch, examples, todo)
     elif run.trainings > 1:
-        _train_apart(run, workers(), base, scratch, examples, todo)
+        _train_in_parallel(run, workers(), base, scratch, examples, todo)
     else:
         for spec in todo:
             with told("adapter") as log:
-                _train(base, files.home(), scratch, examples, spec, log)
+                _train_here(base, files.home(), scratch, examples, spec, log)
     for spec, folder, curve in jobs:
         shutil.copytree(_finished(scratch, spec) / "adapter", folder, dirs_exist_ok=True)
         with files.atomic(curve) as lines:
@@ -54,7 +59,7 @@ def _finished(scratch: Path, spec: AdapterSpec) -> Path:
     return scratch / f"finished-{spec.seed}"
 
 
-def _train(
+def _train_here(
     base: Path,
     home: Path,
     scratch: Path,
@@ -63,20 +68,19 @@ def _train(
     log: Progress,
     threads: int | None = None,
 ) -> None:
-    from lema.train.base import open_base
-    from lema.train.lora import train
+    from lema.train.lora import train_adapter
 
     with files.atomic(_finished(scratch, spec)) as made:
         (made / "adapter").mkdir(parents=True)
         steps, curve = scratch / str(spec.seed), made / "curve.csv"
-        train(examples, open_base(base, home), spec, made / "adapter", steps, curve, log, threads)
+        train_adapter(examples, open_base(base, home), spec, made / "adapter", steps, curve, log, threads)
 
 
-def _train_apart(
+def _train_in_parallel(
     run: Run, where: Executor, base: Path, scratch: Path, examples: Sequence[Example], todo: Sequence[AdapterSpec]
 ) -> None:
     """Each training in a process of its own, as many at a time as `run.trainings` says."""
-    factory = partial(_trainer, base, files.home(), scratch, examples)
+    factory = partial(_training_worker, base, files.home(), scratch, examples)
     with track("adapter", len(todo)) as bar:
         for done in where.map(factory, ([spec] for spec in todo), workers=run.trainings, folders=[str(base)]):
             for number, packed in done:
@@ -87,73 +91,71 @@ def _train_apart(
                 bar.advance()
 
 
-def _trainer(
+def _training_worker(
     base: Path, home: Path, scratch: Path, examples: Sequence[Example]
 ) -> Callable[[Sequence[AdapterSpec]], bytes]:
     def work(block: Sequence[AdapterSpec]) -> bytes:
         (spec,) = block
         if not _finished(scratch, spec).exists():
-            _train(base, home, scratch, examples, spec, silent, _threads())
+            _train_here(base, home, scratch, examples, spec, silent, _reserved_cores())
         return archive.pack_folder(_finished(scratch, spec))
 
     return work
 
 
-def _train_shared(
+def _train_distributed(
     run: Run, where: Executor, base: Path, scratch: Path, examples: Sequence[Example], todo: Sequence[AdapterSpec]
 ) -> None:
     """Each training in `run.trainers` processes, `run.trainings` of them at a time."""
-    from lema.compute.ray_pool import RayExecutor
-    from lema.train.share import parts
-
     if not isinstance(where, RayExecutor):
         raise RunError("run.trainers above 1 needs run.executor: ray")
     for spec in todo:
-        parts(spec, run.trainers)
-    waiting, news, stop = iter(todo), dict[int, tuple[int, int]](), threading.Event()
+        accumulation_steps(spec, run.trainers)
+    steps, errors = dict[int, tuple[int, int]](), list[BaseException]()
 
-    def trainings(log: Progress) -> Iterator[None]:
-        for spec in waiting:
-            if stop.is_set():
-                return
+    def train_one(spec: AdapterSpec) -> None:
+        def report(done: int, total: int, note: str) -> None:
+            if errors:
+                raise RunError("another training failed")  # this one resumes from its checkpoints, another time
+            steps[spec.seed] = done, total
+            log(sum(one for one, _ in steps.values()), sum(one for _, one in steps.values()), note)
 
-            def tell(done: int, total: int, note: str, seed: int = spec.seed) -> None:
-                if stop.is_set():
-                    raise RunError("another training failed")  # this one goes on from its checkpoints, another time
-                news[seed] = done, total
-                log(sum(one for one, _ in news.values()), sum(one for _, one in news.values()), note)
+        job = partial(_train_shard, base, files.home(), examples, spec)
+        try:
+            if not errors:
+                run_distributed(where, job, run.trainers, scratch, report, at_once=run.trainings, folders=[str(base)])
+        except BaseException as error:
+            errors.append(error)
 
-            job = partial(_train_share, base, files.home(), examples, spec)
-            distributed.gang(where, job, run.trainers, scratch, tell, at_once=run.trainings, folders=[str(base)])
-            yield
+    with told("adapter") as log, ThreadPoolExecutor(run.trainings) as pool:
+        try:
+            for _ in pool.map(train_one, todo):
+                pass
+        except BaseException as interrupt:
+            errors.append(interrupt)  # the trainings stop at their next report
+    if errors:
+        raise errors[0]
 
-    with told("adapter") as log:
-        for _ in merge([trainings(log) for _ in range(min(run.trainings, len(todo)))], stop):
-            pass
 
-
-def _train_share(
-    base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, seat: distributed.Seat
-) -> None:
+def _train_shard(base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, context: RankContext) -> None:
     """What one of the processes of a training does."""
-    from lema.train.base import open_base
-    from lema.train.lora import train
-    from lema.train.share import Share
+    from lema.train.lora import train_adapter
 
-    def saved(checkpoint: Path, there: Sequence[str]) -> None:
-        seat.keep(checkpoint, f"{spec.seed}/{checkpoint.name}", there)
+    def saved(checkpoint: Path, kept: Sequence[str]) -> None:
+        context.keep(checkpoint, f"{spec.seed}/{checkpoint.name}", kept)
 
     with TemporaryDirectory() as place:
         made, steps = Path(place) / "made", Path(place) / "steps"
         (made / "adapter").mkdir(parents=True)
-        seat.fetch(str(spec.seed), steps)
-        share = Share(seat.rank, seat.count, saved)
-        curve = made / "curve.csv"
-        train(examples, open_base(base, home), spec, made / "adapter", steps, curve, seat.tell, _threads(), share)
-        if seat.rank == 0:
-            seat.keep(made, f"finished-{spec.seed}")
+        context.fetch(str(spec.seed), steps)
+        shard = Shard(context.rank, context.world_size, saved)
+        curve, threads = made / "curve.csv", _reserved_cores()
+        opened = open_base(base, home)
+        train_adapter(examples, opened, spec, made / "adapter", steps, curve, context.report, threads, shard)
+        if context.rank == 0:
+            context.keep(made, f"finished-{spec.seed}")
 
 
-def _threads() -> int:
+def _reserved_cores() -> int:
     """Processors that Ray has reserved for this process; it says so to OpenMP."""
-    return min(cores(), int(os.environ.get("OMP_NUM_THREADS") or cores()))
+    return min(available_cores(), int(os.environ.get("OMP_NUM_THREADS") or available_cores()))

@@ -19,9 +19,9 @@ from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example, Message
-from lema.train import trainings
-from lema.train.distributed import Seat
-from lema.train.trainings import train_adapters
+from lema.train import jobs
+from lema.train.distributed import RankContext
+from lema.train.jobs import train_adapters
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
@@ -51,8 +51,8 @@ def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
             raise Killed
         curve.write_text(f"step,loss\n1,{spec.seed}\n")
 
-    monkeypatch.setattr("lema.train.lora.train", fake)
-    monkeypatch.setattr("lema.train.base.open_base", lambda *_: "base")
+    monkeypatch.setattr("lema.train.lora.train_adapter", fake)
+    monkeypatch.setattr("lema.train.jobs.open_base", lambda *_: "base")
     spec = AdapterSpec(epochs=1, seeds=(0, 1))
 
     def stage(name: str) -> Path:
@@ -83,11 +83,11 @@ EXAMPLES = [example(number) for number in range(9)]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lema.recipe.training_schema import BaseSpec
-    from lema.train.base import build
+    from lema.train.base import write_base
     from tests.train.conftest import TINY
 
     folder = tmp_path_factory.mktemp("base")
-    build(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
+    write_base(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
     return folder
 
 
@@ -109,20 +109,22 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in [*folder.iterdir(), folder.with_suffix(".csv")]}
 
 
-def dying_once(mark: Path, base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, seat: Seat) -> None:
+def dying_once(
+    mark: Path, base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, context: RankContext
+) -> None:
     """Trains, and the second process dies in the middle; it notes every step that it has seen."""
-    told = seat.tell
+    report = context.report
 
     def tell(done: int, total: int, note: str) -> None:
-        told(done, total, note)
-        if seat.rank == 1:
+        report(done, total, note)
+        if context.rank == 1:
             steps = mark.read_text().split() if mark.exists() else []
             mark.write_text(" ".join([*steps, str(done)]))
             if done == 4 and "4" not in steps:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    seat.tell = tell  # type: ignore[method-assign]
-    trainings._train_share(base, home, examples, spec, seat)
+    context.report = tell  # type: ignore[method-assign]
+    jobs._train_shard(base, home, examples, spec, context)
 
 
 @pytest.mark.slow
@@ -131,9 +133,9 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
     base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alone,) = trained(Run(), None, base, tmp_path / "alone", [SPEC])
-    monkeypatch.setattr(trainings, "_train_share", partial(dying_once, tmp_path / "steps"))
+    monkeypatch.setattr(jobs, "_train_shard", partial(dying_once, tmp_path / "steps"))
     news: list[tuple[int, int, str]] = []
-    monkeypatch.setattr(trainings, "told", lambda _: nullcontext(lambda *said: news.append(said)))
+    monkeypatch.setattr(jobs, "told", lambda _: nullcontext(lambda *said: news.append(said)))
     (shared,) = trained(Run(trainers=2), ray, base, tmp_path / "shared", [SPEC])
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
@@ -154,9 +156,9 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
 def test_trainings_at_the_same_time_come_to_the_same(
     base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainings, "cores", lambda: 1)
+    monkeypatch.setattr(jobs, "available_cores", lambda: 1)
     specs = [SPEC.model_copy(update={"seed": seed}) for seed in (0, 1)]
-    monkeypatch.setattr("lema.train.lora.cores", lambda: 1)
+    monkeypatch.setattr("lema.train.lora.available_cores", lambda: 1)
     alone = trained(Run(), None, base, tmp_path / "alone", specs)
     together = trained(Run(trainings=2), ray, base, tmp_path / "together", specs)
     assert [files(folder) for folder in together] == [files(folder) for folder in alone]

@@ -7,13 +7,13 @@ import pytest
 
 from lema.errors import RunError
 from lema.recipe.training_schema import AdapterSpec
-from lema.train.share import Hands, Share, deal, epochs, parts
+from lema.train.batching import Shard, ShardedBatchSampler, accumulation_steps, epochs_done, sharded_loader
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
 
-def shares(count: int) -> list[Share]:
-    return [Share(rank, count, lambda *_: None) for rank in range(count)]
+def shares(count: int) -> list[Shard]:
+    return [Shard(rank, count, lambda *_: None) for rank in range(count)]
 
 
 @pytest.mark.parametrize("examples", [1, 2, 7, 8, 9, 24, 25, 31])
@@ -23,24 +23,24 @@ def shares(count: int) -> list[Share]:
 def test_together_they_have_every_batch_of_one_process(examples: int, batch: int, accumulate: int, count: int) -> None:
     spec = AdapterSpec(epochs=1, batch=batch, accumulate=accumulate)
     order = [3 * at % examples if examples % 3 else at for at in range(examples)]
-    hands = [Hands(order, spec, share) for share in shares(count)]
-    dealt = [list(one) for one in hands]
-    assert {len(one) for one in dealt} == {len(hands[0])}, "they would wait for one another for ever"
+    samplers = [ShardedBatchSampler(order, spec, share) for share in shares(count)]
+    dealt = [list(one) for one in samplers]
+    assert {len(one) for one in dealt} == {len(samplers[0])}, "they would wait for one another for ever"
     assert all(len(step) <= batch for one in dealt for step in one)
     whole = batch * accumulate
-    size = parts(spec, count)
+    size = accumulation_steps(spec, count)
     for number, expected in enumerate(order[at : at + whole] for at in range(0, examples, whole)):
         steps = [step for one in dealt for step in one[number * size : (number + 1) * size]]
         assert sorted(chain(*steps)) == sorted(expected)
     # Optimizer steps of an epoch, as transformers' Trainer counts them.
-    assert -(-len(hands[0]) // size) == -(-examples // whole)
+    assert -(-len(samplers[0]) // size) == -(-examples // whole)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     spec = AdapterSpec(epochs=1, batch=8, accumulate=3)
     with pytest.raises(RunError, match=r"run.trainers is 5, and 24 examples an optimizer step \(batch times accum"):
-        parts(spec, 5)
-    assert [parts(spec, count) for count in (1, 2, 3, 4, 24)] == [3, 2, 1, 1, 1]
+        accumulation_steps(spec, 5)
+    assert [accumulation_steps(spec, count) for count in (1, 2, 3, 4, 24)] == [3, 2, 1, 1, 1]
 
 
 def rows(count: int) -> list[dict[str, list[int]]]:
@@ -53,7 +53,7 @@ def learnt(batches: list[list[dict[str, Any]]]) -> list[list[int]]:
 
 def test_who_has_nothing_left_has_an_example_without_labels() -> None:
     spec = AdapterSpec(epochs=1, batch=4)
-    first, second = (list(deal(rows(5), range(5), spec, share, list)) for share in shares(2))
+    first, second = (list(sharded_loader(rows(5), range(5), spec, share, list)) for share in shares(2))
     assert learnt(first) == [[0, 2], [4]]
     assert learnt(second) == [[1, 3], []]
     assert second[1] == [{"input_ids": [0, 0], "labels": [-100, -100]}]
@@ -63,7 +63,7 @@ def test_without_an_order_every_epoch_draws_its_own_the_same_for_all() -> None:
     spec = AdapterSpec(epochs=1, batch=8, seed=3)
     drawn = []
     for epoch in (0, 1, 0):
-        loaders = [deal(rows(8), None, spec, share, list) for share in shares(2)]
+        loaders = [sharded_loader(rows(8), None, spec, share, list) for share in shares(2)]
         for loader in loaders:
             loader.set_epoch(epoch)
         first, second = (next(iter(learnt(list(loader)))) for loader in loaders)
@@ -76,9 +76,9 @@ def test_without_an_order_every_epoch_draws_its_own_the_same_for_all() -> None:
     ("steps", "examples", "passes"), [(10, 10, 2.0), (3, 10, 0.6), (4, 10, 0.8), (5, 10, 1.0), (7, 9, 1.4)]
 )
 def test_passes_over_the_examples(steps: int, examples: int, passes: float) -> None:
-    assert epochs(steps, examples, AdapterSpec(epochs=1, batch=2)) == pytest.approx(passes)
+    assert epochs_done(steps, examples, AdapterSpec(epochs=1, batch=2)) == pytest.approx(passes)
 
 
 def test_passes_when_the_last_step_of_an_epoch_has_fewer_batches() -> None:
     spec = AdapterSpec(epochs=1, batch=2, accumulate=2)
-    assert [epochs(steps, 10, spec) for steps in (1, 2, 3, 4)] == [0.4, 0.8, 1.0, 1.4]
+    assert [epochs_done(steps, 10, spec) for steps in (1, 2, 3, 4)] == [0.4, 0.8, 1.0, 1.4]
