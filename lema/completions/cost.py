@@ -1,14 +1,14 @@
 """`lema cost`: what was bought, for which recipe, by whom it was answered, and what the store saved."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lema.completions import ledger
+from lema.completions.ledger import LedgerLine, ledger_folder, read_ledger, settle_doubt
 from lema.completions.prices import format_dollars
 from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, artifact_path
@@ -25,9 +25,10 @@ HEADS = ("", "requests", "failed", "tokens in", "cached", "tokens out", "cost", 
 
 
 @dataclass
-class Sums:
-    """What belongs together: requests that were sent, those of them that failed, tokens, dollars, requests of unknown
-    cost, and dollars that replies in the store would have cost again."""
+class CostSums:
+    """Ledger lines of one group added up: requests that were sent, those of them that failed, tokens, dollars, requests
+    of unknown cost, and dollars that replies in the store would have cost again. Of what is in doubt: how many
+    requests, the most that they can cost, and since when; and the dollars for those that were settled."""
 
     requests: int = 0
     failed: int = 0
@@ -37,29 +38,34 @@ class Sums:
     cost: Decimal = Decimal(0)
     unknown: int = 0
     saved: Decimal = Decimal(0)
+    doubts: int = 0
+    doubt: Decimal = Decimal(0)
+    since: str = ""
+    settled: Decimal | None = None
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        amount = None if line["cost"] is None else Decimal(line["cost"])
-        if line["kind"] == "saved":
-            self.saved += amount or 0
-            return
-        self.requests += 1
-        self.failed += line["finish"] in ("failed", "refused")
-        self.prompt_tokens += line["prompt_tokens"]
-        self.cached_tokens += line["cached_tokens"]
-        self.completion_tokens += line["completion_tokens"]
-        self.cost += amount or 0
-        self.unknown += amount is None
+    def add(self, line: LedgerLine) -> None:
+        kind, amount = line["kind"], line["cost"] or Decimal(0)
+        if kind == "saved":
+            self.saved += amount
+        elif kind == "settled":
+            self.settled = (self.settled or 0) + amount
+        elif kind == "in doubt":
+            self.doubts += 1
+            self.doubt += amount
+            self.since = min(filter(None, (self.since, line.get("time", ""))), default="")
+        else:
+            self.requests += 1
+            self.failed += line["finish"] in ("failed", "refused")
+            self.prompt_tokens += line["prompt_tokens"]
+            self.cached_tokens += line["cached_tokens"]
+            self.completion_tokens += line["completion_tokens"]
+            self.cost += amount
+            self.unknown += line["cost"] is None
 
     def row(self, name: str) -> tuple[str, ...]:
         counts = (self.requests, self.failed, self.prompt_tokens, self.cached_tokens, self.completion_tokens)
-        return (
-            name,
-            *(f"{count:,}" for count in counts),
-            format_dollars(self.cost),
-            f"{self.unknown:,}",
-            format_dollars(self.saved),
-        )
+        money = (format_dollars(self.cost), f"{self.unknown:,}", format_dollars(self.saved))
+        return (name, *(f"{count:,}" for count in counts), *money)
 
 
 def cost_report(recipe: str | None, by: By, root: Path) -> str:
@@ -68,31 +74,23 @@ def cost_report(recipe: str | None, by: By, root: Path) -> str:
     Raises:
         RunError: nothing was bought.
     """
-    lines = [line for line in ledger.read_ledger(ledger.ledger_folder()) if recipe in (None, line["recipe"])]
-    if not lines:
+    group_of = _grouping(by, root)
+    groups: dict[tuple[str, str], CostSums] = defaultdict(CostSums)
+    totals: dict[str, CostSums] = defaultdict(CostSums)
+    for line in read_ledger(ledger_folder()):
+        if recipe in (None, line["recipe"]):
+            totals[line["recipe"]].add(line)
+            if line["kind"] in ("request", "saved"):
+                groups[line["recipe"], group_of(line)].add(line)
+    if not totals:
         raise RunError(f"the ledger has no request{f' of the recipe {recipe}' if recipe else ''} yet")
-    name = _namer(by, root)
-    groups: dict[tuple[str, str], Sums] = defaultdict(Sums)
-    totals: dict[str, Sums] = defaultdict(Sums)
-    doubt: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    settled: dict[str, Decimal] = defaultdict(Decimal)
-    for line in lines:
-        if line["kind"] == "in doubt":
-            doubt[line["recipe"]].append(line)
-            continue
-        if line["kind"] == "settled":
-            settled[line["recipe"]] += Decimal(line["cost"])
-            continue
-        groups[line["recipe"], name(line)].add(line)
-        totals[line["recipe"]].add(line)
     rows: list[tuple[str, ...]] = [HEADS]
-    recipes = sorted({*totals, *doubt, *settled})
-    for one in recipes:
+    for one, total in sorted(totals.items()):
         rows += [(one,)] if recipe is None else []
-        own = sorted((_order(group), group) for whose, group in groups if whose == one)
+        own = sorted((_order(group), group) for name, group in groups if name == one)
         rows += [groups[one, group].row(f"  {group}") for _, group in own]
-        rows.append(totals[one].row("  in all"))
-    notes = [note for one in recipes for note in _notes(one, totals[one], doubt[one], settled.get(one))]
+        rows.append(total.row("  in all"))
+    notes = [note for one, total in sorted(totals.items()) for note in _notes(one, total)]
     return "\n".join([*format_table(rows), "", *notes]).rstrip()
 
 
@@ -110,13 +108,14 @@ def format_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
 
 
-def _namer(by: By, root: Path) -> Callable[[Mapping[str, Any]], str]:
+def _grouping(by: By, root: Path) -> Callable[[LedgerLine], str]:
+    """The group of a line in the table."""
     if by == "day":
-        return lambda line: str(line["time"][:10])
+        return lambda line: line["time"][:10]
     if by == "prompt":
         names = _prompts(root)
         return lambda line: names.get(line["prompt"], line["prompt"][:12] or "unknown")
-    return lambda line: str(line[by])
+    return lambda line: line["stage" if by == "stage" else "model"]
 
 
 def _prompts(root: Path) -> dict[str, str]:
@@ -146,31 +145,32 @@ def settle_by_bill(recipe: str | None, billed: str) -> str:
         raise RunError(f"--settle takes the dollars that were billed, such as 0 or 0.25; got {billed!r}")
     if recipe is None:
         raise RunError("--settle needs a recipe: lema cost RECIPE --settle DOLLARS")
-    count, most = ledger.settle_doubt(
-        ledger.ledger_folder(), recipe, amount, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    )
-    requests = "1 request" if count == 1 else f"{count:,} requests"
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    count, most = settle_doubt(ledger_folder(), recipe, amount, time)
     return (
-        f"{recipe}: {requests} in doubt, up to {format_dollars(most)}, count with {format_dollars(amount)} from now on"
+        f"{recipe}: {_requests(count)} in doubt, up to {format_dollars(most)}, count with {format_dollars(amount)} "
+        "from now on"
     )
 
 
-def _notes(recipe: str, sums: Sums, doubt: Sequence[Mapping[str, Any]], settled: Decimal | None) -> Iterator[str]:
-    if sums.cost and artifact_path("verdicts", recipe).is_file():
-        accepted = sum(row.accepted for row in parquet.read_rows(artifact_path("verdicts", recipe), Verdict))
+def _notes(recipe: str, total: CostSums) -> Iterator[str]:
+    if total.cost and artifact_path("verdicts", recipe).is_file():
+        accepted = sum(row.accepted for row in parquet.Rows(artifact_path("verdicts", recipe), Verdict))
         if accepted:
-            yield f"{recipe}: {format_dollars(sums.cost / accepted)} an accepted correction ({accepted:,} accepted)."
-    if sums.unknown:
-        requests = "request of unknown cost is" if sums.unknown == 1 else "requests of unknown cost are"
-        yield f"{recipe}: {sums.unknown:,} {requests} not in these sums."
-    if settled is not None:
-        yield f"{recipe}: {format_dollars(settled)} for requests that were in doubt, not in these sums."
-    if doubt:
-        most = format_dollars(sum((Decimal(line["cost"]) for line in doubt), Decimal(0)))
-        count = "1 request" if len(doubt) == 1 else f"{len(doubt):,} requests"
-        since = min((line["time"] for line in doubt if "time" in line), default="")
+            yield f"{recipe}: {format_dollars(total.cost / accepted)} an accepted correction ({accepted:,} accepted)."
+    if total.unknown:
+        are = "is" if total.unknown == 1 else "are"
+        yield f"{recipe}: {_requests(total.unknown)} of unknown cost {are} not in these sums."
+    if total.settled is not None:
+        yield f"{recipe}: {format_dollars(total.settled)} for requests that were in doubt, not in these sums."
+    if total.doubts:
         yield (
-            f"{recipe}: up to {most} in doubt for {count}{f', the first of {since}' if since else ''}: under way now, "
-            "or sent and never answered here. When nothing runs, settle it with what the endpoint billed for them: "
+            f"{recipe}: up to {format_dollars(total.doubt)} in doubt for {_requests(total.doubts)}"
+            f"{f', the first of {total.since}' if total.since else ''}: under way now, or sent and never answered "
+            "here. When nothing runs, settle it with what the endpoint billed for them: "
             f"lema cost {recipe} --settle DOLLARS"
         )
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count:,} requests"

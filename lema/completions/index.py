@@ -10,7 +10,7 @@ KEY = 32  # bytes: a SHA-256
 RECENT = 65_536
 
 
-def raw(key: str) -> bytes:
+def key_bytes(key: str) -> bytes:
     """The bytes of a key, of which the names are 64 hexadecimal digits.
 
     Raises:
@@ -22,7 +22,7 @@ def raw(key: str) -> bytes:
     return value
 
 
-def joined(keys: Sequence[str]) -> bytes:
+def keys_bytes(keys: Sequence[str]) -> bytes:
     """The bytes of keys, one after the other. Raises ValueError as `raw` does."""
     values = bytes.fromhex("".join(keys))
     if len(values) != KEY * len(keys):
@@ -53,7 +53,7 @@ class Keys:
 
     def extend(self, keys: Sequence[str]) -> list[bool]:
         """`add` for many at once, in their order."""
-        values, place, new = joined(keys), len(self), list[bool]()
+        values, place, new = keys_bytes(keys), len(self), list[bool]()
         self._keys += values
         while 3 * (self.unique + len(keys)) > 2 * len(self._slots):
             self._grow()
@@ -107,7 +107,7 @@ class Index:
         """Give keys a number, unless they have one. Raises ValueError for a name that is no SHA-256."""
         for key, known in zip(keys, self.find(keys), strict=True):
             if known < 0:
-                self._recent.setdefault(raw(key), number)
+                self._recent.setdefault(key_bytes(key), number)
         if len(self._recent) >= RECENT:
             self._settle()
 
@@ -125,7 +125,7 @@ class Index:
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
-        sought = np.frombuffer(joined(keys), f"S{KEY}")
+        sought = np.frombuffer(keys_bytes(keys), f"S{KEY}")
         found = [-1] * len(keys)
         if len(self._keys):
             heads, last = _sorting(sought), len(self._keys) - 1
@@ -136,7 +136,7 @@ class Index:
             found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
         if self._recent:
             pairs = zip(keys, found, strict=True)
-            found = [self._recent.get(raw(key), -1) if number < 0 else number for key, number in pairs]
+            found = [self._recent.get(key_bytes(key), -1) if number < 0 else number for key, number in pairs]
         return found
 
     def count(self, least: int) -> int:

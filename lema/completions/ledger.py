@@ -1,39 +1,59 @@
-"""The ledger: what was bought when, by whom it was answered and for how much; one line a request that was sent.
+"""The ledger: every request that was sent, by whom it was answered and for how much. It holds keys, counts and money,
+never a prompt, a reply or an API key.
 
-A process appends to a file of its own, JSON lines, so that nobody waits for a lock; a torn last line is skipped. It
-holds keys, counts and money, never a prompt, a reply or an API key. The reply is in the completion store before its
-line is here. There are lines of six kinds:
+A write-ahead log: the most that a request can cost is reserved on the disk before it is sent, and what it did cost is
+written after its reply is in the completion store. A process appends to a file of its own, so nobody waits for a lock;
+what was spent, what is in doubt and `lema cost` are folds over the lines of all files. States of a request:
 
-- "request": one request, what it cost, null when unknown, and the `most` that it may have cost;
-- "saved": replies that a stage had from the store, summed by model and prompt, and what they would have cost;
-- "reserved": money set aside before a request is sent, when there is a budget. Without a "request" after it in the same
-  file, the process was killed in between, and the request may have been paid for: it is in doubt, and counts as spent.
-  One of a batch may be answered to another process, whose later "request" settles it, too;
-- "lost": whoever had sent a request for which money was set aside died, or its connection was lost, and nobody knows
-  whether it was answered. It is in doubt, too; for asking again, money is set aside anew;
-- "released": a request for which money was set aside was not sent;
-- "settled": what the endpoint billed, as a person has seen, for requests in doubt: the `keys`, each as often as it was.
+    reserved ──> request           answered, or failed at the endpoint: what it cost
+        ├──────> released          not sent after all: costs nothing
+        ├──────> lost ─> settled   its sender died or its connection broke: in doubt until a person settles it
+        └──────> (end of file)     its process was killed: in doubt, as lost
+
+What is in doubt counts as spent. A request that is reserved for a batch may be answered to another process, whose later
+"request" ends the doubt. A line of kind "saved" sums what a stage had from the store, by model and prompt.
 """
 
-import json
-import logging
-import os
-import threading
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO, TypedDict
 
+from lema.completions.append_log import AppendLog, LogReader
 from lema.compute import files
 from lema.errors import RunError
 
-log = logging.getLogger(__name__)
 
-Line = Mapping[str, Any]
+class LedgerLine(TypedDict, total=False):
+    """A line of the ledger. `cost` is in dollars, None when it is unknown; `most` the most that it may have been.
+
+    "in doubt" stands in no file: `read_ledger` makes it of a reservation that came to no end.
+    """
+
+    kind: Literal["reserved", "released", "lost", "request", "saved", "settled", "in doubt"]
+    time: str  # UTC, to the second
+    recipe: str
+    stage: str
+    key: str
+    batch: bool
+    cost: Decimal | None
+    # Of "request" and "saved".
+    model: str
+    name: str | None
+    endpoint: str | None
+    prompt: str
+    requests: int
+    characters: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    finish: str
+    most: Decimal | None
+    # Of "settled": the keys of the requests, each as often as it was in doubt.
+    keys: list[str]
 
 
 def ledger_folder() -> Path:
@@ -42,135 +62,112 @@ def ledger_folder() -> Path:
 
 
 class Ledger:
-    """The file of this process, made with its first line. Safe with several threads."""
+    """The writer of this process, whose file is made with the first line. One thread at a time calls it."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._file: FileIO | None = None
-        self._end = 0  # of the last line that is whole
-        self._lock = threading.Lock()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log: AppendLog | None = None
 
-    def write(self, lines: Iterable[Line]) -> None:
+    def write(self, lines: Iterable[LedgerLine]) -> None:
         """Append lines, all or none; a kill of this process loses none of them, a power failure the last ones.
 
         Raises:
             RunError: the disk is full or not writable.
         """
-        content = "".join(json.dumps(line, sort_keys=True, default=str) + "\n" for line in lines).encode()
         try:
-            with self._lock:
-                self._append(content)
+            if self._log is None:
+                self._log = AppendLog.of_this_process(self._folder, fsync=False)
+            self._log.append(lines)
         except OSError as error:
             raise RunError(f"the ledger cannot be written: {error}") from None
 
-    def _append(self, content: bytes) -> None:
-        if self._file is None:
-            self._place.mkdir(parents=True, exist_ok=True)
-            self._file, self._end = _opened(self._place), 0
-        end = self._end + len(content)
-        # Lines must not be glued to a part of one, which is there still if taking it back failed or was interrupted.
-        if self._file.seek(0, os.SEEK_END) != self._end:
-            self._file.truncate(self._end)
-        try:
-            while content:
-                content = content[self._file.write(content) :]
-        except BaseException:
-            self._file.truncate(self._end)
-            raise
-        self._end = end
-
     def close(self) -> None:
-        with self._lock:
-            if self._file is not None:
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._file = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
 
-def _opened(place: Path) -> FileIO:
-    return (place / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl").open("ab", buffering=0)
+def _decode(line: Any) -> LedgerLine:
+    for name in ("cost", "most"):
+        if line.get(name) is not None:
+            line[name] = Decimal(line[name])
+    found: LedgerLine = line
+    return found
 
 
-def read_ledger(place: Path) -> Iterator[dict[str, Any]]:
-    """The lines of all ledgers of a folder; of those that are reserved only the ones in doubt, as kind "in doubt"."""
-    doubts: list[dict[str, Any]] = []
-    batched: dict[str, str] = {}
+def read_ledger(folder: Path) -> Iterator[LedgerLine]:
+    """The lines of all ledgers of a folder that say what was spent or saved: of reservations only those in doubt."""
+    doubts: list[LedgerLine] = []
+    answered: dict[str, str] = {}  # of requests in batches, when the last reply came
     settled: Counter[tuple[str, str]] = Counter()
-    for path in sorted(place.glob("*.jsonl")):
-        reserved: dict[str, dict[str, Any]] = {}
-        for line in _lines(path):
-            if line["kind"] == "reserved":
-                reserved[line["key"]] = line
-                continue
-            if line["kind"] in ("released", "lost"):
-                gone = reserved.pop(line["key"], None)
-                doubts += [gone] if gone and line["kind"] == "lost" else []
-                continue
-            if line["kind"] == "request":
-                reserved.pop(line["key"], None)
-                if line["batch"]:
-                    batched[line["key"]] = max(batched.get(line["key"], ""), line.get("time", ""))
-            if line["kind"] == "settled":
-                settled.update((line["recipe"], name) for name in line["keys"])
-            yield line
+    for path in sorted(folder.glob("*.jsonl")):
+        reserved: dict[str, LedgerLine] = {}
+        with closing(LogReader(path, _decode)) as reader:
+            for _, line in reader.lines():
+                kind, key = line["kind"], line.get("key", "")
+                if kind == "reserved":
+                    reserved[key] = line
+                elif kind in ("released", "lost"):
+                    ended = reserved.pop(key, None)
+                    doubts += [ended] if ended and kind == "lost" else []
+                else:
+                    if kind == "request":
+                        reserved.pop(key, None)
+                        if line["batch"]:
+                            answered[key] = max(answered.get(key, ""), line.get("time", ""))
+                    elif kind == "settled":
+                        settled.update((line["recipe"], one) for one in line["keys"])
+                    yield line
         doubts += reserved.values()
     for line in doubts:
-        whose = line["recipe"], line["key"]
-        # A batch that was answered earlier is another one: it had no reply to this request.
-        if line["batch"] and line["key"] in batched and batched[line["key"]] >= line.get("time", ""):
-            continue
-        if not line["batch"] and settled[whose]:
-            settled[whose] -= 1
+        one = line["recipe"], line["key"]
+        if line["batch"]:
+            # A batch that was answered earlier is another one: it had no reply to this request.
+            if answered.get(line["key"], "") >= line.get("time", "") and line["key"] in answered:
+                continue
+        elif settled[one]:
+            settled[one] -= 1
             continue
         yield {**line, "kind": "in doubt"}
 
 
-def settle_doubt(place: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, Decimal]:
-    """Have the requests of a recipe that are in doubt count with what was billed for them; how many they were, and the
-    most that they could have cost. Those of batches are left to the batch.
+def budget_lock(folder: Path) -> TextIO:
+    """The file that a process locks to buy under a budget, one at a time a machine; made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / "budget.lock").open("a")
+
+
+def settle_doubt(folder: Path, recipe: str, billed: Decimal, time: str) -> tuple[int, Decimal]:
+    """Have the requests of a recipe that are in doubt count with what was billed for them; returns how many they were,
+    and the most that they could have cost. Those of batches are left to the batch.
 
     Raises:
         RunError: there are none, they cannot have cost so much, or a process is at work under the budget.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "budget.lock").open("a") as lock:
+    with budget_lock(folder) as lock, closing(Ledger(folder)) as own:
         if not files.try_lock(lock.fileno()):
             raise RunError(
                 "a process is at work under this budget, and what it has under way is no doubt: settle later"
             )
         doubts = [
             line
-            for line in read_ledger(place)
-            if (line["kind"], line["recipe"]) == ("in doubt", recipe) and not line["batch"]
+            for line in read_ledger(folder)
+            if line["kind"] == "in doubt" and line["recipe"] == recipe and not line["batch"]
         ]
-        most = sum((Decimal(line["cost"]) for line in doubts), Decimal(0))
+        most = sum((line["cost"] or Decimal(0) for line in doubts), Decimal(0))
         if not doubts:
             raise RunError(f"recipe {recipe} has nothing in doubt that could be settled")
         if billed > most:
             raise RunError(f"what is in doubt of recipe {recipe} can have cost {most} dollars at most, not {billed}")
-        own = Ledger(place)
         keys = sorted(line["key"] for line in doubts)
         own.write([{"kind": "settled", "time": time, "recipe": recipe, "keys": keys, "cost": billed}])
-        own.close()
     return len(doubts), most
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as lines:
-        for number, text in enumerate(lines, start=1):
-            try:
-                if not text.endswith(b"\n"):
-                    raise ValueError
-                yield json.loads(text)
-            except ValueError:
-                # A process was killed, or is right now, while it wrote this line.
-                log.warning("%s, line %d is incomplete and was skipped", path, number)
 
 
 @dataclass
 class Spending:
-    """Dollars by recipe: booked, and in doubt; of those in doubt, `batched` ones by recipe and key, whose replies a
-    batch may still bring."""
+    """Dollars by recipe: `booked` for what was answered, `in_doubt` the most that what is in doubt can have cost;
+    `batched` is the part of that which is for batches, by recipe and key."""
 
     booked: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     in_doubt: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
@@ -183,18 +180,19 @@ class Spending:
         return sum((*self.booked.values(), *self.in_doubt.values()), Decimal(0))
 
 
-def fold_spending(place: Path, priced: Callable[[Line], Decimal | None] = lambda _: None) -> Spending:
-    """All that was ever spent; a request whose cost is unknown counts with the most that it may have cost, one that
-    was booked without a price as `priced` says, and what living processes have under way is in doubt, too."""
+def fold_spending(folder: Path, cost_now: Callable[[LedgerLine], Decimal | None] = lambda _: None) -> Spending:
+    """All that was ever spent. A request whose cost is unknown counts with the most that it may have cost, one that was
+    booked without a price as `cost_now` says, and what living processes have under way is in doubt, too."""
     found = Spending()
-    for line in read_ledger(place):
+    for line in read_ledger(folder):
+        recipe = line["recipe"]
         if line["kind"] == "request":
-            most = priced(line) if line["most"] is None else Decimal(line["most"])
-            found.booked[line["recipe"]] += most or 0
+            found.booked[recipe] += (cost_now(line) if line["most"] is None else line["most"]) or 0
         elif line["kind"] == "settled":
-            found.booked[line["recipe"]] += Decimal(line["cost"])
+            found.booked[recipe] += line["cost"] or 0
         elif line["kind"] == "in doubt":
-            found.in_doubt[line["recipe"]] += Decimal(line["cost"])
+            amount = line["cost"] or Decimal(0)
+            found.in_doubt[recipe] += amount
             if line["batch"]:
-                found.batched[line["recipe"], line["key"]] = Decimal(line["cost"])
+                found.batched[recipe, line["key"]] = amount
     return found

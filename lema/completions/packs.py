@@ -200,7 +200,7 @@ def damaged_pack(path: Path) -> RunError:
     )
 
 
-class Verified:
+class VerifiedPacks:
     """Packs that were held against their names before, by size, time and inode, so that it is done once a file: reading
     a gigabyte to begin a stage would take seconds, and minutes on a network disk."""
 

@@ -91,12 +91,29 @@ def max_request_cost(of: Price, request: Request, *, batch: bool = False) -> Dec
 
     A tokenizer makes no more tokens than a text has bytes in UTF-8. Its input may be dearer than any cached one.
     """
+    if of.free:
+        return Decimal(0)
     longest = max_reply_tokens(request.model, request.sampling.max_tokens)
     if longest is None:
         return None
     dearest = max(of.input, _cached(of))
     dollars = most_tokens(request.messages) * dearest + longest * of.output
     return dollars * (of.batch if batch else 1) / MILLION
+
+
+def budget_problem(model: Model, price: Price | None) -> str | None:
+    """Why the cost of a model has no upper bound, as the rest of a sentence; None when it has one."""
+    if price is None:
+        return (
+            "has no known price; set it, in dollars a million tokens: "
+            f"`run: {{prices: {{{model.name or model.label}: {{input: ..., output: ...}}}}}}`"
+        )
+    if max_reply_tokens(model, 1) is None:
+        return (
+            "is asked without a limit of tokens, so that its replies may cost any amount; set one in its options: "
+            "`extra: {max_completion_tokens: ...}`"
+        )
+    return None
 
 
 def max_reply_tokens(model: Model, max_tokens: int) -> int | None:

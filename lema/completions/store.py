@@ -1,17 +1,18 @@
 """The completion store: every reply that was paid for, by the key of its request, once and for ever.
 
-A process appends to a journal of its own (`lema.completions.journal`), on the disk before `add` returns. `seal` turns
-journals whose process is done into packs (`lema.completions.packs`): immutable Parquet files that only grow in
-number, so they are shared as they are (DVC, a network disk); journals stay where they were written. Replies are
-looked up by key alone (`lema.models.types.key`); no prompt text is stored. Failures and refusals are recorded, and
-never served.
+A process appends to a write-ahead journal of its own (`lema.completions.append_log`), one line a batch, on the disk
+before `add` returns. `seal` turns journals whose process is done into packs (`lema.completions.packs`): immutable,
+content-addressed Parquet files that only grow in number, so they are shared as they are (DVC, a network disk); journals
+stay where they were written. Replies are looked up by cache key alone (`lema.models.types.key`); no prompt text is
+stored. Failures and refusals are recorded, and never served.
 
-In memory is an index, 48 bytes a completion; texts are read back when they are asked for.
+In memory is an index, 48 bytes a completion; texts are read back when they are asked for, and an LRU cache keeps some.
 """
 
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from itertools import groupby
 from operator import attrgetter
@@ -20,20 +21,26 @@ from pathlib import Path
 import numpy as np
 
 from lema.completions import packs
-from lema.completions.index import KEY, Index, raw
-from lema.completions.journal import Journal, Lines, claim
-from lema.completions.packs import SERVED, Entry, Pack, Verified
+from lema.completions.append_log import AppendLog, LogReader, claim_log
+from lema.completions.index import KEY, Index, key_bytes
+from lema.completions.packs import SERVED, Entry, Pack, VerifiedPacks
 from lema.compute import files
 from lema.errors import RunError
 from lema.models.types import Completion
 
-# A number of the index: which source, and which part of it, a row group of a pack or the start of a line of a journal.
+# An index number is source * PART + part: which pack or journal, and which row group or line (by its offset) of it.
 PART = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
 
 # What is stored of a reply: an entry is a key, a model's label and these.
-_fields = attrgetter(*(field.name for field in fields(Entry)[2:]))
+_reply_values = attrgetter(*(field.name for field in fields(Entry)[2:]))
+_entry_values = attrgetter(*(field.name for field in fields(Entry)))
+
+
+def read_journal(path: Path) -> LogReader[list[Entry]]:
+    """The batches of a journal: one line each, entries as lists of their values. Raises FileNotFoundError."""
+    return LogReader(path, lambda line: [Entry(*values) for values in line])
 
 
 def packs_folder() -> Path:
@@ -50,15 +57,15 @@ class Store:
 
     def __init__(self, journals: Path, packs: Path) -> None:
         self.journals, self.packs = journals, packs
-        self._own: Journal | None = None
+        self._own: AppendLog | None = None
         self._index: Index | None = None
-        self._sources: list[Path | Lines] = []
-        self._files: OrderedDict[Path, Pack] = OrderedDict()
-        self._parts: OrderedDict[int, tuple[dict[str, Completion], int]] = OrderedDict()
-        self._held = 0
+        self._sources: list[Path | LogReader[list[Entry]]] = []
+        self._open_packs: OrderedDict[Path, Pack] = OrderedDict()
+        self._cached_parts: OrderedDict[int, tuple[dict[str, Completion], int]] = OrderedDict()
+        self._cached_bytes = 0
         self._own_source = 0
         self._failures = 0
-        self._doubtful = False
+        self._verify_again = False
 
     def get(self, key: str) -> Completion | None:
         """The reply to the request with this key, None when it was never answered.
@@ -74,8 +81,8 @@ class Store:
             return self._get_many(keys)
         except (OSError, ValueError):
             # Sealed or pruned by another process since we looked, or else damaged.
-            self._close()
-            self._doubtful = True
+            self._forget()
+            self._verify_again = True
         try:
             return self._get_many(keys)
         except (OSError, ValueError) as error:
@@ -92,17 +99,16 @@ class Store:
             RunError: the disk is full or not writable; none of them is recorded then, and all others are.
         """
         index, journal = self._opened(), self.writable()
-        entries = [Entry(key, model, *_fields(reply)) for key, reply in pairs]
+        entries = [Entry(key, model, *_reply_values(reply)) for key, reply in pairs]
         for entry in entries:
-            raw(entry.id)
-        try:
-            number = self._own_source * PART + journal.append(entries)
-        except OSError as error:
-            raise unwritable(error) from None
-        self._count(index, entries, number)
-        self._keep(number, pairs)
+            key_bytes(entry.id)
+        with _write_errors():
+            # One line a batch: after a crash a batch is there or it is not, so the rest is asked for in whole batches.
+            number = self._own_source * PART + journal.append([[_entry_values(entry) for entry in entries]])
+        self._add_to_index(index, entries, number)
+        self._cache_part(number, pairs)
 
-    def writable(self) -> Journal:
+    def writable(self) -> AppendLog:
         """The journal of this process; made now if there is none, so that nothing is bought for a disk that is full.
 
         Raises:
@@ -110,12 +116,10 @@ class Store:
         """
         self._opened()
         if self._own is None:
-            try:
-                self._own = Journal(self.journals)
+            with _write_errors():
+                self._own = AppendLog.of_this_process(self.journals, fsync=True)
                 self._own_source = len(self._sources)
-                self._sources.append(Lines(self._own.path))
-            except OSError as error:
-                raise unwritable(error) from None
+                self._sources.append(read_journal(self._own.path))
         return self._own
 
     def seal(self) -> list[Path]:
@@ -130,22 +134,17 @@ class Store:
             self._own = None
         if not self._journals():
             return []
-        self._close()
-        try:
-            with files.lock(self.packs):
-                journals = [(path, handle) for path in self._journals() if (handle := claim(path)) is not None]
-                try:
-                    made = (
-                        packs.write_packs(self.packs, self._fresh([path for path, _ in journals])) if journals else []
-                    )
-                    for path, _ in journals:
-                        path.unlink()
-                finally:
-                    self._close()
-                    for _, handle in journals:
-                        os.close(handle)
-        except OSError as error:
-            raise unwritable(error) from None
+        self._forget()
+        with _write_errors(), files.lock(self.packs), ExitStack() as end:
+            claimed = []
+            for path in self._journals():
+                if (handle := claim_log(path)) is not None:
+                    end.callback(os.close, handle)
+                    claimed.append(path)
+            end.callback(self._forget)
+            made = packs.write_packs(self.packs, self._unsealed(claimed)) if claimed else []
+            for path in claimed:
+                path.unlink()
         return made
 
     def stats(self) -> dict[str, int]:
@@ -165,62 +164,65 @@ class Store:
     def _opened(self) -> Index:
         if self._index is None:
             try:
-                self._index = self._load(self._journals())
+                self._index = self._build_index(self._journals())
             except FileNotFoundError:
                 # A pack was pruned since it was listed.
-                self._close()
-                self._index = self._load(self._journals())
+                self._forget()
+                self._index = self._build_index(self._journals())
             for number, source in enumerate(self._sources):
-                if self._own is not None and isinstance(source, Lines) and source.path == self._own.path:
+                if self._own is not None and isinstance(source, LogReader) and source.path == self._own.path:
                     self._own_source = number
         return self._index
 
-    def _close(self) -> None:
+    def _forget(self) -> None:
         """Forget what is there; the next look-up reads it again."""
         for source in self._sources:
-            if isinstance(source, Lines):
+            if isinstance(source, LogReader):
                 source.close()
-        for pack in self._files.values():
+        for pack in self._open_packs.values():
             pack.close()
-        self._index, self._sources, self._failures, self._held = None, [], 0, 0
-        self._files.clear()
-        self._parts.clear()
+        self._index, self._sources, self._failures, self._cached_bytes = None, [], 0, 0
+        self._open_packs.clear()
+        self._cached_parts.clear()
 
-    def _load(self, journals: Sequence[Path]) -> Index:
+    def _build_index(self, journals: Sequence[Path]) -> Index:
         """An index of all packs and of some journals."""
         # Journals first: one that is sealed and deleted meanwhile is then found in a pack.
-        lines = [found for path in journals if (found := _lines(path)) is not None]
-        index, verified = Index(), Verified(files.home() / "packs.json", trusting=not self._doubtful)
+        readers = []
+        for path in journals:
+            with suppress(FileNotFoundError):
+                readers.append(read_journal(path))
+        index, verified = Index(), VerifiedPacks(files.home() / "packs.json", trusting=not self._verify_again)
         parts = []
         for number, path in enumerate(packs.pack_paths(self.packs)):
             verified.check(path)
-            keys, groups, served = self._pack(path).keys()
+            keys, groups, served = self._open_pack(path).keys()
             self._failures += int((~served).sum())
             whole = np.frombuffer(keys, f"S{KEY}")[served].tobytes()
             parts.append((whole, groups[served] + number * PART))
             self._sources.append(path)
         verified.save()
         index.extend(parts)
-        for journal in lines:
+        for journal in readers:
             first = len(self._sources) * PART
             self._sources.append(journal)
-            for start, entries in journal.batches():
-                self._count(index, entries, first + start)
+            for start, entries in journal.lines():
+                self._add_to_index(index, entries, first + start)
         return index
 
-    def _count(self, index: Index, entries: Sequence[Entry], number: int) -> None:
+    def _add_to_index(self, index: Index, entries: Sequence[Entry], number: int) -> None:
         served = [entry.id for entry in entries if entry.finish in SERVED]
         index.add(served, number)
         self._failures += len(entries) - len(served)
 
-    def _fresh(self, journals: Sequence[Path]) -> Iterator[Entry]:
+    def _unsealed(self, journals: Sequence[Path]) -> Iterator[Entry]:
         """What of these journals no pack holds: for each key the reply that is served, or one of its failures."""
-        index = self._load(journals)
+        index = self._build_index(journals)
         failed: set[str] = set()
         for number, source in enumerate(self._sources):
-            if not isinstance(source, Lines):
+            if not isinstance(source, LogReader):
                 continue
-            for start, entries in source.batches(quiet=True):
+            for start, entries in source.lines(quiet=True):
                 places = index.find([entry.id for entry in entries])
                 served: set[str] = set()
                 for entry, place in zip(entries, places, strict=True):
@@ -234,50 +236,45 @@ class Store:
         numbers = self._opened().find(keys)
         there = sorted((at for at, number in enumerate(numbers) if number >= 0), key=numbers.__getitem__)
         for number, places in groupby(there, key=numbers.__getitem__):
-            part = self._part(number)
+            part = self._read_part(number)
             for at in places:
                 found[at] = part[keys[at]]
         return found
 
-    def _part(self, number: int) -> dict[str, Completion]:
+    def _read_part(self, number: int) -> dict[str, Completion]:
         """The replies of a row group or of a line, by key."""
-        if number in self._parts:
-            self._parts.move_to_end(number)
-            return self._parts[number][0]
+        if number in self._cached_parts:
+            self._cached_parts.move_to_end(number)
+            return self._cached_parts[number][0]
         source, part = self._sources[number // PART], number % PART
-        if isinstance(source, Lines):
-            return self._keep(number, ((entry.id, _reply(entry)) for entry in source.read(part)))
-        return self._keep(number, self._pack(source).group(part))
+        if isinstance(source, LogReader):
+            return self._cache_part(
+                number, ((entry.id, Completion(*_reply_values(entry))) for entry in source.read(part))
+            )
+        return self._cache_part(number, self._open_pack(source).group(part))
 
-    def _keep(self, number: int, pairs: Iterable[tuple[str, Completion]]) -> dict[str, Completion]:
+    def _cache_part(self, number: int, pairs: Iterable[tuple[str, Completion]]) -> dict[str, Completion]:
         served = [(key, reply) for key, reply in pairs if reply.finish in SERVED]
         part = dict(reversed(served))  # of two replies for one key the first
         size = sum(len(reply.text) + packs.ROW for reply in part.values())
-        self._parts[number] = part, size
-        self._held += size
-        while self._held > CACHE and len(self._parts) > 1:
-            self._held -= self._parts.popitem(last=False)[1][1]
+        self._cached_parts[number] = part, size
+        self._cached_bytes += size
+        while self._cached_bytes > CACHE and len(self._cached_parts) > 1:
+            self._cached_bytes -= self._cached_parts.popitem(last=False)[1][1]
         return part
 
-    def _pack(self, path: Path) -> Pack:
-        if path not in self._files:
-            self._files[path] = Pack(path)
-            if len(self._files) > OPEN:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(path)
-        return self._files[path]
+    def _open_pack(self, path: Path) -> Pack:
+        if path not in self._open_packs:
+            self._open_packs[path] = Pack(path)
+            if len(self._open_packs) > OPEN:
+                self._open_packs.popitem(last=False)[1].close()
+        self._open_packs.move_to_end(path)
+        return self._open_packs[path]
 
 
-def _reply(entry: Entry) -> Completion:
-    return Completion(*_fields(entry))
-
-
-def _lines(path: Path) -> Lines | None:
+@contextmanager
+def _write_errors() -> Iterator[None]:
     try:
-        return Lines(path)
-    except FileNotFoundError:
-        return None
-
-
-def unwritable(error: OSError) -> RunError:
-    return RunError(f"the completion store cannot be written: {error}")
+        yield
+    except OSError as error:
+        raise RunError(f"the completion store cannot be written: {error}") from None

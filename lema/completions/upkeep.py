@@ -7,10 +7,10 @@ from itertools import compress
 from pathlib import Path
 
 from lema.completions import packs
+from lema.completions.append_log import claim_log
 from lema.completions.index import Keys
-from lema.completions.journal import Lines, claim
 from lema.completions.packs import Entry, Pack
-from lema.completions.store import Store
+from lema.completions.store import Store, read_journal
 from lema.compute import files
 from lema.errors import RunError
 
@@ -48,8 +48,8 @@ def verify(store: Store) -> Findings:
             found.faults.append(str(error))
     for path in sorted(store.journals.glob("*.jsonl")):
         found.journals += 1
-        handle, lines = claim(path), Lines(path)
-        for _, entries in lines.batches(quiet=True):
+        handle, lines = claim_log(path), read_journal(path)
+        for _, entries in lines.lines(quiet=True):
             count((entry.id, entry.finish in packs.SERVED) for entry in entries)
         # A process that is alive may be writing its last line.
         torn = [number for number in lines.torn if handle is not None or number < lines.count]

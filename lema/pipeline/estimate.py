@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from lema.check.check import check
+from lema.completions.budget import remaining_budget
 from lema.completions.cost import format_table
-from lema.completions.limits import remaining
 from lema.completions.prices import format_dollars
 from lema.compute.artifacts import ARTIFACTS
 from lema.compute.progress import duration
@@ -135,7 +135,7 @@ def _summary(found: Estimate) -> Iterator[str]:
         yield "Nothing to buy."
     if local:
         yield f"Made here, for nothing: {local:,} replies."
-    rooms = remaining(found.run, found.recipe)
+    rooms = remaining_budget(found.run, found.recipe)
     if names := found.unpriced():
         yield f"Not counted, the price is unknown: {', '.join(names)}; `run.prices` in params.yaml sets it."
         if rooms:

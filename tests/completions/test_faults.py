@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lema.completions.generate import Generate
-from lema.completions.journal import Lines
-from lema.completions.store import Store
+from lema.completions.store import Store, read_journal
 from lema.compute.executor import LocalExecutor
 from lema.models import openai
 from lema.models.types import Model, Request, Sampling, key
@@ -45,8 +44,8 @@ def test_every_request_is_accounted_for_once(tmp_path: Path, monkeypatch: pytest
     assert sum(counts) == 300
     assert 0 < counts[1] < 12
     assert counts[2] == 0
-    journals = [Lines(path) for path in (tmp_path / "journal").iterdir()]
-    kept = Counter(entry.id for lines in journals for _, batch in lines.batches() for entry in batch)
+    journals = [read_journal(path) for path in (tmp_path / "journal").iterdir()]
+    kept = Counter(entry.id for lines in journals for _, batch in lines.lines() for entry in batch)
     assert kept == Counter(key(request) for request in asked)
 
 
