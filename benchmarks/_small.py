@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lema.correctors.inject import without_answer
 from lema.recipe import part_loader
 from lema.recipe.sampler_schema import ModelSampler
 from lema.recipe.schema import Recipe
 from lema.tasks import Reading, Task
 from lema.tasks.word_problems import word_problems
-from lema.text.steps import split
+from lema.text.final_answer import drop_answer_step
+from lema.text.steps import split_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LEMA_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -94,7 +94,7 @@ def weak(known: World) -> list[dict[str, str]]:
 
 def _solution(known: World, reading: Reading, answer: str, opening: str = "Here is how.") -> str:
     """Not quite the rationale, so that it is a row of its own."""
-    steps = [opening, *without_answer(split(reading.rationale or f"{reading.gold} fits best."))]
+    steps = [opening, *drop_answer_step(split_steps(reading.rationale or f"{reading.gold} fits best."))]
     steps.append(f"The answer is {f'${answer}$' if known.task.name == 'math' else answer}.")
     if known.task.name == "csqa":
         return "\n".join(steps)

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from lema.tasks import _symbolic
-from lema.tasks._latex import clean
-from lema.tasks.math import extract, math
+from lema.tasks.math import extract, math, symbolic
+from lema.tasks.math.latex import clean
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared/data/math/train_2000.jsonl"
@@ -91,7 +90,7 @@ def bare(case: Case) -> bool:
 def processor_seconds() -> float:
     """Of this process and of the one that compares for us; time on the clock would count other people's work too."""
     ticks = 0
-    for child in _symbolic._idle:
+    for child in symbolic._idle:
         fields = Path(f"/proc/{child._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")

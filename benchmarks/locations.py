@@ -32,7 +32,7 @@ from lema.rows import Grade, Question, Sample
 from lema.stages.common import Generate
 from lema.stages.locations import locations
 from lema.tasks.gsm8k import gsm8k
-from lema.text.steps import number, split
+from lema.text.steps import number_steps, split_steps
 from lema.train import embedded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def spoilt(file: Path) -> list[tuple[Question, Sample]]:
             return answer is not None and not gsm8k.equal(answer, gold)
 
         kinds = draw.sample(PROGRAM_ERRORS, len(PROGRAM_ERRORS))
-        found = inject(question.text, split(question.rationale or ""), kinds, draw, is_wrong)
+        found = inject(question.text, split_steps(question.rationale or ""), kinds, draw, is_wrong)
         if found:
             pairs.append((question, wrong(question, found.steps, found.incorrect_step, found.kind)))
     return pairs
@@ -74,7 +74,7 @@ def spoilt(file: Path) -> list[tuple[Question, Sample]]:
 
 def wrong(question: Question, path: Sequence[str], step: int, kind: str) -> Sample:
     return Sample(
-        f"{question.id}/p/0", question.id, "p", 0, number(path), "stop", None, "", "", "", 0, 0, None, kind, step
+        f"{question.id}/p/0", question.id, "p", 0, number_steps(path), "stop", None, "", "", "", 0, 0, None, kind, step
     )
 
 
@@ -115,7 +115,7 @@ def table(title: str, pairs: Pairs, made: Sequence[int | None]) -> Iterator[str]
 
 def chance(pairs: Pairs) -> str:
     """What naming any step at random, or always the same one, comes to."""
-    lengths = [len(split(sample.text)) for _, sample in pairs]
+    lengths = [len(split_steps(sample.text)) for _, sample in pairs]
     steps = [sample.incorrect_step or 0 for _, sample in pairs]
     near = [sum(1 for at in (step - 1, step, step + 1) if 1 <= at <= n) for step, n in zip(steps, lengths, strict=True)]
     exact, beside = (fmean(x / n for x, n in zip(hits, lengths, strict=True)) for hits in ([1] * len(steps), near))

@@ -28,7 +28,7 @@ from lema.recipe.prompt import render, reply
 from lema.recipe.training_schema import AdapterSpec
 from lema.rows import Example, Message
 from lema.tasks.word_problems import word_problems
-from lema.text.steps import number, split
+from lema.text.steps import number_steps, split_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 Kind = Literal["cot", "correction"]
@@ -47,7 +47,7 @@ def examples(count: int, seed: int) -> list[Example]:
     records = (record for part, record in word_problems.generate(seed=seed) if part == "train")  # type: ignore[misc]
     made = []
     for place, record in enumerate(islice(records, count)):
-        steps = split(record["rationale"])
+        steps = split_steps(record["rationale"])
         kind: Kind = "correction" if place % 2 else "cot"
         variables = {"question": record["question"], "steps": steps, "answer": record["answer"]}
         if kind == "correction":
@@ -66,7 +66,7 @@ def _mistake(steps: tuple[str, ...], answer: str, chance: random.Random) -> dict
     wrong = [*steps[:at], slip, *steps[at + 1 :], f"The answer is {chance.randint(2, 99)}."]
     right = [f"Step {place}: {step}" for place, step in enumerate([*steps, f"The answer is {answer}."], 1)]
     return {
-        "path": number(wrong),
+        "path": number_steps(wrong),
         "incorrect_step": at + 1,
         "explanation": f"The result of {equation.split(':')[-1].strip()} is not that; it is {result}",
         "solution": right,

@@ -17,13 +17,13 @@ Class = TypeVar("Class", bound=type)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def fixed(kind: Class) -> Class:
+def row_class(kind: Class) -> Class:
     """A dataclass with slots whose objects nobody changes: mypy refuses it. Python does not, since a class that does
     takes seven times as long to make an object, and there are millions."""
     return cast(Class, dataclass(slots=True, unsafe_hash=True)(kind))
 
 
-@fixed
+@row_class
 class Message:
     """One chat message."""
 
@@ -31,7 +31,7 @@ class Message:
     content: str
 
 
-@fixed
+@row_class
 class Record:
     """`source`: one raw record as it came, kept as canonical JSON so that reading it again costs nothing."""
 
@@ -40,7 +40,7 @@ class Record:
     record: str
 
 
-@fixed
+@row_class
 class Stratum:
     """A property by which questions are told apart, such as `level` and its value, "Level 4"."""
 
@@ -48,7 +48,7 @@ class Stratum:
     value: str
 
 
-@fixed
+@row_class
 class Question:
     """`questions`: `gold` is the gold answer, `rationale` the gold solution as steps, one a line, or None.
 
@@ -65,7 +65,7 @@ class Question:
     strata: tuple[Stratum, ...] = ()
 
 
-@fixed
+@row_class
 class Sample:
     """`samples`: one path, a chain-of-thought solution of one question; `index` tells the paths of a sampler apart.
 
@@ -92,7 +92,7 @@ class Sample:
     incorrect_step: int | None = None
 
 
-@fixed
+@row_class
 class Grade:
     """`grades`: the id is that of the sample; `answer` is what the task extracted, None where there was none."""
 
@@ -103,7 +103,7 @@ class Grade:
     answer: str | None
 
 
-@fixed
+@row_class
 class Location:
     """`locations`: where a wrong path goes wrong; the id is that of the sample. `incorrect_step` counts from 1 and is
     None unless `status` is "parsed". For an injected mistake that was not asked for, `model` is "injected" and
@@ -123,7 +123,7 @@ class Location:
     completion_tokens: int
 
 
-@fixed
+@row_class
 class Correction:
     """`corrections`: one reply of the corrector to one wrong sample (LEMA, section 2.1).
 
@@ -152,7 +152,7 @@ class Correction:
     completion_tokens: int
 
 
-@fixed
+@row_class
 class Finding:
     """What one filter finds of one correction: the number that it measures, None where there is nothing to measure,
     and why it would drop the correction, None to keep it. `filter` is its name, which `verdicts` sets."""
@@ -162,7 +162,7 @@ class Finding:
     filter: str = ""
 
 
-@fixed
+@row_class
 class Verdict:
     """`verdicts`: the id is that of the correction. `findings` has one entry a filter, in the recipe's order, whatever
     the others found; `dropped_by` and `reason` are of the first with a reason, None when accepted."""
@@ -181,7 +181,7 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.reason is not None)
 
 
-@fixed
+@row_class
 class Evolved:
     """`evolved`: one new question (LEMA, section 2.2), written from the question `seed_id`; `index` tells apart those
     of one seed. `answers` are what the solver's replies came to, in the order of `completions`, `votes` how many
@@ -209,7 +209,7 @@ class Evolved:
     completion_tokens: int
 
 
-@fixed
+@row_class
 class Example:
     """`mix`: one training example of one arm; the loss is on `completion` only (LEMA, figure 6).
 
@@ -227,7 +227,7 @@ class Example:
     masked: tuple[tuple[int, int], ...] = ()
 
 
-@fixed
+@row_class
 class Answer:
     """`answers`: one question answered by one model; `arm` is "base" or the name of an arm.
 
@@ -252,7 +252,7 @@ class Answer:
     completion_tokens: int
 
 
-@fixed
+@row_class
 class Probe:
     """`probe`: how likely one model holds a right and a wrong path of one question to be.
 

@@ -17,8 +17,15 @@ from lema.tasks.csqa import csqa
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.math import math
 from lema.text.arithmetic import equations, holds
-from lema.text.correction_format import ELLIPSIS, Malformed, Parsed, expand, parse, parse_json
-from lema.text.steps import number, split
+from lema.text.correction_format import (
+    ELLIPSIS,
+    Malformed,
+    Parsed,
+    expand_ellipsis,
+    parse_correction,
+    parse_correction_json,
+)
+from lema.text.steps import number_steps, split_steps
 
 FILES = sorted((Path(__file__).parents[1] / "recipes" / "prompts").rglob("*.yaml"))
 VARIABLES: dict[str, Any] = {
@@ -79,7 +86,7 @@ def test_worked_examples_are_right(name: str) -> None:
     for demonstration in example.demonstrations:
         text = reply(example, demonstration)
         assert text.splitlines()[-1].rpartition(": ")[2].startswith("The answer is ")
-        found = [equation for step in split(text) for equation in equations(step)]
+        found = [equation for step in split_steps(text) for equation in equations(step)]
         assert found
         assert all(holds(equation) for equation in found)
         assert gsm8k.extract(text) == found[-1].right
@@ -96,9 +103,9 @@ def test_worked_examples_are_right(name: str) -> None:
 def test_worked_corrections_are_right(name: str, without: tuple[str, ...]) -> None:
     example = prompt(f"correct_gsm8k{name}")
     assert len(example.demonstrations) == 4
-    read = parse_json if name == "_json" else parse
+    read = parse_correction_json if name == "_json" else parse_correction
     for demonstration in example.demonstrations:
-        path = split(demonstration["path"])
+        path = split_steps(demonstration["path"])
         text = reply(example, demonstration)
         parsed = read(text, steps=len(path), without=without)
         assert isinstance(parsed, Parsed)
@@ -110,7 +117,7 @@ def test_worked_corrections_are_right(name: str, without: tuple[str, ...]) -> No
             assert isinstance(read(text, steps=len(path)), Malformed)
         if name == "_answer":
             assert str(demonstration["gold"]) == gsm8k.extract("\n".join(parsed.solution))
-        solution = expand(parsed.solution, parsed.incorrect_step or 1, path)
+        solution = expand_ellipsis(parsed.solution, parsed.incorrect_step or 1, path)
         found = [equation for step in solution for equation in equations(step)]
         assert all(holds(equation) for equation in found)
         answer = gsm8k.extract("\n".join(solution))
@@ -170,11 +177,11 @@ def test_worked_corrections_mend_a_wrong_answer(name: str, task: Task) -> None:
     example = prompt(name)
     assert len(example.demonstrations) == 4
     for demonstration in example.demonstrations:
-        path = split(demonstration["path"]) if name == "correct_math" else tuple(demonstration["steps"])
-        parsed = parse(reply(example, demonstration), steps=len(path))
+        path = split_steps(demonstration["path"]) if name == "correct_math" else tuple(demonstration["steps"])
+        parsed = parse_correction(reply(example, demonstration), steps=len(path))
         assert isinstance(parsed, Parsed)
         assert parsed.incorrect_step == demonstration.get("incorrect_step")
-        solution = "\n".join(expand(parsed.solution, parsed.incorrect_step, path))
+        solution = "\n".join(expand_ellipsis(parsed.solution, parsed.incorrect_step, path))
         assert reaches(task, solution, gold(demonstration))
         assert not reaches(task, "\n".join(path), gold(demonstration))
         assert all(math.equal(left, right) is True for left, right in sums(solution))
@@ -201,7 +208,7 @@ def test_a_training_format_without_a_step_holds_a_whole_correction() -> None:
     solution = ("(A) bank: it keeps money.", "The answer is (A) bank.")
     variables = {**VARIABLES, "explanation": "A library keeps books.", "solution": list(solution)}
     whole = render(format_, variables)[-1].content.rpartition("\n")[2] + " " + reply(format_, variables)
-    assert parse(whole) == Parsed(None, None, "A library keeps books.", solution)
+    assert parse_correction(whole) == Parsed(None, None, "A library keeps books.", solution)
 
 
 @pytest.mark.parametrize("name", ["correction", "paper_correction"])
@@ -211,8 +218,8 @@ def test_a_training_format_holds_a_whole_correction(name: str) -> None:
     text = reply(format_, VARIABLES)
     whole = cue.rpartition("\n")[2] + " " + text if name == "paper_correction" else text
     solution = ("3 + 4 = 7", "The answer is 7.")
-    assert parse(whole) == Parsed(1, None, "3 + 4 is 7.", solution)
-    assert number(solution) in text
+    assert parse_correction(whole) == Parsed(1, None, "3 + 4 is 7.", solution)
+    assert number_steps(solution) in text
 
 
 CORRECTED: dict[str, Any] = {
@@ -263,7 +270,7 @@ def test_tags_ask_for_opposites() -> None:
 
 def test_worked_injections_are_wrong_and_begin_right() -> None:
     for demonstration in prompt("inject_gsm8k").demonstrations:
-        right, spoilt = split(demonstration["path"]), demonstration["spoilt"]
+        right, spoilt = split_steps(demonstration["path"]), demonstration["spoilt"]
         assert ERRORS[demonstration["error_type"]] == demonstration["error"]
         assert gsm8k.extract("\n".join(right)) != gsm8k.extract("\n".join(spoilt))
         assert right[0] == spoilt[0]

@@ -25,7 +25,7 @@ from lema.completions.index import KEY
 from lema.compute import files, parquet
 from lema.errors import RunError
 from lema.models.types import Completion
-from lema.rows import Finish, fixed
+from lema.rows import Finish, row_class
 
 SERVED = ("stop", "length")
 NAME = 32  # hexadecimal digits
@@ -39,7 +39,7 @@ PARTIAL = ".pack.partial"
 _thread = ThreadPoolExecutor(1)
 
 
-@fixed
+@row_class
 class Entry:
     """A row of a pack; `id` is the key of the request, `model` the label under which it was asked."""
 

@@ -13,10 +13,11 @@ from fractions import Fraction
 from typing import Literal
 
 from lema.text.arithmetic import Equation, equations, evaluate, holds, number, numbers
+from lema.text.final_answer import states_answer
 
 Kind = Literal["slip", "computed", "repeated", "unknown", "stated", "extra", "final", "missing"]
 
-_ANSWER = re.compile(r"\banswer\s+is\b|^\W*-?[\d.,/%]+\W*$", re.IGNORECASE)
+_BARE_NUMBER = re.compile(r"\W*-?[\d.,/%]+\W*")
 _WORDS = {
     **dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
                 "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
@@ -78,7 +79,7 @@ def rationale(question: str, steps: Sequence[str], gold: Fraction) -> Rationale:
 
 def is_answer(step: str) -> bool:
     """Does the step give the final answer and compute nothing?"""
-    return bool(_ANSWER.search(step)) and not equations(step)
+    return bool(states_answer(step) or _BARE_NUMBER.fullmatch(step)) and not equations(step)
 
 
 @dataclass(frozen=True, slots=True)

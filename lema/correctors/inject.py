@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from lema.recipe.sampler_schema import ErrorType
 from lema.text.arithmetic import Equation, equations, evaluate, holds, numbers, show
+from lema.text.final_answer import answer_sentence, drop_answer_step
 
 # What a model that makes the mistake is told of its kind.
 ERRORS: Mapping[ErrorType, str] = {
@@ -27,7 +28,6 @@ ERRORS: Mapping[ErrorType, str] = {
     "wrong formula": "a rule or formula is used that does not fit",
     "unsupported number": "a number or fact comes in that nothing in the problem gives",
 }
-_ANSWER = re.compile(r"^\W*(?:so |thus |therefore |hence )?,?\s*(?:the )?(?:final )?answer is\b.*$", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.,/])\d[\d,]*(?:\.\d+)?(?![\d/]|,\d|\.\d|\s?%)")
 _SIGN = re.compile(r"(?<=[\w)]) ?([-+*/×x]) ?(?=[$€£(]?\d)")
 _OTHER = {"+": "-*", "-": "+", "*": "+/", "/": "*-"}
@@ -58,11 +58,6 @@ class _Change:
     values: dict[Fraction, Fraction]
 
 
-def without_answer(steps: Sequence[str]) -> tuple[str, ...]:
-    """A path without a last step that only gives the answer."""
-    return tuple(steps[:-1] if steps and _ANSWER.match(steps[-1]) else steps)
-
-
 def inject(
     question: str, path: Sequence[str], kinds: Sequence[ErrorType], draw: random.Random, wrong: Callable[[str], bool]
 ) -> Injected | None:
@@ -70,7 +65,7 @@ def inject(
 
     `wrong` tells whether a text ends in a wrong answer. None when no kind can be made so that all else fits.
     """
-    steps = without_answer(path)
+    steps = drop_answer_step(path)
     found = [equations(step) for step in steps]
     if not any(found) or len(steps) > _LONGEST or not all(holds(one) for line in found for one in line):
         return None
@@ -107,7 +102,7 @@ def _spoilt(question: str, steps: Sequence[str], change: _Change, last: Fraction
         answer = evaluate(left[-1].right) if left else None
     else:
         answer = values.get(last) if last is not None else None
-    return None if answer is None else (*made, f"The answer is {show(answer)}.")
+    return None if answer is None else (*made, answer_sentence(show(answer)))
 
 
 def _ambiguous(question: str, steps: Sequence[str], change: _Change) -> bool:

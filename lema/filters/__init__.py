@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lema.rows import Correction, Finding, Question, Sample
+from lema.text.correction_format import expand_ellipsis
+from lema.text.steps import split_steps
 
 GIVEN = ("questions", "task", "hint", "read_file", "models", "generate")
 
@@ -29,6 +31,22 @@ class Candidate:
     correction: Correction
     answer_is_gold: bool | None
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The steps of the wrong path; here and below every run of white space is one space."""
+        return tuple(normalize_space(step) for step in split_steps(self.sample.text))
+
+    @property
+    def solution(self) -> tuple[str, ...]:
+        """The steps of the corrected solution, a first "..." among them; none where the reply could not be parsed."""
+        lines = (self.correction.solution or "").splitlines()
+        return tuple(normalize_space(line) for line in lines if line.strip())
+
+    @property
+    def whole_solution(self) -> tuple[str, ...]:
+        """The steps of the corrected solution with "..." replaced by those that it stands for."""
+        return expand_ellipsis(self.solution, self.correction.incorrect_step or 1, self.path)
+
 
 class Filter(Protocol):
     """One finding a candidate, in order; called as `filter(candidates, **options)`."""
@@ -36,9 +54,19 @@ class Filter(Protocol):
     def __call__(self, candidates: Iterable[Candidate], /) -> Iterator[Finding]: ...
 
 
-def names(uses: Sequence[str]) -> list[str]:
-    """The names under which the filters of a recipe judge; one that is used again is told apart by its place."""
+def distinct_names(uses: Sequence[str]) -> list[str]:
+    """The names of a recipe's filters in findings; one that is used again is told apart by its place."""
     return [use if use not in uses[:at] else f"{use}-{at + 1}" for at, use in enumerate(uses)]
 
 
-__all__ = ["GIVEN", "Candidate", "Filter", "Finding", "names"]
+def normalize_space(text: str) -> str:
+    """A text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share to four digits, as findings have it."""
+    return round(part / whole, 4)
+
+
+__all__ = ["GIVEN", "Candidate", "Filter", "Finding", "distinct_names", "normalize_space", "ratio"]

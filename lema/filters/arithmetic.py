@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 from lema.filters import Candidate, Finding
-from lema.filters._text import solution
 from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.units import ANY_UNIT, FAMILY, SCALES
 
@@ -21,7 +20,7 @@ def arithmetic(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     has nothing to measure.
     """
     for candidate in candidates:
-        found = [(line, equation) for line in solution(candidate) for equation in equations(line)]
+        found = [(line, equation) for line in candidate.solution for equation in equations(line)]
         wrong = [says for line, equation in found if (says := _fault(line, equation))]
         others = f", {len(wrong) - 1} more" if len(wrong) > 1 else ""
         yield Finding(len(wrong) if found else None, f"{wrong[0]}{others}" if wrong else None)

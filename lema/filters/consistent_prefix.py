@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import path, share, solution
+from lema.filters import Candidate, Finding, ratio
 from lema.text.correction_format import ELLIPSIS
 
 
@@ -14,15 +13,15 @@ def consistent_prefix(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     too. Replies without a solution are not judged.
     """
     for candidate in candidates:
-        yield _finding(candidate) if solution(candidate) else Finding(None)
+        yield _finding(candidate) if candidate.solution else Finding(None)
 
 
 def _finding(candidate: Candidate) -> Finding:
-    steps, lines, at = path(candidate), solution(candidate), candidate.correction.incorrect_step
+    steps, lines, at = candidate.path, candidate.solution, candidate.correction.incorrect_step
     if at is None or not 1 <= at <= len(steps):
         return Finding(None, f"incorrect step is {at}, the path has {len(steps)}")
     if lines[0] == ELLIPSIS:
         return Finding(0, "'...' stands for no step, incorrect step is 1") if at == 1 else Finding(1)
     lost = [place for place, step in enumerate(steps[: at - 1], start=1) if lines[place - 1 : place] != (step,)]
-    kept = share(at - 1 - len(lost), at - 1) if at > 1 else 1
+    kept = ratio(at - 1 - len(lost), at - 1) if at > 1 else 1
     return Finding(kept, f"step {lost[0]} is not kept, incorrect step is {at}" if lost else None)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lema.filters import Candidate, Finding
-from lema.filters._text import whole_solution
 from lema.rows import Question
-from lema.text.ngrams import file_texts, held, said
+from lema.text.ngrams import NgramIndex, file_texts
 
 
 def contamination(
@@ -30,14 +29,10 @@ def contamination(
     RunError for rows without the field.
     """
     tests = {row.id: row.text for row in questions if row.split != "train"}
-    most = held(tests | dict(file_texts(files, field, read_file)), ngram)
+    index = NgramIndex(tests | dict(file_texts(files, field, read_file)), ngram)
     for candidate in candidates:
-        value, name = most(candidate.question.text, _read(candidate))
-        yield Finding(value, said(value, name, ngram) if value > limit else None)
-
-
-def _read(candidate: Candidate) -> Iterator[str]:
-    """All that a student would read of a correction, beside the question."""
-    yield candidate.sample.text
-    yield candidate.correction.explanation or ""
-    yield " ".join(whole_solution(candidate))
+        # All that a student would read of a correction, beside the question.
+        row = candidate.correction
+        learnt = (candidate.sample.text, row.explanation or "", " ".join(candidate.whole_solution))
+        overlap = index.overlap(candidate.question.text, learnt)
+        yield Finding(overlap.share, index.describe(overlap) if overlap.share > limit else None)

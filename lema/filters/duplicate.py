@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import path, squeezed, whole_solution
+from lema.filters import Candidate, Finding, normalize_space
 
 
 def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
@@ -16,7 +15,7 @@ def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
         if not candidate.correction.solution:
             yield Finding(None)
             continue
-        content = (squeezed(candidate.question.text), path(candidate), whole_solution(candidate))
+        content = (normalize_space(candidate.question.text), candidate.path, candidate.whole_solution)
         same = earlier.setdefault(content, [])
         yield Finding(len(same), f"same as {same[0]}" if same else None)
         same.append(candidate.correction.id)

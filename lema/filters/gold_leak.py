@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import share, whole_solution
-from lema.text.ngrams import grams, words
-from lema.text.steps import split
+from lema.filters import Candidate, Finding, ratio
+from lema.text.final_answer import only_states_answer
+from lema.text.ngrams import ngrams, words
+from lema.text.steps import split_steps
 
 # Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is
 # the wrong path, are no such talk.
@@ -19,12 +19,6 @@ _META = re.compile(
     re.IGNORECASE,
 )
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
-# Nothing but the answer: a number or letter, and at most a unit.
-_ANSWER = re.compile(
-    r"^(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct |right )?answer (?:is|should be):? "
-    r"\S+(?: \w+)?\W*$",
-    re.IGNORECASE,
-)
 # A text of fewer words says the same as another by chance: "3 + 4 = 7" is how everybody writes it.
 SHORT, RUN = 12, 3
 
@@ -42,7 +36,7 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
         if not row.explanation and not row.solution:
             yield Finding(None)
             continue
-        explanation, solution = row.explanation or "", "\n".join(whole_solution(candidate))
+        explanation, solution = row.explanation or "", "\n".join(candidate.whole_solution)
         gold = _body(candidate.question.rationale or "")
         recited = {"the explanation": _held(_body(explanation), gold)}
         if hint == "none":
@@ -62,15 +56,15 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
 
 def _body(text: str) -> tuple[str, ...]:
     """The words of a text without the statement of the answer and without GSM8K's annotations."""
-    lines = (_ANSWER.sub("", step) for step in split(_ANNOTATION.sub("", text)))
-    return words(" ".join(lines))
+    steps = split_steps(_ANNOTATION.sub("", text))
+    return words(" ".join(step for step in steps if not only_states_answer(step)))
 
 
 def _held(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    mine = grams(text, RUN)
-    return share(len(mine & grams(gold, RUN)), len(mine)) if len(text) >= SHORT else 0.0
+    mine = ngrams(text, RUN)
+    return ratio(len(mine & ngrams(gold, RUN)), len(mine)) if len(text) >= SHORT else 0.0
 
 
 def _same(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    mine, theirs = grams(text, RUN), grams(gold, RUN)
-    return share(len(mine & theirs), len(mine | theirs)) if len(text) >= SHORT else 0.0
+    mine, theirs = ngrams(text, RUN), ngrams(gold, RUN)
+    return ratio(len(mine & theirs), len(mine | theirs)) if len(text) >= SHORT else 0.0

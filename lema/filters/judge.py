@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lema.filters import Candidate, Finding
-from lema.filters._text import path, solution
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import digest, render
-from lema.text.correction_format import numbered
-from lema.text.steps import number
+from lema.text.correction_format import number_solution
+from lema.text.steps import number_steps
 
 # "Yes", "**No.**", "Verdict: yes, because ..."
 _WORD = re.compile(r"\W*(?:(?:final )?(?:answer|verdict|judge?ment|decision)\W+)?(yes|no)\b", re.IGNORECASE)
@@ -48,11 +47,11 @@ def variables(candidate: Candidate) -> dict[str, Any]:
         "question": question.text,
         "gold": question.gold,
         "rationale": question.rationale or "",
-        "path": number(path(candidate)),
-        "steps": list(path(candidate)),
+        "path": number_steps(candidate.path),
+        "steps": list(candidate.path),
         "incorrect_step": row.incorrect_step or 0,
         "explanation": row.explanation or "",
-        "solution": list(numbered(solution(candidate), row.incorrect_step or 1)),
+        "solution": list(number_solution(candidate.solution, row.incorrect_step or 1)),
         "answer": row.answer or "",
     }
 

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import share
+from lema.filters import Candidate, Finding, ratio
 
 # Written together in Japanese and Korean.
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
@@ -27,7 +26,7 @@ def language(candidates: Iterable[Candidate], *, limit: float = 0.05) -> Iterato
             yield Finding(None)
             continue
         foreign = {script: count for script, count in said.items() if script not in own}
-        value = share(sum(foreign.values()), said.total())
+        value = ratio(sum(foreign.values()), said.total())
         most = max(foreign, key=lambda script: foreign[script], default="")
         says = f"{value:.0%} of the letters are of another script, {most.capitalize()}; limit is {limit:.0%}"
         yield Finding(value, says if value > limit else None)

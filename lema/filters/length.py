@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import share, whole_solution
+from lema.filters import Candidate, Finding, ratio
 
 
 def length(
@@ -20,11 +19,11 @@ def length(
     Replies without a solution are not judged.
     """
     for candidate in candidates:
-        words = sum(len(step.split()) for step in whole_solution(candidate))
+        words = sum(len(step.split()) for step in candidate.whole_solution)
         if not words:
             yield Finding(None)
             continue
-        size = words if of == "words" else share(words, len(candidate.sample.text.split()) or 1)
+        size = words if of == "words" else ratio(words, len(candidate.sample.text.split()) or 1)
         what = f"{size:g} {'words' if of == 'words' else 'times as long as the path'}"
         if least is not None and size < least:
             yield Finding(size, f"{what}, at least {least:g} wanted")

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from lema.filters import Candidate, Finding
-from lema.filters._text import share
-from lema.tasks import Task
+from lema.filters import Candidate, Finding, ratio
+from lema.tasks import Task, group_equal
 
 
 def majority(
@@ -18,20 +17,22 @@ def majority(
     and are dropped. Answers are compared as the task does. A single try agrees with itself. The idea is that of
     self-consistency (arXiv 2203.11171).
     """
-    rows = list(candidates)
-    groups = defaultdict[str, list[str | None]](list)
-    for row in rows:
-        groups[_group(row, of)].append(row.correction.answer)
-    for row in rows:
-        answer, votes = row.correction.answer, groups[_group(row, of)]
+    keys, answers = list[str](), list[str | None]()
+    for candidate in candidates:
+        row = candidate.correction
+        keys.append(row.sample_id if of == "path" else row.question_id)
+        answers.append(row.answer)
+    places = defaultdict[str, list[int]](list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    agree = dict[int, int]()
+    for own in places.values():
+        for group in group_equal([answers[place] for place in own], task.equal):
+            agree |= {own[vote]: len(group) for vote in group}
+    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
         if answer is None:
             yield Finding(None, "no answer")
             continue
-        agree = sum(vote is not None and (vote == answer or bool(task.equal(vote, answer))) for vote in votes)
-        value = share(agree, len(votes))
-        says = f"{agree} of {len(votes)} corrections answer {answer}"
-        yield Finding(value, None if value > threshold else says)
-
-
-def _group(row: Candidate, of: str) -> str:
-    return row.correction.sample_id if of == "path" else row.correction.question_id
+        votes, value = len(places[key]), ratio(agree[place], len(places[key]))
+        reason = f"{agree[place]} of {votes} corrections answer {answer}"
+        yield Finding(value, None if value > threshold else reason)

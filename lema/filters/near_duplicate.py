@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from lema.errors import RunError
 from lema.filters import Candidate, Finding
-from lema.filters._text import whole_solution
-from lema.text.ngrams import grams, words
+from lema.text.ngrams import ngrams, words
 
 PERMUTATIONS, SEED, SHINGLE = 256, 1, 3
 # Pairs less alike than about this are not looked at one by one.
@@ -29,9 +28,9 @@ def near_duplicate(candidates: Iterable[Candidate], *, threshold: float = 0.85) 
         if not candidate.correction.solution:
             yield Finding(None)
             continue
-        text = words(" ".join([candidate.question.text, *whole_solution(candidate)]))
+        text = words(" ".join([candidate.question.text, *candidate.whole_solution]))
         sketch = MinHash(num_perm=PERMUTATIONS, seed=SEED)
-        sketch.update_batch([" ".join(gram).encode() for gram in sorted(grams(text, SHINGLE) or {text})])
+        sketch.update_batch([" ".join(gram).encode() for gram in sorted(ngrams(text, SHINGLE) or {text})])
         alike = [(round(float(sketch.jaccard(kept[at][1])), 4), -at) for at in index.query(sketch)]
         value, place = max(alike, default=(0.0, 0))
         if value >= threshold:

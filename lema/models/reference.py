@@ -37,8 +37,9 @@ from lema.correctors.alignment import Fault, Rationale, figures, first_fault, ra
 from lema.models.types import Completion, Model, Request, Worker
 from lema.recipe.params import Run
 from lema.text.arithmetic import Equation, equations, evaluate, number, numbers, show
-from lema.text.correction_format import ELLIPSIS, Parsed, write
-from lema.text.steps import split
+from lema.text.correction_format import ELLIPSIS, Parsed, write_correction
+from lema.text.final_answer import answer_sentence
+from lema.text.steps import split_steps
 
 _MESSAGE = re.compile(
     r"\s*<question>\s*(.*?)\s*</question>\s*<rationale>\s*(.*?)\s*</rationale>"
@@ -70,7 +71,7 @@ def correct(question: str, gold_steps: Sequence[str], gold: str, path: Sequence[
     kept = path[: fault.step]
     wanted = _wanted(fault, known, _there(kept, known))
     kind, explanation = _explain(fault, wanted, gold)
-    solution = (*([ELLIPSIS] if kept else []), *_rest(kept, known), f"The answer is {gold}.")
+    solution = (*([ELLIPSIS] if kept else []), *_rest(kept, known), answer_sentence(gold))
     return Parsed(fault.step + 1, kind, explanation, solution)
 
 
@@ -86,12 +87,12 @@ def _complete(request: Request) -> Completion:
     if not steps or None in steps:
         return _failed("the path is not in numbered steps, one a line")
     try:
-        correction = correct(question, split(gold_text), gold, [step[1] for step in steps if step])
+        correction = correct(question, split_steps(gold_text), gold, [step[1] for step in steps if step])
     except ValueError as error:
         return _failed(str(error))
     if correction is None:
         return _failed("no mistake found: every figure of the path, and its answer, fit the rationale")
-    return Completion(write(correction), "stop")
+    return Completion(write_correction(correction), "stop")
 
 
 def _failed(error: str) -> Completion:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from lema.recipe.params import Run
-from lema.rows import Finish, Message, fixed
+from lema.rows import Finish, Message, row_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Sampling:
     seed: int = 0
 
 
-@fixed
+@row_class
 class Request:
     """One request for one completion; `index` tells apart the paths that share everything else. `prompt`, the SHA-256
     of the prompt that the messages were made of, is for the ledger: it is not in the `key`, which is made with it."""
@@ -107,7 +107,7 @@ def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _to
     return _encode({"chat": chat})[:-1], _encode(parts)[1:-1]
 
 
-@fixed
+@row_class
 class Completion:
     """One reply, or the record of a failure: `finish` is "failed" or "refused" and `error` says why in one line
     that holds no key or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and cost

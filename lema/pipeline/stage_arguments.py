@@ -17,7 +17,7 @@ from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path
 from lema.compute.executor import Executor, executor, pmap
 from lema.errors import RunError
-from lema.filters import GIVEN, names
+from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens
 from lema.models.types import Model
 from lema.pipeline.providers import adapted, adapter_model, base_model, build_base, judge, losses, named_model, training
@@ -101,7 +101,7 @@ def _filters(runner: StageRunner) -> dict[str, Any]:
     """Filters by name, with their options and what they ask for."""
     filters: dict[str, Any] = {}
     parts = runner.recipe.verdicts.parts
-    for name, part in zip(names([part.use for part in parts]), parts, strict=True):
+    for name, part in zip(distinct_names([part.use for part in parts]), parts, strict=True):
         function = part_loader.load("filters", part.use)
         given = {one: runner.provide(one) for one in inspect.signature(function).parameters if one in GIVEN}
         # A judge that failed is not asked again by a stage that goes through its corrections several times.

@@ -37,9 +37,10 @@ def names(kind: Kind) -> tuple[str, ...]:
     """The names of our parts of a kind, sorted: modules that define what they are named after. Imports none of them."""
     found = []
     for folder in importlib.import_module(f"lema.{kind}").__path__:
-        for file in Path(folder).glob("*.py"):
-            if re.search(rf"^(?:def )?{file.stem}\b *[=(\[]", file.read_text(encoding="utf-8"), re.MULTILINE):
-                found.append(file.stem)
+        for file in [*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py")]:
+            name = file.parent.name if file.stem == "__init__" else file.stem
+            if re.search(rf"^(?:def )?{name}\b *[=(\[]", file.read_text(encoding="utf-8"), re.MULTILINE):
+                found.append(name)
     return tuple(sorted(found))
 
 

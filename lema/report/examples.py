@@ -7,7 +7,7 @@ from typing import Any
 
 from lema.rows import Answer, Correction, Question, Sample, Verdict
 from lema.text.correction_format import ELLIPSIS
-from lema.text.steps import split
+from lema.text.steps import split_steps
 
 
 def examples_to_read(
@@ -38,7 +38,7 @@ def correction(question: Question, sample: Sample, row: Correction, verdict: Ver
     steps = [(first + place, line) for place, line in enumerate(lines[left_out:])]
     return {
         "id": row.id, "question": question.text, "gold": question.gold, "sampler": sample.sampler,
-        "path": [(place, step, "wrong" if place == at else "") for place, step in enumerate(split(sample.text), 1)],
+        "path": [(n, step, "wrong" if n == at else "") for n, step in enumerate(split_steps(sample.text), 1)],
         "incorrect_step": at, "error_type": row.error_type, "explanation": row.explanation or "",
         "kept": at - 1 if left_out else 0,
         "solution": [(place, step, "new" if place >= at else "") for place, step in steps],

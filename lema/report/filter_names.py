@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lema.filters import names
+from lema.filters import distinct_names
 from lema.rows import Verdict
 
 
@@ -14,7 +14,7 @@ def judging(verdicts: Sequence[Verdict], plan: Mapping[str, Any]) -> dict[str, M
     parts = [(part["use"], part["options"]) for part in spec.get("filters", ())]
     if spec and not unchecked(plan):
         parts.append(("contamination", spec.get("contamination", {})))
-    options = dict(zip(names([use for use, _ in parts]), (own for _, own in parts), strict=True))
+    options = dict(zip(distinct_names([use for use, _ in parts]), (own for _, own in parts), strict=True))
     found = [finding.filter for row in verdicts[:1] for finding in row.findings]
     return {name: options.get(name, {}) for name in found or options}
 

@@ -16,7 +16,7 @@ from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
 from lema.report.examples import correction as view
 from lema.rows import Answer, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
-from lema.text.steps import split
+from lema.text.steps import split_steps
 
 _KINDS: Mapping[str, part_loader.Kind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
 # Artifact -> field of its rows -> the artifact whose row of that id belongs to it.
@@ -172,7 +172,7 @@ def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
 
 
 def _steps(text: str | None) -> list[tuple[int, str, str]]:
-    return [(place, step, "") for place, step in enumerate(split(text or ""), 1)]
+    return [(place, step, "") for place, step in enumerate(split_steps(text or ""), 1)]
 
 
 def _question(question: Question | None) -> Iterator[Part]:

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.prompt import digest, render
 from lema.recipe.training_schema import AnswersSpec
-from lema.rows import Answer, Question, Split, fixed
+from lema.rows import Answer, Question, Split, row_class
 from lema.stages.common import Generate, complete, sampling_parameters, token_counts, trained_models
 from lema.stages.grades import grade_text
-from lema.tasks import Task
+from lema.tasks import Task, majority_vote
 
 
-@fixed
+@row_class
 class _Slot:
     """One answer to ask for; `name` is what its id ends with."""
 
@@ -76,17 +76,14 @@ def majority(votes: Sequence[Answer], task: Task) -> Answer:
     has no answer does not vote. Of equally common answers the one that was given first wins. Without any, the row is
     worth what the first vote is.
     """
-    groups: list[list[Answer]] = []
-    for vote in votes:
-        if vote.outcome in ("correct", "incorrect"):
-            group = next((group for group in groups if _agree(vote, group[0], task)), None)
-            if group is None:
-                groups.append([vote])
-            else:
-                group.append(vote)
-    winner = max(groups, key=len)[0] if groups else votes[0]
+
+    def equal(one: Answer, other: Answer) -> bool:
+        right = one.outcome == other.outcome == "correct"
+        return right or (one.outcome == other.outcome and bool(task.equal(str(one.answer), str(other.answer))))
+
+    counted = [vote if vote.outcome in ("correct", "incorrect") else None for vote in votes]
     return replace(
-        winner,
+        votes[(majority_vote(counted, equal) or [0])[0]],
         id=f"{votes[0].id.rpartition('/')[0]}/majority",
         kind="majority",
         index=0,
@@ -94,12 +91,6 @@ def majority(votes: Sequence[Answer], task: Task) -> Answer:
         prompt_tokens=sum(vote.prompt_tokens for vote in votes),
         completion_tokens=sum(vote.completion_tokens for vote in votes),
     )
-
-
-def _agree(vote: Answer, other: Answer, task: Task) -> bool:
-    if vote.outcome != other.outcome or vote.answer is None or other.answer is None:
-        return False
-    return vote.outcome == "correct" or vote.answer == other.answer or bool(task.equal(vote.answer, other.answer))
 
 
 def _votes(spec: AnswersSpec) -> tuple[int, Sampling]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.basic_types import SamplingSpec
 from lema.rows import Question, Sample
-from lema.text.steps import number, split
+from lema.text.steps import number_steps, split_steps
 
 Generate = Callable[[Iterable[Request]], Iterator[Completion]]
 Item = TypeVar("Item")
@@ -73,8 +73,8 @@ def token_counts(completion: Completion) -> dict[str, Any]:
 
 def mistake_variables(question: Question, sample: Sample, hint: str) -> dict[str, Any]:
     """The variables of a prompt about a wrong path: the question, the path, and the hints of the gold solution."""
-    steps = split(sample.text)
-    variables: dict[str, Any] = {"question": question.text, "path": number(steps), "steps": list(steps)}
+    steps = split_steps(sample.text)
+    variables: dict[str, Any] = {"question": question.text, "path": number_steps(steps), "steps": list(steps)}
     if hint != "none":
         variables["gold"] = question.gold
     if hint == "rationale":

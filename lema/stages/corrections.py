@@ -8,7 +8,7 @@ from typing import Any
 from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render, variables
 from lema.recipe.schema import CorrectionsSpec
-from lema.rows import Correction, Grade, Location, Question, Sample, Verdict, fixed
+from lema.rows import Correction, Grade, Location, Question, Sample, Verdict, row_class
 from lema.stages.common import (
     Generate,
     complete,
@@ -19,9 +19,9 @@ from lema.stages.common import (
     token_counts,
 )
 from lema.tasks import Task
-from lema.text.correction_format import ELLIPSIS, Malformed, parse, parse_json
+from lema.text.correction_format import ELLIPSIS, Malformed, parse_correction, parse_correction_json
 from lema.text.joins import SortedLookup, accepted
-from lema.text.steps import departure, split
+from lema.text.steps import first_difference, split_steps
 
 # The stage `verdicts`, for corrections in the order of their ids.
 Judge = Callable[[Iterable[Question], Iterable[Sample], Sequence[Correction]], Iterable[Verdict]]
@@ -111,7 +111,7 @@ def corrections(
         say(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
 
 
-@fixed
+@row_class
 class _Mistake:
     """A wrong path, and where it goes wrong if that was looked for."""
 
@@ -151,7 +151,7 @@ def _correction(
         question_id=sample.question_id,
         index=index,
         reply=reply.text,
-        **_parse_fields(reply, split(sample.text), mistake.step if located else None, spec, task),
+        **_parse_fields(reply, split_steps(sample.text), mistake.step if located else None, spec, task),
         **provenance(model, prompt, name),
         **token_counts(reply),
     )
@@ -166,13 +166,13 @@ def _parse_fields(
         return {"status": "failed", "reason": reply.error, **nothing}
     if reply.finish == "length":
         return {"status": "truncated", "reason": "the reply was cut at max_tokens", **nothing}
-    parse_reply = parse_json if spec.format == "json" else parse
+    parse_reply = parse_correction_json if spec.format == "json" else parse_correction
     parsed = parse_reply(reply.text, steps=len(path), without=spec.without)
     if isinstance(parsed, Malformed):
         return {"status": "malformed", "reason": parsed.reason, **nothing}
     # A whole solution names the step in which it leaves the path.
     whole = "incorrect_step" in spec.without and parsed.solution[0] != ELLIPSIS
-    found = departure(path, parsed.solution) if whole else None
+    found = first_difference(path, parsed.solution) if whole else None
     return {
         "status": "parsed",
         "reason": None,

@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lema.correctors.inject import without_answer
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, key
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict
 from lema.stages.common import Generate, provenance, sampling_parameters
-from lema.tasks import Reading, Task
-from lema.text.steps import split
+from lema.tasks import Reading, Task, majority_vote
+from lema.text.final_answer import drop_answer_step
+from lema.text.steps import split_steps
 
 _LABEL = re.compile(r"^[\s#*]*(?:(?:new|related|evolved)\s+)?(?:question|problem)\**\s*\d*\s*:[\s*]*", re.IGNORECASE)
 _END = re.compile(r"\n[\s#*]*(?:answer|solution|explanation)\**\s*:", re.IGNORECASE)
@@ -124,7 +124,8 @@ def _same(text: str) -> str:
 
 def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, origin: str, task: Task) -> Evolved:
     answers = [task.extract(reply.text) if reply.finish == "stop" else None for _, reply in own]
-    votes, place = _majority(answers, task)
+    agreeing = majority_vote(answers, task.equal)
+    votes, place = len(agreeing), agreeing[0] if agreeing else None
     reason = new.reason
     if reason is None and place is None:
         reason = f"none of {len(own)} answers could be read"
@@ -152,20 +153,10 @@ def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, or
     )
 
 
-def _majority(answers: Sequence[str | None], task: Task) -> tuple[int, int | None]:
-    """How many answers agree with the commonest, and the place of the first of them; (0, None) when there is none."""
-    counts = [
-        0 if one is None else sum(other is not None and bool(task.equal(other, one)) for other in answers)
-        for one in answers
-    ]
-    most = max(counts, default=0)
-    return most, (counts.index(most) if most else None)
-
-
 def _record(text: str, gold: str, path: str, task: Task) -> tuple[str | None, str | None]:
     """The record of a question, or why the task cannot read what it wrote."""
     assert task.write is not None
-    rationale = "\n".join(without_answer(split(path))) or None
+    rationale = "\n".join(drop_answer_step(split_steps(path))) or None
     record = task.write(Reading(text, gold, rationale))
     try:
         task.read(record)

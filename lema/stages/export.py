@@ -20,8 +20,8 @@ from lema.recipe.training_schema import ExportSpec
 from lema.report.card import Dataset, card, config
 from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
 from lema.text.joins import SortedLookup, accepted
-from lema.text.render import begun, full, solved
-from lema.text.steps import split
+from lema.text.render import expand_correction, render_solution, split_last_step
+from lema.text.steps import split_steps
 
 Kind = Literal["full", "step"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -89,12 +89,16 @@ def pairs(
         prompt = render(cot, {"question": question.text})
         for row in rows:
             sample, wrong = paths[row.sample_id], graded[row.sample_id].answer or ""
-            path, solution, at = split(sample.text), full(row, sample), row.incorrect_step
+            path, solution, at = split_steps(sample.text), expand_correction(row, sample), row.incorrect_step
             if kind == "full":
-                texts = "", solved(cot, question, solution, question.gold), solved(cot, question, path, wrong)
+                texts = (
+                    "",
+                    render_solution(cot, question, solution, question.gold),
+                    render_solution(cot, question, path, wrong),
+                )
             elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
-                prefix, step = begun(cot, question, solution[:at], question.gold)
-                texts = prefix, prefix + step, prefix + begun(cot, question, path[:at], wrong)[1]
+                prefix, step = split_last_step(cot, question, solution[:at], question.gold)
+                texts = prefix, prefix + step, prefix + split_last_step(cot, question, path[:at], wrong)[1]
             else:
                 continue
             if texts[1] != texts[2] and texts[1:] not in seen:

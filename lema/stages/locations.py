@@ -12,7 +12,7 @@ from lema.recipe.schema import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
 from lema.stages.common import Generate, complete, mistake_variables, provenance, sampling_parameters, token_counts
 from lema.text.joins import SortedLookup
-from lema.text.steps import split
+from lema.text.steps import split_steps
 
 _LABELLED = re.compile(r"\bincorrect step\**\s*:\s*\**\s*(?:step\s*)?(\d{1,4})\b", re.IGNORECASE)
 _STEP = re.compile(r"\bstep\s*(\d{1,4})\b", re.IGNORECASE)
@@ -52,7 +52,7 @@ def locations(
         nobody = {"model": "injected", "prompt": "", "completion": "", "prompt_tokens": 0, "completion_tokens": 0}
         yield _location(sample, found | nobody)
     for (_, sample), name, reply in complete(partial(wrong, known=False), request, generate):
-        found = _read_step(reply, len(split(sample.text)))
+        found = _read_step(reply, len(split_steps(sample.text)))
         yield _location(sample, found | provenance(locator, origin, name) | token_counts(reply))
 
 

@@ -11,9 +11,10 @@ from lema.recipe.prompt import render, reply
 from lema.recipe.training_schema import CorrectionRows, CotRows, MixSpec
 from lema.rows import Correction, Grade, Message, Question, Sample, Verdict
 from lema.stages.common import shuffle_key
+from lema.text.final_answer import strip_answers
 from lema.text.joins import ChildRows, SortedLookup, accepted
-from lema.text.render import bare, full, marked, parts
-from lema.text.steps import split
+from lema.text.render import correction_variables, expand_correction, render_masked
+from lema.text.steps import split_steps
 
 _FIGURE = re.compile(r"\d[\d.,]*")
 
@@ -35,7 +36,7 @@ class MixRow:
 
     def completion(self) -> tuple[str, tuple[tuple[int, int], ...]]:
         """The completion and its masked spans."""
-        return marked(self.prompt, self.variables) if self.masked else (reply(self.prompt, self.variables), ())
+        return render_masked(self.prompt, self.variables) if self.masked else (reply(self.prompt, self.variables), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,12 @@ class MixInputs:
                 continue
             solutions: list[tuple[str, Sequence[str]]] = []
             if wanted.rationales and question.rationale:
-                solutions.append((question.id, split(question.rationale)))
-            solutions += [(sample.id, split(sample.text)) for sample in right.of(question.id)]
-            solutions += [(row.id, full(row, paths[row.sample_id])) for row in corrected.of(question.id)]
+                solutions.append((question.id, split_steps(question.rationale)))
+            solutions += [(sample.id, split_steps(sample.text)) for sample in right.of(question.id)]
+            solutions += [(row.id, expand_correction(row, paths[row.sample_id])) for row in corrected.of(question.id)]
             rows: dict[tuple[str, ...], MixRow] = {}
             for source_id, lines in solutions:
-                steps = bare(lines)
+                steps = strip_answers(lines)
                 variables = {"question": question.text, "steps": steps, "answer": question.gold}
                 row = MixRow("cot", question.id, source_id, wanted.format or spec.cot, variables)
                 rows.setdefault(tuple(steps), row)
@@ -81,7 +82,7 @@ class MixInputs:
                     question_id=row.question_id,
                     source_id=row.id,
                     prompt=wanted.format or spec.correction,
-                    variables=parts(asked[row.question_id], sample, row),
+                    variables=correction_variables(asked[row.question_id], sample, row),
                     masked=wanted.masked,
                 )
 

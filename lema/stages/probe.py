@@ -12,8 +12,8 @@ from lema.recipe.prompt import render
 from lema.recipe.training_schema import ProbeSpec
 from lema.rows import Answer, Message, Probe, Question
 from lema.stages.common import stable_shuffle, trained_models
-from lema.text.render import solved
-from lema.text.steps import split
+from lema.text.render import render_solution
+from lema.text.steps import split_steps
 
 # (prompt, completion) pairs to (mean loss of a token in nats, tokens) each, None for what does not fit the model.
 Losses = Callable[[Model, Sequence[tuple[Sequence[Message], str]]], list[tuple[float, int] | None]]
@@ -55,7 +55,10 @@ def probe(
     texts = [
         (render(prompt, {"question": question.text}), text)
         for question in picked
-        for text in (solved(cot, question, split(question.rationale or ""), question.gold), wrong[question.id])
+        for text in (
+            render_solution(cot, question, split_steps(question.rationale or ""), question.gold),
+            wrong[question.id],
+        )
     ]
     for name, arm, seed, model in trained_models(base, adapters) if texts else ():
         found = losses(model, texts)

@@ -9,7 +9,7 @@ from lema.recipe.schema import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Split, Stratum
 from lema.stages.common import stable_shuffle
 from lema.tasks import Task
-from lema.text.ngrams import file_texts, held, said
+from lema.text.ngrams import NgramIndex, file_texts
 
 
 def questions(
@@ -90,12 +90,12 @@ def _holds(
     kept = [*(record for record in records if record.split != "train"), *dev]
     tests = {record.id: read(record)[0] for record in kept}
     more = file_texts(contamination.files, contamination.field, read_file)
-    most = held(tests | dict(more), contamination.ngram)
+    index = NgramIndex(tests | dict(more), contamination.ngram)
 
     def holds(record: Record) -> str | None:
         text, *others = read(record)
-        share, name = most(text, others)
-        return said(share, name, contamination.ngram) if share > contamination.limit else None
+        overlap = index.overlap(text, others)
+        return index.describe(overlap) if overlap.share > contamination.limit else None
 
     return holds
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lema.correctors.inject import ERRORS, inject, without_answer
+from lema.correctors.inject import ERRORS, inject
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
@@ -20,18 +20,20 @@ from lema.recipe.sampler_schema import (
     SamplesSpec,
     TypedSampler,
 )
-from lema.rows import Question, Sample, fixed
+from lema.rows import Question, Sample, row_class
 from lema.stages.common import Generate, complete, sampling_parameters
 from lema.stages.grades import grade_text
 from lema.stages.stopping import rounds
 from lema.tasks import Task
-from lema.text.steps import departure, number, split
+from lema.text.final_answer import answer_sentence, drop_answer_step
+from lema.text.records import text_field
+from lema.text.steps import first_difference, number_steps, split_steps
 
 # Reads the rows of a file that an import sampler names.
 ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
-@fixed
+@row_class
 class _Path:
     """A path that another is made of: the id of its sample, or of its question for a gold rationale."""
 
@@ -39,7 +41,7 @@ class _Path:
     steps: tuple[str, ...]
 
 
-@fixed
+@row_class
 class _Slot:
     """A path that a model is asked for. Those made of another path keep its first steps, as `kept`, or are told to
     spoil all of it by an error of a kind."""
@@ -134,7 +136,7 @@ def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
     variables: dict[str, Any] = {"question": slot.question.text}
     if slot.path is not None:
         steps = slot.path.steps if slot.error_type else slot.kept
-        variables |= {"steps": list(steps), "path": number(steps)}
+        variables |= {"steps": list(steps), "path": number_steps(steps)}
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}  # type: ignore[index]
     messages = render(slot.spec.prompt, variables)
@@ -144,12 +146,12 @@ def _request(slot: _Slot, models: Mapping[str, Model], origin: str) -> Request:
 def _sample(slot: _Slot, reply: Completion, model: str, prompt: str, name: str) -> Sample:
     text, incorrect = reply.text, None
     if slot.path is not None and reply.finish in ("stop", "length"):
-        steps = split(reply.text)
+        steps = split_steps(reply.text)
         # A model that begins again has said the kept steps itself.
         if slot.kept and steps[: len(slot.kept)] != slot.kept:
             steps = (*slot.kept, *steps)
-        text = number(steps)
-        incorrect = departure(steps, slot.path.steps) if slot.error_type else None
+        text = number_steps(steps)
+        incorrect = first_difference(steps, slot.path.steps) if slot.error_type else None
     return Sample(
         id=f"{slot.question.id}/{slot.sampler}/{slot.index}",
         question_id=slot.question.id,
@@ -172,10 +174,10 @@ def _sample(slot: _Slot, reply: Completion, model: str, prompt: str, name: str) 
 def _right(question: Question, sampler: str | None, made: Sequence[Sample], task: Task, outcome: str) -> list[_Path]:
     """The paths of a question that others are made of: the gold rationale, or a sampler's, right ones or any."""
     if sampler is None:
-        answer = f"The answer is {question.gold}."
-        return [_Path(question.id, (*split(question.rationale), answer))] if question.rationale else []
+        steps = (*split_steps(question.rationale or ""), answer_sentence(question.gold))
+        return [_Path(question.id, steps)] if question.rationale else []
     return [
-        _Path(row.id, split(row.text))
+        _Path(row.id, split_steps(row.text))
         for row in made
         if row.sampler == sampler and row.question_id == question.id and row.finish == "stop" and row.text.strip()
         if outcome == "any" or grade_text(row.text, row.finish, question.gold, task)[0] == "correct"
@@ -216,7 +218,7 @@ def _injected(
             question_id=question.id,
             sampler=name,
             index=index,
-            text=number(found.steps) if found else "",
+            text=number_steps(found.steps) if found else "",
             finish="stop" if found else "failed",
             error=error,
             model="injected",
@@ -246,7 +248,7 @@ def _branches(
     """Beginnings of paths; the last step before the answer is never kept, so that something is left to go wrong."""
     of, outcome = sampler.branch.of, sampler.branch.outcome
     for question, index, path in _sources(train, of, made, task, outcome, sampler.paths):
-        steps = without_answer(path.steps)
+        steps = drop_answer_step(path.steps)
         kept = steps[: _draw(sampler.seed, question, index).randrange(max(1, len(steps)))]
         yield _Slot(question, name, sampler, index, path, kept=kept)
 
@@ -256,16 +258,13 @@ def _imported(train: Sequence[Question], sampler: str, spec: ImportSpec, read_fi
     ids = {" ".join(question.text.split()): question for question in train}
     taken: dict[str, int] = {}
     for place, row in enumerate(read_file(spec.file), start=1):
-        for name in (spec.question, spec.path):
-            if name not in row:
-                raise RunError(f"samples: {spec.file}, row {place}: no field {name!r}; it has: {', '.join(row)}")
-        question = ids.get(" ".join(str(row[spec.question]).split()))
+        where = f"samples: {spec.file}, row {place}"
+        question = ids.get(" ".join(text_field(row, spec.question, where=where).split()))
         if question is None:
             continue
-        path = row[spec.path]
-        if not isinstance(path, str | list):
-            raise RunError(f"samples: {spec.file}, row {place}: {spec.path!r} is neither a text nor a list of steps")
-        text = path if isinstance(path, str) else number([str(step) for step in path])
+        path = row.get(spec.path)
+        steps = [str(step) for step in path] if isinstance(path, list) else None
+        text = number_steps(steps) if steps else text_field(row, spec.path, where=where)
         index = taken[question.id] = taken.get(question.id, -1) + 1
         yield Sample(
             f"{question.id}/{sampler}/{index}", question.id, sampler, index, text, "stop", None, "import", "", "", 0, 0

@@ -3,12 +3,14 @@
 `lema/tasks/gsm8k.py` defines `gsm8k = Task(...)`; a recipe says `task: gsm8k`, or `task: my_pkg.my_mod:my_task`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from lema.rows import Split
+
+Vote = TypeVar("Vote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,30 @@ class Task:
     generate: Callable[..., Iterator[tuple[Split, dict[str, Any]]]] | None = None
     counts: Callable[[Mapping[str, Any]], bool] | None = None
     write: Callable[[Reading], dict[str, Any]] | None = None
+
+
+def group_equal(votes: Sequence[Vote | None], equal: Callable[[Vote, Vote], bool | Undecided]) -> list[list[int]]:
+    """The places of votes that are equal, in the order of the first of each group; None is no vote.
+
+    `equal(vote, first)` compares with the first of a group, as a task compares an answer with the gold one.
+    """
+    groups: list[list[int]] = []
+    for place, vote in enumerate(votes):
+        if vote is None:
+            continue
+        for group in groups:
+            first = votes[group[0]]
+            if first is not None and (vote == first or equal(vote, first)):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups
+
+
+def majority_vote(votes: Sequence[Vote | None], equal: Callable[[Vote, Vote], bool | Undecided]) -> list[int]:
+    """The places of the votes for the commonest answer (self-consistency, Wang et al., arXiv 2203.11171).
+
+    Of equally common answers the one that was given first wins. Empty where nothing votes.
+    """
+    return max(group_equal(votes, equal), key=len, default=[])

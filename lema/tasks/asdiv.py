@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks._numeric import equal_to_places, extract, plain
-from lema.tasks._records import joined, text
+from lema.tasks.numeric import equal_to_places, extract, gold_number, join_story
+from lema.text.records import text_field
 
 
 def _answer(record: Mapping[str, Any]) -> str:
-    return re.sub(r"\([^()]*\)", "", text(record, "Answer", "answer")).strip()
+    return re.sub(r"\([^()]*\)", "", text_field(record, "Answer", "answer")).strip()
 
 
 def _counts(record: Mapping[str, Any]) -> bool:
@@ -32,15 +32,12 @@ def _counts(record: Mapping[str, Any]) -> bool:
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
-    answer = _answer(record)
-    gold = plain(answer)
-    if gold is None:
-        raise ValueError(f"the gold answer {answer[:40]!r} is not a number")
+    gold = gold_number(_answer(record))
     formula = record.get("Formula") or record.get("formula")
     rationale = str(formula).strip() if formula and "r" not in str(formula) else None
     fields = {"type": ("Solution-Type", "solution_type"), "grade": ("Grade", "@Grade", "grade")}
     strata = {name: str(record[own]) for name, owns in fields.items() for own in owns if record.get(own)}
-    return Reading(joined(record, ("Body", "body"), ("Question", "question")), gold, rationale, strata)
+    return Reading(join_story(record, ("Body", "body"), ("Question", "question")), gold, rationale, strata)
 
 
 asdiv = Task("asdiv", _read, extract, equal_to_places(2), counts=_counts)

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task, Undecided
-from lema.tasks._latex import boxed
-from lema.tasks._numeric import before_next_question, labelled, phrases
-from lema.tasks._records import text
+from lema.text.final_answer import boxed, conclusion, last_statement
+from lema.text.records import text_field
 
 _LONGEST = 12  # words of an answer; longer ones are prose
 _CHOICE = re.compile(
@@ -35,13 +34,9 @@ def extract(reply: str) -> str | None:
     It stands after the last "The answer is"; without one, in the last `\boxed{}` or after the last "Answer:"; without
     any, on a last line that is a letter and nothing else.
     """
-    reply = before_next_question(reply)
-    if found := phrases(reply):
-        return _answer(found[-1])
-    if (inner := boxed(reply)) is not None:
-        return _answer(re.sub(r"\\text\{([^{}]*)\}", r"\1", inner))
-    if found := labelled(reply):
-        return _answer(found[-1])
+    reply = conclusion(reply)
+    if found := last_statement(reply):
+        return _answer(found.text)
     last = reply.rstrip().rpartition("\n")[2].strip(_DRESS)
     return f"({last.strip('()')})" if re.fullmatch(r"\(?[A-E]\)?", last) else None
 
@@ -103,9 +98,9 @@ def _plain(words: str) -> str:
 def _read(record: Mapping[str, Any]) -> Reading:
     question = record.get("question")
     inner: Mapping[str, Any] = question if isinstance(question, Mapping) else {}
-    stem = text(inner, "stem") if inner else text(record, "question")
+    stem = text_field(inner, "stem") if inner else text_field(record, "question")
     candidates = _candidates(inner.get("choices") if inner else record.get("choices"))
-    key = text(record, "answerKey").upper()
+    key = text_field(record, "answerKey").upper()
     if key not in candidates:
         raise ValueError(f"`answerKey` is {key[:10]!r}, the choices are {', '.join(candidates)}")
     listed = ", ".join(f"({label}) {words}" for label, words in candidates.items())

@@ -8,27 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks._numeric import ANNOTATION, equal, extract, plain
+from lema.tasks.numeric import ANNOTATION, equal, extract, gold_number
+from lema.text.records import text_field
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
-    question, answer = (_text(record, field) for field in ("question", "answer"))
+    question, answer = (text_field(record, field) for field in ("question", "answer"))
     rationale, marker, gold = answer.rpartition("####")
     if not marker:
         raise ValueError("`answer` has no line '#### N' with the gold answer")
-    value = plain(gold)
-    if value is None:
-        raise ValueError(f"the gold answer {gold.strip()[:40]!r} is not a number")
     lines = [" ".join(line.split()) for line in ANNOTATION.sub("", rationale).splitlines() if line.strip()]
-    return Reading(question, value, "\n".join(lines) or None, {"steps": str(len(lines))} if lines else {})
-
-
-def _text(record: Mapping[str, Any], field: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str) or not value.strip():
-        fields = ", ".join(sorted(map(str, record))) or "nothing"
-        raise ValueError(f"needs a text in `{field}`; the record has: {fields}")
-    return value.strip()
+    return Reading(question, gold_number(gold), "\n".join(lines) or None, {"steps": str(len(lines))} if lines else {})
 
 
 def _write(reading: Reading) -> dict[str, Any]:

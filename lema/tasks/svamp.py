@@ -9,20 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks._numeric import equal_to_places, extract, plain
-from lema.tasks._records import joined, text
+from lema.tasks.numeric import equal_to_places, extract, gold_number, join_story
 from lema.text.arithmetic import evaluate
+from lema.text.records import text_field
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
-    answer = text(record, "Answer")
-    gold = plain(answer)
-    if gold is None:
-        raise ValueError(f"the gold answer {answer[:40]!r} is not a number")
+    gold = gold_number(text_field(record, "Answer"))
     # The data set spells one type in two ways.
     kind = str(record.get("Type") or "").replace("Divison", "Division")
     rationale = _rationale(str(record.get("Equation") or ""), gold)
-    return Reading(joined(record, "Body", "Question"), gold, rationale, {"type": kind} if kind else {})
+    return Reading(join_story(record, "Body", "Question"), gold, rationale, {"type": kind} if kind else {})
 
 
 def _rationale(equation: str, gold: str) -> str | None:

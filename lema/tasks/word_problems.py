@@ -1,6 +1,6 @@
 """Word problems: endless generated grade-school problems of one to six steps, each with a gold rationale.
 
-A story begins with a quantity and changes it by moves (`lema.tasks._stories`). Train and test are disjoint by
+A story begins with a quantity and changes it by moves (`lema.tasks.stories`). Train and test are disjoint by
 construction: the split is computed from the text alone, with people and things taken out, so not even the same
 problem told of someone else is in both.
 """
@@ -13,8 +13,9 @@ from typing import Any
 
 from lema.rows import Split
 from lema.tasks import Reading, Task
-from lema.tasks._numeric import equal, extract, plain
-from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
+from lema.tasks.numeric import equal, extract, gold_number
+from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
+from lema.text.records import text_field
 
 OPERATIONS = ("+", "-", "*", "/")
 MOST_STEPS = 6  # longer stories would tell the same move twice
@@ -147,15 +148,10 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
-    texts = {field: record.get(field) for field in ("question", "answer")}
-    for field, text in texts.items():
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"needs a text in `{field}`")
-    gold = plain(str(texts["answer"]))
-    if gold is None:
-        raise ValueError(f"the gold answer {str(texts['answer'])[:40]!r} is not a number")
+    question, answer = text_field(record, "question"), text_field(record, "answer")
+    gold = gold_number(answer)
     strata = {"steps": str(record["steps"])} if record.get("steps") else {}
-    return Reading(str(texts["question"]).strip(), gold, record.get("rationale") or None, strata)
+    return Reading(question, gold, record.get("rationale") or None, strata)
 
 
 def _write(reading: Reading) -> dict[str, Any]:

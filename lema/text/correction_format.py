@@ -26,7 +26,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from lema.text import steps as steps_
+from lema.text.steps import number_steps, strip_number
 
 ELLIPSIS = "..."
 
@@ -61,8 +61,8 @@ class Malformed:
     reason: str
 
 
-def write(correction: Parsed) -> str:
-    """The reply that says this; `parse(write(c)) == c`."""
+def write_correction(correction: Parsed) -> str:
+    """The reply that says this; `parse_correction(write_correction(c)) == c`."""
     at = correction.incorrect_step
     if at is None and correction.explanation:
         return "\n".join([f"Mistakes: {correction.explanation}", "Corrected Answer:", *correction.solution])
@@ -72,10 +72,10 @@ def write(correction: Parsed) -> str:
         "Explanation": correction.explanation,
     }
     lines = [f"{name}: {value}" for name, value in fields.items() if value]
-    return "\n".join([*lines, "Correct Solution:", *numbered(correction.solution, at or 1)])
+    return "\n".join([*lines, "Correct Solution:", *number_solution(correction.solution, at or 1)])
 
 
-def parse(text: str, *, steps: int | None = None, without: Collection[str] = ()) -> Parsed | Malformed:
+def parse_correction(text: str, *, steps: int | None = None, without: Collection[str] = ()) -> Parsed | Malformed:
     """Read a reply. Strict about fields, their order and the numbers of the steps; tolerant of white space, of
     Markdown around labels, of braces around the solution and of talk before the first label.
 
@@ -118,9 +118,10 @@ def parse(text: str, *, steps: int | None = None, without: Collection[str] = ())
     return Parsed(incorrect, kind or None, explanation or None, solution)
 
 
-def parse_json(text: str, *, steps: int | None = None, without: Collection[str] = ()) -> Parsed | Malformed:
-    """As `parse`, for a reply that is an object with `incorrect_step`, `error_type`, `explanation` and `solution`, the
-    solution being a list of steps. What stands around the object, such as a Markdown fence, does not count."""
+def parse_correction_json(text: str, *, steps: int | None = None, without: Collection[str] = ()) -> Parsed | Malformed:
+    """As `parse_correction`, for a reply that is an object with `incorrect_step`, `error_type`, `explanation` and
+    `solution`, the solution being a list of steps. What stands around the object, such as a Markdown fence, does not
+    count."""
     try:
         said = json.loads(text[text.index("{") : text.rindex("}") + 1])
     except (ValueError, RecursionError):
@@ -141,7 +142,7 @@ def parse_json(text: str, *, steps: int | None = None, without: Collection[str] 
         return Malformed("`solution` is not a list of steps")
     if fault := _place_fault(at, steps):
         return Malformed(fault)
-    solution = tuple(bare for line in lines for bare in [" ".join(steps_.bare(line).split())] if bare)
+    solution = tuple(bare for line in lines for bare in [" ".join(strip_number(line).split())] if bare)
     if solution[:1] and solution[0] in _ELLIPSES:
         if at in (None, 1) or len(solution) == 1:
             return Malformed("the solution begins with '...', which stands for no steps or is all there is")
@@ -151,28 +152,28 @@ def parse_json(text: str, *, steps: int | None = None, without: Collection[str] 
     return Parsed(at, kind or None, " ".join((why or "").split()) or None, solution)
 
 
-def numbered(solution: Sequence[str], incorrect_step: int | None) -> tuple[str, ...]:
+def number_solution(solution: Sequence[str], incorrect_step: int | None) -> tuple[str, ...]:
     """The lines of a corrected solution with their numbers; after a first "..." they count from the incorrect step.
     Without an incorrect step they have no numbers.
 
-    >>> numbered(["...", "4 * 3 = 12", "The answer is 12."], 2)
+    >>> number_solution(["...", "4 * 3 = 12", "The answer is 12."], 2)
     ('...', 'Step 2: 4 * 3 = 12', 'Step 3: The answer is 12.')
     """
     if incorrect_step is None:
         return tuple(solution)
     if solution and solution[0] == ELLIPSIS:
-        return (ELLIPSIS, *steps_.number(solution[1:], incorrect_step).splitlines())
-    return tuple(steps_.number(solution).splitlines())
+        return (ELLIPSIS, *number_steps(solution[1:], incorrect_step).splitlines())
+    return tuple(number_steps(solution).splitlines())
 
 
-def expand(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
+def expand_ellipsis(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
     """The corrected solution with a first "..." replaced by the steps of the path that it stands for."""
     if incorrect_step is not None and solution and solution[0] == ELLIPSIS:
         return (*path[: incorrect_step - 1], *solution[1:])
     return tuple(solution)
 
 
-def elide(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
+def elide_prefix(solution: Sequence[str], incorrect_step: int | None, path: Sequence[str]) -> tuple[str, ...]:
     """The corrected solution with the untouched steps before the incorrect one replaced by "..."; unchanged where
     there are none or the solution does not keep them."""
     kept = tuple(path[: (incorrect_step or 1) - 1])

@@ -1,18 +1,16 @@
-"""Texts compared by their words, and which test question a text holds (contamination)."""
+"""Texts compared by their words, and which test question a text contains (contamination)."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from lema.errors import RunError
+from lema.text.records import text_field
 
 Words = tuple[str, ...]
-# The share of a test question's n-grams that texts hold, 0 to 1, and its name; of all test questions the largest.
-Held = Callable[[str, Iterable[str]], tuple[float, str]]
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*|[-+*/^=%<>$€£×÷]")
-# What more test questions have than these is no question but its dressing: "Give your answer as a fraction in ..."
+# N-grams of more test questions than these are boilerplate: "Give your answer as a fraction in ..."
 COMMON = 10
 
 
@@ -21,41 +19,51 @@ def words(text: str) -> Words:
     return tuple(_WORD.findall(text.lower().replace("’", "'")))
 
 
-def grams(sequence: Sequence[str], n: int) -> set[Words]:
+def ngrams(sequence: Sequence[str], n: int) -> set[Words]:
     """All runs of `n` words; none in a shorter text."""
     return {tuple(sequence[at : at + n]) for at in range(len(sequence) - n + 1)}
 
 
-def held(tests: Mapping[str, str], ngram: int) -> Held:
-    """What tells how much of test questions, texts by name, is held by a training question and what goes with it.
+class Overlap(NamedTuple):
+    """The share, 0 to 1, of a test question's n-grams that texts contain, and its name."""
 
-    N-grams are runs of `ngram` words, as usual since GPT-3 (arXiv 2005.14165, appendix C); those of more than ten test
+    share: float
+    name: str
+
+
+class NgramIndex:
+    """An inverted index from n-grams to the test questions that have them.
+
+    N-grams are runs of `n` words, as usual since GPT-3 (arXiv 2005.14165, appendix C); those of more than ten test
     questions do not count. A test question that is shorter counts when it is the training question, word for word.
-    (0, "") where none is held.
     """
-    told = {name: words(text) for name, text in tests.items()}
-    short = {text: name for name, text in reversed(told.items()) if 0 < len(text) < ngram}
-    holders = defaultdict[Words, list[str]](list)
-    for name, text in told.items():
-        for gram in grams(text, ngram):
-            holders[gram].append(name)
-    own = {gram: names for gram, names in holders.items() if len(names) <= COMMON}
-    sizes = Counter(name for names in own.values() for name in names)
 
-    def most(question: str, others: Iterable[str]) -> tuple[float, str]:
-        found = {gram for text in (question, *others) for gram in grams(words(text), ngram) & own.keys()}
-        counts = Counter(name for gram in found for name in own[gram])
-        asked = words(question)
-        shares = [(1.0, short[asked])] if asked in short else []
-        shares += [(round(count / sizes[name], 4), name) for name, count in counts.items()]
-        return min(shares, key=lambda one: (-one[0], one[1]), default=(0.0, ""))
+    def __init__(self, tests: Mapping[str, str], n: int) -> None:
+        """Index test questions, texts by name."""
+        self.n = n
+        split = {name: words(text) for name, text in tests.items()}
+        self._short = {text: name for name, text in reversed(split.items()) if 0 < len(text) < n}
+        postings = defaultdict[Words, list[str]](list)
+        for name, text in split.items():
+            for gram in ngrams(text, n):
+                postings[gram].append(name)
+        self._postings = {gram: names for gram, names in postings.items() if len(names) <= COMMON}
+        self._sizes = Counter(name for names in self._postings.values() for name in names)
 
-    return most
+    def overlap(self, question: str, others: Iterable[str]) -> Overlap:
+        """The test question of which a training question and the texts that go with it contain the largest share;
+        (0, "") where they contain nothing of any."""
+        texts = [words(text) for text in (question, *others)]
+        found = {gram for text in texts for gram in ngrams(text, self.n) & self._postings.keys()}
+        counts = Counter(name for gram in found for name in self._postings[gram])
+        shares = [Overlap(1.0, self._short[texts[0]])] if texts[0] in self._short else []
+        shares += [Overlap(round(count / self._sizes[name], 4), name) for name, count in counts.items()]
+        return min(shares, key=lambda one: (-one.share, one.name), default=Overlap(0.0, ""))
 
-
-def said(share: float, name: str, ngram: int) -> str:
-    """What is held of a test question, in words."""
-    return f"{'holds' if share == 1 else f'holds {share:.0%} of the {ngram}-grams of'} the test question {name}"
+    def describe(self, overlap: Overlap) -> str:
+        """An overlap as the tail of a message."""
+        share = "holds" if overlap.share == 1 else f"holds {overlap.share:.0%} of the {self.n}-grams of"
+        return f"{share} the test question {overlap.name}"
 
 
 def file_texts(
@@ -64,7 +72,4 @@ def file_texts(
     """The test questions of files, named by their place. RunError for rows without a text in `field`."""
     for file in files:
         for place, row in enumerate(read_file(file), start=1):
-            if not isinstance(row.get(field), str):
-                message = f"no text in {field!r}; it has: {', '.join(row)}"
-                raise RunError(f"verdicts.contamination: {file}, row {place}: {message}")
-            yield f"{file}:{place}", row[field]
+            yield f"{file}:{place}", text_field(row, field, where=f"verdicts.contamination: {file}, row {place}")

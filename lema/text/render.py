@@ -7,65 +7,57 @@ states the answer, `before`, the steps that are kept, `wrong`, the incorrect ste
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import reply
 from lema.rows import Correction, Question, Sample
-from lema.text.correction_format import ELLIPSIS, elide, expand, numbered
-from lema.text.steps import number, split
+from lema.text.correction_format import ELLIPSIS, elide_prefix, expand_ellipsis, number_solution
+from lema.text.final_answer import strip_answers
+from lema.text.steps import number_steps, split_steps
 
-# The sentence of a path that states the answer; the format of CoT rows states it again in its own way.
-_ANSWER = re.compile(
-    r"\s*\b(?:(?:so|thus|hence|therefore)[,\s]+)?the\s+(?:(?:final|correct|right)\s+)?answer\s+is\b.*", re.IGNORECASE
-)
 # Noncharacters (Unicode, 23.7): no text that is meant to be exchanged has them.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 
 
-def bare(steps: Iterable[str]) -> list[str]:
-    """Steps without the sentence that states the answer; one that says nothing else is left out."""
-    return [rest for step in steps if (rest := _ANSWER.sub("", step).strip())]
-
-
-def full(row: Correction, sample: Sample) -> tuple[str, ...]:
+def expand_correction(row: Correction, sample: Sample) -> tuple[str, ...]:
     """The whole corrected solution, step by step, the untouched steps from the wrong path."""
-    return expand((row.solution or "").split("\n"), row.incorrect_step, split(sample.text))
+    return expand_ellipsis((row.solution or "").split("\n"), row.incorrect_step, split_steps(sample.text))
 
 
-def parts(question: Question, sample: Sample, row: Correction) -> dict[str, Any]:
+def correction_variables(question: Question, sample: Sample, row: Correction) -> dict[str, Any]:
     """The variables of a correction format. Where the corrector did not keep the steps before the incorrect one,
     `solution` and `after` are the whole of its solution: it began afresh. Where it named no step, as in questions
     that are not worked out in steps (LEMA, C.3), there is neither a number nor anything before, and a format that
     writes `incorrect_step` or `wrong` cannot be used; nor one that writes `rationale` where the question has none."""
-    path, at, lines = split(sample.text), row.incorrect_step, (row.solution or "").split("\n")
-    gold = {"rationale": bare(split(question.rationale))} if question.rationale else {}
-    return gold | written(question.text, question.gold, path, at, row.explanation or "", lines)
+    path, at, lines = split_steps(sample.text), row.incorrect_step, (row.solution or "").split("\n")
+    gold = {"rationale": strip_answers(split_steps(question.rationale))} if question.rationale else {}
+    return gold | solution_variables(question.text, question.gold, path, at, row.explanation or "", lines)
 
 
-def written(
+def solution_variables(
     question: str, gold: str, path: Sequence[str], at: int | None, explanation: str, lines: Sequence[str]
 ) -> dict[str, Any]:
     """The same of a correction that is no row: `lines` are its solution, with or without a first line "..."."""
-    whole = expand(lines, at, path)
-    solution = elide(whole, at, path)
+    whole = expand_ellipsis(lines, at, path)
+    solution = elide_prefix(whole, at, path)
     named = {"incorrect_step": at, "wrong": path[at - 1] if at <= len(path) else ""} if at else {}
     return {
         **named,
         "question": question,
-        "path": number(path),
+        "path": number_steps(path),
         "steps": list(path),
         "explanation": explanation,
-        "solution": list(numbered(solution, at)),
-        "full": list(numbered(whole, at)),
-        "before": bare(path[: (at or 1) - 1]),
-        "after": bare(solution[solution[:1] == (ELLIPSIS,) :]),
+        "solution": list(number_solution(solution, at)),
+        "full": list(number_solution(whole, at)),
+        "before": strip_answers(path[: (at or 1) - 1]),
+        "after": strip_answers(solution[solution[:1] == (ELLIPSIS,) :]),
         "answer": gold,
     }
 
 
-def marked(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, int], ...]]:
+def render_masked(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[str, tuple[tuple[int, int], ...]]:
     """A completion, and the spans of its characters that are the variable `wrong`."""
     if "wrong" not in variables:
         return reply(prompt, variables), ()
@@ -81,16 +73,16 @@ def marked(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[str, tuple[tup
     return plain, tuple(span for span in spans if span[0] < span[1])
 
 
-def solved(prompt: Prompt, question: Question, steps: Sequence[str], answer: str) -> str:
+def render_solution(prompt: Prompt, question: Question, steps: Sequence[str], answer: str) -> str:
     """A whole solution in a CoT format."""
-    return reply(prompt, {"question": question.text, "steps": bare(steps), "answer": answer})
+    return reply(prompt, {"question": question.text, "steps": strip_answers(steps), "answer": answer})
 
 
-def begun(prompt: Prompt, question: Question, steps: Sequence[str], answer: str) -> tuple[str, str]:
+def split_last_step(prompt: Prompt, question: Question, steps: Sequence[str], answer: str) -> tuple[str, str]:
     """A solution in a CoT format up to its last step: what comes before that step, and the step. Where the step only
     states the answer, it is what the format makes of the answer."""
     *before, last = steps
-    kept, step = bare(before), bare([last])
+    kept, step = strip_answers(before), strip_answers([last])
     if step:
         lines = [*kept, f"{_OPEN}{step[0]}{_CLOSE}"]
         text = reply(prompt, {"question": question.text, "steps": lines, "answer": answer})

@@ -12,46 +12,46 @@ _LAST_WORD = re.compile(r"[A-Za-z.]+$")
 _ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "mt", "jr", "no", "vs", "approx", "e.g", "i.e"))
 
 
-def split(text: str) -> tuple[str, ...]:
+def split_steps(text: str) -> tuple[str, ...]:
     """Split a path into its steps: non-empty lines, without their "Step k:" prefixes.
 
     A text of one line is split at its "Step k:" marks, or, having none, into sentences.
 
-    >>> split("Step 1: 2 + 3 = 5\\n\\nStep 2: The answer is 5.")
+    >>> split_steps("Step 1: 2 + 3 = 5\\n\\nStep 2: The answer is 5.")
     ('2 + 3 = 5', 'The answer is 5.')
-    >>> split("Mr. Li has 3.5 pies. The answer is 3.5.")
+    >>> split_steps("Mr. Li has 3.5 pies. The answer is 3.5.")
     ('Mr. Li has 3.5 pies.', 'The answer is 3.5.')
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) == 1:
         parts = _INLINE.split(lines[0])
         lines = parts if len(parts) > 1 or _PREFIX.match(lines[0]) else _sentences(lines[0])
-    return tuple(step for line in lines if (step := bare(line)))
+    return tuple(step for line in lines if (step := strip_number(line)))
 
 
-def bare(line: str) -> str:
+def strip_number(line: str) -> str:
     """A step without its number.
 
-    >>> bare("Step 2: 2 + 3 = 5")
+    >>> strip_number("Step 2: 2 + 3 = 5")
     '2 + 3 = 5'
     """
     return _PREFIX.sub("", line, count=1).strip()
 
 
-def number(steps: Sequence[str], first: int = 1) -> str:
+def number_steps(steps: Sequence[str], first: int = 1) -> str:
     """Steps as a text, one a line, numbered from `first`.
 
-    >>> number(["2 + 3 = 5", "The answer is 5."])
+    >>> number_steps(["2 + 3 = 5", "The answer is 5."])
     'Step 1: 2 + 3 = 5\\nStep 2: The answer is 5.'
     """
     return "\n".join(f"Step {first + index}: {step}" for index, step in enumerate(steps))
 
 
-def departure(path: Sequence[str], other: Sequence[str]) -> int | None:
+def first_difference(path: Sequence[str], other: Sequence[str]) -> int | None:
     """The first step of a path, from 1, that another path does not have in its place, white space apart; None when it
     has all of them.
 
-    >>> departure(["2 + 3 = 6", "The answer is 6."], ["2 + 3 = 5", "The answer is 5."])
+    >>> first_difference(["2 + 3 = 6", "The answer is 6."], ["2 + 3 = 5", "The answer is 5."])
     1
     """
     words = [[step.split() for step in steps] for steps in (path, other)]

@@ -20,8 +20,9 @@ from lema.recipe.prompt import render, reply
 from lema.recipe.sampler_schema import PROGRAM_ERRORS
 from lema.recipe.training_schema import PretrainCorrectionsSpec, PretrainSpec
 from lema.tasks import Reading, Task
-from lema.text.render import marked, written
-from lema.text.steps import split
+from lema.text.final_answer import strip_answers
+from lema.text.render import render_masked, solution_variables
+from lema.text.steps import split_steps
 from lema.train import Progress, silent
 from lema.train.batching import IGNORED, LeftPadding, TokenRow, completion_loss, encode_completion
 
@@ -108,7 +109,7 @@ def pretrain_texts(spec: PretrainSpec) -> Iterator[PretrainText]:
     for part, record in records:
         if part == "train":
             reading = task.read(record)
-            steps = [step for step in split(reading.rationale or "") if "the answer is" not in step.lower()]
+            steps = strip_answers(split_steps(reading.rationale or ""))
             wanted = spec.corrections
             chosen = wanted is not None and draw.random() < wanted.share
             correction = _corrected_text(reading, steps, task, wanted, draw) if wanted and chosen else None
@@ -138,8 +139,8 @@ def _corrected_text(
     if found is None:
         return None
     explanation, at = found.explanation or "", found.incorrect_step
-    variables = written(reading.text, reading.gold, spoilt.steps, at, explanation, found.solution)
-    text, masked = marked(spec.format, variables)
+    variables = solution_variables(reading.text, reading.gold, spoilt.steps, at, explanation, found.solution)
+    text, masked = render_masked(spec.format, variables)
     return PretrainText(plain_text(render(spec.format, variables)), text, False, masked)
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lema.correctors.inject import ERRORS, inject, without_answer
+from lema.correctors.inject import ERRORS, inject
 from lema.models.reference import correct
 from lema.recipe.sampler_schema import PROGRAM_ERRORS
 from lema.tasks import Task
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems
 from lema.text.arithmetic import equations, holds
-from lema.text.steps import split
+from lema.text.final_answer import drop_answer_step
+from lema.text.steps import split_steps
 
 DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GSM8K = DATA / "gsm8k" / "train.jsonl"
@@ -91,14 +92,14 @@ def test_every_kind_is_explained_to_models() -> None:
         ([], ()),
     ],
 )
-def test_without_answer(steps: list[str], left: tuple[str, ...]) -> None:
-    assert without_answer(steps) == left
+def test_a_last_step_with_the_answer_is_dropped(steps: list[str], left: tuple[str, ...]) -> None:
+    assert drop_answer_step(steps) == left
 
 
 def test_generated_problems_can_nearly_all_be_spoilt() -> None:
     done = 0
     for seed, (_, record) in enumerate(itertools.islice(word_problems.generate(seed=3), 100)):  # type: ignore[misc]
-        path = split(record["rationale"])
+        path = split_steps(record["rationale"])
         done += bool(
             spoilt(PROGRAM_ERRORS, question=record["question"], path=path, gold=record["answer"], seed=seed,
                    task=word_problems)
@@ -113,7 +114,7 @@ def test_real_rationales() -> None:
     lines = GSM8K.read_text(encoding="utf-8").splitlines()[:120]
     for seed, line in enumerate(lines):
         reading = gsm8k.read(json.loads(line))
-        path = split(reading.rationale or "")
+        path = split_steps(reading.rationale or "")
         kinds = random.Random(seed).sample(PROGRAM_ERRORS, len(PROGRAM_ERRORS))
         made = spoilt(kinds, question=reading.text, path=path, gold=reading.gold, seed=seed)
         if made is not None:

@@ -14,7 +14,7 @@ from lema.errors import RunError
 from lema.filters import Candidate, Finding
 from lema.models.reference import correct
 from lema.rows import Question
-from lema.text.steps import number
+from lema.text.steps import number_steps
 from tests.filters.candidates import GOOD, MALFORMED, QUESTION, candidate, find, judge
 
 DATA = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -86,7 +86,7 @@ def test_test_questions_of_other_files_count() -> None:
     rows = {"more.jsonl": [{"text": "Other?"}, {"text": HENS}]}
     options: dict[str, Any] = {"files": ["more.jsonl"], "read_file": rows.__getitem__}
     assert checked(HENS, [], field="text", **options) == Finding(1, "holds the test question more.jsonl:2")
-    with pytest.raises(RunError, match=r"more\.jsonl, row 1: no text in 'question'; it has: text"):
+    with pytest.raises(RunError, match=r"more\.jsonl, row 1: needs a text in `question`; the record has: text"):
         checked(HENS, [], **options)
 
 
@@ -262,7 +262,7 @@ def real_corrections() -> list[Candidate]:
             solution="\n".join(fixed.solution), answer=gold,
         )  # fmt: skip
         question = Question(f"m{at}", "train", row["question"], gold, "\n".join(rationale))
-        made.append(candidate(correction, number(steps), question))
+        made.append(candidate(correction, number_steps(steps), question))
     return made
 
 

@@ -17,8 +17,8 @@ from lema.rows import Message
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems
 from lema.text.arithmetic import equations, evaluate, show
-from lema.text.correction_format import Parsed, expand, parse
-from lema.text.steps import number, split
+from lema.text.correction_format import Parsed, expand_ellipsis, parse_correction
+from lema.text.steps import number_steps, split_steps
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LEMA_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -83,7 +83,9 @@ def test_units_that_are_mixed_up() -> None:
 def test_the_correction_keeps_what_is_right_and_ends_with_the_rationale() -> None:
     correction = fixed("There are 12 * 8 = 96 seats.", "96 - 16 = 78.", "The answer is 78.")
     assert correction.solution == ("...", *RATIONALE[1:], "The answer is 60.")
-    assert expand(correction.solution, 2, ("There are 12 * 8 = 96 seats.",))[0] == "There are 12 * 8 = 96 seats."
+    assert (
+        expand_ellipsis(correction.solution, 2, ("There are 12 * 8 = 96 seats.",))[0] == "There are 12 * 8 = 96 seats."
+    )
     assert fixed("12 * 9 = 108.", "The answer is 108.").solution == (*RATIONALE, "The answer is 60.")
 
 
@@ -133,12 +135,12 @@ def message(**variables: object) -> str:
 
 
 def test_the_backend_reads_its_prompt_and_writes_what_is_read() -> None:
-    completion = ask(message(path=number(["12 * 8 = 96.", "96 + 20 = 116.", "The answer is 116."])))
+    completion = ask(message(path=number_steps(["12 * 8 = 96.", "96 + 20 = 116.", "The answer is 116."])))
     assert completion.finish == "stop"
-    parsed = parse(completion.text, steps=3)
+    parsed = parse_correction(completion.text, steps=3)
     assert isinstance(parsed, Parsed)
     assert (parsed.incorrect_step, parsed.error_type) == (2, "wrong operation")
-    assert completion == ask(message(path=number(["12 * 8 = 96.", "96 + 20 = 116.", "The answer is 116."])))
+    assert completion == ask(message(path=number_steps(["12 * 8 = 96.", "96 + 20 = 116.", "The answer is 116."])))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_the_backend_reads_its_prompt_and_writes_what_is_read() -> None:
         (message(path="The answer is 5."), "not in numbered steps"),
         (message(path=""), "not in numbered steps"),
         (message(path="Step 1: The answer is 5.", gold="blue"), "the gold answer is not a number"),
-        (message(path=number([*RATIONALE, "The answer is 60."])), "no mistake found"),
+        (message(path=number_steps([*RATIONALE, "The answer is 60."])), "no mistake found"),
     ],
 )
 def test_what_it_cannot_answer_fails_with_a_reason(content: str, error: str) -> None:
@@ -165,7 +167,7 @@ def test_a_mistake_planted_in_a_generated_problem_is_found(sign: str) -> None:
     """The operation of one step is changed, and the path ends there."""
     tried = found = 0
     for _, record in itertools.islice(word_problems.generate(seed=5), 150):
-        steps = split(record["rationale"])
+        steps = split_steps(record["rationale"])
         at = tried % len(steps)
         equation = equations(steps[at])[0]
         left = equation.left.translate(str.maketrans("+-*/", sign * 4))

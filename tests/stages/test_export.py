@@ -19,7 +19,7 @@ from lema.recipe.training_schema import ExportSpec
 from lema.rows import Finding
 from lema.stages.export import Kind, export, pairs
 from lema.stages.mix import mix
-from lema.text.render import begun
+from lema.text.render import split_last_step
 from tests.stages.rows import BASE, correction, graded, located, question, sample
 from tests.stages.world import world
 
@@ -161,7 +161,7 @@ def test_a_pair_of_solutions_states_each_answer_once() -> None:
     ],
 )
 def test_a_solution_begun_in_a_format_of_one_line(steps: list[str], expected: tuple[str, str]) -> None:
-    assert begun(SPACES, question(5), steps, "5") == expected
+    assert split_last_step(SPACES, question(5), steps, "5") == expected
 
 
 def test_llama_factory_finds_its_files(folder: Path) -> None:

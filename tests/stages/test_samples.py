@@ -110,8 +110,11 @@ def test_imported_and_sampled_paths_stand_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "Question 1?"}, "old.jsonl, row 1: no field 'path'; it has: question"),
-        ({"question": "Question 1?", "path": None}, "old.jsonl, row 1: 'path' is neither a text nor a list of steps"),
+        ({"question": "Question 1?"}, "old.jsonl, row 1: needs a text in `path`; the record has: question"),
+        (
+            {"question": "Question 1?", "path": None},
+            "row 1: needs a text in `path`; the record has: path, question",
+        ),
         ({"question": "Other?", "path": ""}, "no row of old.jsonl belongs to a training question"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema.tasks._numeric import equal, extract, number, plain
+from lema.tasks.numeric import equal, extract, number, plain
 
 NUMBERS = {
     "12": "12", "-5": "-5", "−5": "-5", "- 5": "-5", "+5": "5", "$-5": "-5", "-$5": "-5", "0": "0", "-0": "0",

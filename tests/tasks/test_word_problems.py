@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lema.tasks import Reading
-from lema.tasks._stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS
+from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS
 from lema.tasks.word_problems import generate, split, word_problems
 
 MANY = list(islice(generate(seed=3), 3000))

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema.text.correction_format import Malformed, Parsed, elide, expand, numbered, parse, parse_json, write
+from lema.text.correction_format import (
+    Malformed,
+    Parsed,
+    elide_prefix,
+    expand_ellipsis,
+    number_solution,
+    parse_correction,
+    parse_correction_json,
+    write_correction,
+)
 
 GOOD = """Incorrect Step: Step 2.
 Error Type: wrong operation
@@ -19,8 +28,8 @@ PARSED = Parsed(2, "wrong operation", "It adds where it should multiply.", ("...
 
 
 def test_a_reply_is_read() -> None:
-    assert parse(GOOD) == PARSED
-    assert parse(GOOD, steps=3) == PARSED
+    assert parse_correction(GOOD) == PARSED
+    assert parse_correction(GOOD, steps=3) == PARSED
 
 
 @pytest.mark.parametrize(
@@ -37,7 +46,7 @@ def test_a_reply_is_read() -> None:
     ],
 )  # fmt: skip
 def test_dress_does_not_matter(text: str) -> None:
-    assert parse(text) == PARSED
+    assert parse_correction(text) == PARSED
 
 
 @pytest.mark.parametrize(
@@ -62,7 +71,7 @@ def test_dress_does_not_matter(text: str) -> None:
     ],
 )
 def test_what_is_malformed_has_a_reason(text: str, reason: str) -> None:
-    parsed = parse(text)
+    parsed = parse_correction(text)
     assert isinstance(parsed, Malformed)
     assert reason in parsed.reason
     assert "\n" not in parsed.reason
@@ -92,10 +101,15 @@ WHOLE_PARSED = Parsed(
     ],
 )
 def test_a_correction_may_name_no_step(text: str) -> None:
-    assert parse(text) == WHOLE_PARSED == parse(text, steps=2)
-    assert parse(write(WHOLE_PARSED)) == WHOLE_PARSED
+    assert parse_correction(text) == WHOLE_PARSED == parse_correction(text, steps=2)
+    assert parse_correction(write_correction(WHOLE_PARSED)) == WHOLE_PARSED
     solution = WHOLE_PARSED.solution
-    assert numbered(solution, None) == expand(solution, None, ("x",)) == elide(solution, None, ("x",)) == solution
+    assert (
+        number_solution(solution, None)
+        == expand_ellipsis(solution, None, ("x",))
+        == elide_prefix(solution, None, ("x",))
+        == solution
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,11 +123,11 @@ def test_a_correction_may_name_no_step(text: str) -> None:
     ],
 )
 def test_a_correction_without_a_step_has_both_fields(text: str, reason: str) -> None:
-    assert parse(text) == Malformed(reason)
+    assert parse_correction(text) == Malformed(reason)
 
 
 def test_the_incorrect_step_is_one_of_the_path() -> None:
-    assert parse(GOOD, steps=1) == Malformed("the incorrect step is 2, but the path has steps 1 to 1")
+    assert parse_correction(GOOD, steps=1) == Malformed("the incorrect step is 2, but the path has steps 1 to 1")
 
 
 LINE = st.text(alphabet="abc 123+=.", min_size=1, max_size=20).map(str.strip).filter(lambda text: text.strip(".…"))
@@ -123,19 +137,19 @@ LINE = st.text(alphabet="abc 123+=.", min_size=1, max_size=20).map(str.strip).fi
 def test_what_is_written_is_read(step: int, explanation: str, lines: list[str], kind: str | None) -> None:
     solution = ("...", *lines) if step > 1 else tuple(lines)
     correction = Parsed(step, kind, " ".join(explanation.split()), solution)
-    assert parse(write(correction)) == correction
+    assert parse_correction(write_correction(correction)) == correction
 
 
 def test_numbers_and_ellipsis() -> None:
     path = ("a", "b", "c")
-    assert numbered(("x", "y"), 2) == ("Step 1: x", "Step 2: y")
-    assert numbered(("...", "x", "y"), 3) == ("...", "Step 3: x", "Step 4: y")
-    assert expand(("...", "x"), 3, path) == ("a", "b", "x")
-    assert expand(("x",), 1, path) == ("x",)
-    assert elide(("a", "b", "x"), 3, path) == ("...", "x")
-    assert elide(("a", "z", "x"), 3, path) == ("a", "z", "x")
-    assert elide(("...", "x"), 3, path) == ("...", "x")
-    assert elide(("x",), 1, path) == ("x",)
+    assert number_solution(("x", "y"), 2) == ("Step 1: x", "Step 2: y")
+    assert number_solution(("...", "x", "y"), 3) == ("...", "Step 3: x", "Step 4: y")
+    assert expand_ellipsis(("...", "x"), 3, path) == ("a", "b", "x")
+    assert expand_ellipsis(("x",), 1, path) == ("x",)
+    assert elide_prefix(("a", "b", "x"), 3, path) == ("...", "x")
+    assert elide_prefix(("a", "z", "x"), 3, path) == ("a", "z", "x")
+    assert elide_prefix(("...", "x"), 3, path) == ("...", "x")
+    assert elide_prefix(("x",), 1, path) == ("x",)
 
 
 OBJECT = (
@@ -146,7 +160,7 @@ OBJECT = (
 
 @pytest.mark.parametrize("text", [OBJECT, f"```json\n{OBJECT}\n```", f"Here it is: {OBJECT} Is that right?"])
 def test_an_object_is_read(text: str) -> None:
-    assert parse_json(text, steps=3) == PARSED
+    assert parse_correction_json(text, steps=3) == PARSED
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,7 @@ def test_an_object_is_read(text: str) -> None:
     ],
 )
 def test_an_object_that_is_no_correction_has_a_reason(text: str, reason: str) -> None:
-    found = parse_json(text, steps=3)
+    found = parse_correction_json(text, steps=3)
     assert isinstance(found, Malformed)
     assert found.reason.startswith(reason)
 
@@ -179,9 +193,9 @@ def test_an_object_that_is_no_correction_has_a_reason(text: str, reason: str) ->
 @pytest.mark.parametrize("solution", [("...", "4 * 3 = 12"), ("a", "4 * 3 = 12")])
 def test_a_reply_may_do_without_fields(at: int | None, explanation: str | None, solution: tuple[str, ...]) -> None:
     known = 2 if solution[0] == "..." else at  # "..." stands before the incorrect step
-    text = write(Parsed(2, None, explanation, solution))
+    text = write_correction(Parsed(2, None, explanation, solution))
     text = text if at else text.replace("Incorrect Step: Step 2.\n", "")
     without = [name for name, value in (("incorrect_step", at), ("explanation", explanation)) if value is None]
-    assert parse(text, without=without) == Parsed(known, None, explanation, solution)
+    assert parse_correction(text, without=without) == Parsed(known, None, explanation, solution)
     if without:
-        assert isinstance(parse(text), Malformed)
+        assert isinstance(parse_correction(text), Malformed)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lema.text.steps import number, split
+from lema.text.steps import number_steps, split_steps
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ from lema.text.steps import number, split
     ],
 )
 def test_split(text: str, steps: tuple[str, ...]) -> None:
-    assert split(text) == steps
+    assert split_steps(text) == steps
 
 
 def test_numbered_steps_are_split_into_the_same_steps() -> None:
     steps = ("2 + 3 = 5. So far, so good.", "The answer is 5.")
-    assert number(steps) == "Step 1: 2 + 3 = 5. So far, so good.\nStep 2: The answer is 5."
-    assert split(number(steps)) == steps
-    assert number(steps, first=4).startswith("Step 4: ")
-    assert split(number(steps[:1])) == steps[:1]
+    assert number_steps(steps) == "Step 1: 2 + 3 = 5. So far, so good.\nStep 2: The answer is 5."
+    assert split_steps(number_steps(steps)) == steps
+    assert number_steps(steps, first=4).startswith("Step 4: ")
+    assert split_steps(number_steps(steps[:1])) == steps[:1]

@@ -11,9 +11,11 @@ from fractions import Fraction
 from typing import Any
 
 from lema.tasks import Reading, Task, Undecided
-from lema.tasks._latex import Parts, boxed, clean, closing, joined, number, parts
-from lema.tasks._numeric import before_next_question, labelled, phrases, spelt
-from lema.tasks._symbolic import Finding, compare
+from lema.tasks.math.latex import Parts, clean, joined, number, parts
+from lema.tasks.math.symbolic import Finding, compare
+from lema.tasks.numeric import spelt
+from lema.text.final_answer import boxed, conclusion, last_statement, unboxed
+from lema.text.records import text_field
 
 _MOST = 12  # items that are compared in every order
 _LONGEST = 400  # characters of an answer; longer ones are prose
@@ -46,12 +48,11 @@ def extract(text: str) -> str | None:
     It stands after the last "The answer is", or in the last `\boxed{}` or `\fbox{}` where none comes after it;
     without either, after the last "Answer:". What follows an invented next "Question:" does not count.
     """
-    text = before_next_question(text)
-    rest = (phrases(text) or [text])[-1]
-    answer = boxed(rest)
-    if answer is None:
-        found = phrases(text) or ([] if boxed(text) else labelled(text))
-        answer = _stated(found[-1]) if found else boxed(text)
+    found = last_statement(conclusion(text))
+    if found is None:
+        return None
+    inner = found.text if found.kind == "box" else boxed(found.text)
+    answer = _stated(found.text) if inner is None else inner
     return answer if answer and len(answer) <= _LONGEST else None
 
 
@@ -215,11 +216,7 @@ def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
 
 
 def _read(record: Mapping[str, Any]) -> Reading:
-    problem, solution, answer = (record.get(field) for field in ("problem", "solution", "answer"))
-    if not isinstance(problem, str) or not problem.strip():
-        raise ValueError(
-            f"needs a text in `problem`; the record has: {', '.join(sorted(map(str, record))) or 'nothing'}"
-        )
+    problem, solution, answer = text_field(record, "problem"), record.get("solution"), record.get("answer")
     gold = boxed(solution) if isinstance(solution, str) else None
     if not gold and isinstance(answer, str | int | float) and not isinstance(answer, bool):
         gold = str(answer).strip()
@@ -233,20 +230,11 @@ def _read(record: Mapping[str, Any]) -> Reading:
 def _rationale(solution: str) -> str | None:
     """A solution as steps, one a line: formulas that stand alone stay with the text before them, figures are left
     out, and so are the boxes, as the format of the training examples states the answer in its own way."""
-    text = _unboxed(_FIGURE.sub(" ", solution))
+    text = unboxed(_FIGURE.sub(" ", solution))
     text = _DISPLAY.sub(lambda match: " ".join(match[0].split()), text)
     text = re.sub(r"\s*\n\s*(?=\\\[|\$\$|\\begin)", " ", text)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     return "\n".join(line for line in lines if line) or None
-
-
-def _unboxed(text: str) -> str:
-    while match := re.search(r"\\(?:boxed|fbox)\s*\{", text):
-        end = closing(text, match.end() - 1)
-        if end is None:
-            break
-        text = text[: match.start()] + text[match.end() : end] + text[end + 1 :]
-    return re.sub(r"\\(?:boxed|fbox)\s+(?=\S)", "", text)
 
 
 def _counts(record: Mapping[str, Any]) -> bool:
@@ -257,7 +245,7 @@ def _counts(record: Mapping[str, Any]) -> bool:
 
 def _write(reading: Reading) -> dict[str, Any]:
     """A rationale may be a model's path with boxes of its own, so the answer stands apart from it."""
-    record = {"problem": reading.text, "solution": _unboxed(reading.rationale or ""), "answer": reading.gold}
+    record = {"problem": reading.text, "solution": unboxed(reading.rationale or ""), "answer": reading.gold}
     return {**record, **reading.strata}
 
 

@@ -65,11 +65,11 @@ class _Child:
         if importlib.util.find_spec("math_verify") is None:
             raise RunError("the task math needs the extra `math`: pip install -e '.[math]'")
         self.owner = os.getpid()
-        home = str(Path(__file__).resolve().parents[2])
+        home = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
         # -P: a user's folder may hold a file named like a module of ours.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lema.tasks._symbolic"],
+            [sys.executable, "-P", "-c", "from lema.tasks.math.symbolic import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ class _Child:
         return self._process.stdout.readline().decode().strip()
 
 
-def _serve() -> None:
+def serve() -> None:
     """The process: a line [answer, gold] in, a line with the finding out."""
     import resource
     import signal
@@ -170,7 +170,3 @@ def _parsed(latex: str) -> Any:
     config = [LatexExtractionConfig(boxed_match_priority=-1)]
     found = parse(f"${latex}$", config, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
     return found[0] if found else None
-
-
-if __name__ == "__main__":
-    _serve()

@@ -138,29 +138,6 @@ def parts(text: str) -> Parts | None:
     return Parts(",", tuple(items), False) if len(items) > 1 else None
 
 
-def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` or `\fbox{...}` holds, braces nested to any depth; None without a whole one."""
-    # The last ones only: a reply that repeats an open box a thousand times would take minutes.
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|\s(\S))", text))[-20:]):
-        if match[2]:
-            return match[2].rstrip("$.")
-        end = closing(text, match.end() - 1)
-        if end is not None:
-            return text[match.end() : end].strip()
-    return None
-
-
-def closing(text: str, at: int) -> int | None:
-    """Where the brace that opens at a place of a text is closed."""
-    depth = 0
-    for place in range(at, len(text)):
-        if text[place] in "{}" and (place == 0 or text[place - 1] != "\\"):
-            depth += 1 if text[place] == "{" else -1
-            if depth == 0:
-                return place
-    return None
-
-
 def _braced(digit: str | None, group: str | None) -> str:
     return group if group is not None else f"{{{digit}}}"
 

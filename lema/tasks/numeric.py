@@ -7,16 +7,13 @@ is meant ("3 hours and 20 minutes") is no answer at all: a wrong reading could p
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
-# A next question that a model goes on to invent; the first line is never one, models may repeat their question.
-_NEXT_QUESTION = re.compile(r"\n[ \t#*_>]*(?:question|q)[ \t]*\d*[ \t]*[*_]*:", re.IGNORECASE)
-_PHRASE = re.compile(r"\bthe[ \t]+(?:(?:final|correct|right)[ \t]+)?answer[ \t]+is\b[\s:*_]*", re.IGNORECASE)
-_HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
+from lema.text.final_answer import conclusion, last_statement
+from lema.text.records import text_field
 
-_ANSWER_LABEL = re.compile(r"^[ \t#*_>]*(?:final[ \t]+)?answer[ \t]*[*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _UNITS = "one two three four five six seven eight nine"
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -51,28 +48,15 @@ def extract(text: str) -> str | None:
     `\\boxed{}`, after the last "Answer:", or on a last line that holds a number and nothing else. It may be spelt
     ("twelve apples"). What follows an invented next "Question:" does not count.
     """
-    text = ANNOTATION.sub("", before_next_question(text))
-    if found := phrases(text) or _HASHES.findall(text):
-        return _shown(_stated(_clause(found[-1])))
-    if boxes := _BOXED.findall(text):
-        return _shown(_stated(boxes[-1]))
-    # A label is weaker: "Answer: Let's think step by step." states nothing yet.
-    if (found := labelled(text)) and (value := _stated(_clause(found[-1]))) is not None:
-        return _shown(value)
+    text = ANNOTATION.sub("", conclusion(text))
+    found = last_statement(text, hashes=True)
+    if found:
+        value = _stated(found.text if found.kind == "box" else _clause(found.text))
+        # A label is weaker: "Answer: Let's think step by step." states nothing yet.
+        if value is not None or found.kind != "label":
+            return _shown(value)
     last = text.rstrip().rpartition("\n")[2].strip()
     return _shown(number(last)) if not re.search(r"[^0-9\s.,$€£%/+−–-]", last) else None
-
-
-def before_next_question(text: str) -> str:
-    """A text up to the next question that a model went on to invent."""
-    text = text.strip()
-    match = _NEXT_QUESTION.search(text)
-    return text[: match.start()] if match else text
-
-
-def phrases(text: str) -> list[str]:
-    """What follows each "The answer is" of a text, to its end."""
-    return [text[match.end() :] for match in _PHRASE.finditer(text)]
 
 
 def number(text: str) -> Fraction | None:
@@ -93,11 +77,6 @@ def number(text: str) -> Fraction | None:
     return _value(found[0])
 
 
-def labelled(text: str) -> list[str]:
-    """What follows each "Answer:" or "Final answer:" that begins a line of a text, to its end."""
-    return [text[match.end() :] for match in _ANSWER_LABEL.finditer(text)]
-
-
 def equal(answer: str, gold: str) -> bool:
     """Whether both are numbers, and the same one: compared as exact fractions, so 36.0 equals 36 and 0.75 equals
     3/4, while 33.33 does not equal 100/3. No tolerance: grade-school answers are exact, and the golds of GSM8K are
@@ -106,9 +85,22 @@ def equal(answer: str, gold: str) -> bool:
     return left is not None and left == right
 
 
-def plain(text: str) -> str | None:
-    """A text that is one number, in the form in which answers are compared and shown; else None."""
-    return _shown(number(text))
+def gold_number(text: str) -> str:
+    """A gold answer in the form in which answers are compared and shown; ValueError when it is not one number."""
+    if (value := _shown(number(text))) is None:
+        raise ValueError(f"the gold answer {text.strip()[:40]!r} is not a number")
+    return value
+
+
+def join_story(record: Mapping[str, Any], *names: str | tuple[str, ...]) -> str:
+    """A story and its question, fields of a record, as one text, with a full stop or comma between them where the
+    story ends without. One that ends in "If ..." or the like is half a sentence, the question the other half."""
+    body, question = (text_field(record, *((name,) if isinstance(name, str) else name)) for name in names)
+    if body[-1] in ".?!,;:":
+        return f"{body} {question}"
+    last = body.replace("! ", ". ").replace("? ", ". ").rpartition(". ")[2]
+    half = last.lower().startswith(("if ", "when ", "after ", "given ", "since ", "because "))
+    return f"{body}{',' if half else '.'} {question[0].lower() + question[1:] if half else question}"
 
 
 def equal_to_places(places: int) -> Callable[[str, str], bool]:
