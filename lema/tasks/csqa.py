@@ -26,6 +26,7 @@ _LETTERS = re.compile(
 )
 _NO_ANSWER = re.compile(r"\b(?:not|neither|either|both|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
 _DRESS = " \t\n*_`\"'“”‘’$.,;:!"
+_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|^\{|\}$")
 
 
 def extract(reply: str) -> str | None:
@@ -43,8 +44,8 @@ def extract(reply: str) -> str | None:
 
 def _answer(rest: str) -> str | None:
     """The answer in the first sentence of a text."""
-    inner = boxed(rest.partition("\n")[0])
-    line = re.sub(r"\\text\{([^{}]*)\}", r"\1", inner) if inner is not None else rest.strip().partition("\n")[0]
+    line = rest.strip().partition("\n")[0]
+    line = _MARKUP.sub(r"\1", boxed(line) or line)
     # "C. post office" is one answer, "C. The others are places." has a sentence after it.
     clause = re.split(
         r"(?<!\b[A-E])[.!?;](?=[\s*_\"”]|$)|(?<=\b[A-E])\.(?=\s+[A-Z])|,\s+(?:because|since|as|so|which)\b",

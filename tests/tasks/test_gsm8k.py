@@ -31,7 +31,7 @@ def test_no_rationale_is_none() -> None:
     [
         ({"question": "Q?"}, "needs a text in `answer`; the record has: question"),
         ({"question": "", "answer": "#### 5"}, "needs a text in `question`"),
-        ({"question": "Q?", "answer": 5}, "needs a text in `answer`"),
+        ({"question": "Q?", "answer": None}, "needs a text in `answer`"),
         ({"question": "Q?", "answer": "5"}, "no line '#### N'"),
         ({"question": "Q?", "answer": "#### many"}, "'many' is not a number"),
         ({}, "the record has: nothing"),
