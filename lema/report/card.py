@@ -5,17 +5,15 @@ its files there.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
 import yaml
 
 from lema.recipe.training_schema import ExportSpec
-from lema.report.asked import asked, counted
-from lema.report.filter_names import judging, unchecked
-from lema.report.markdown import escaped, table
-from lema.rows import Correction, Example, Grade, Location, Question, Sample, Verdict
+from lema.report.counts import Counts
+from lema.report.markdown import escape_markdown, markdown_table
+from lema.rows import Outcome
 
 # What the files of each folder are for.
 _FILES: Mapping[str, str] = {
@@ -25,44 +23,27 @@ _FILES: Mapping[str, str] = {
     "ranking": "the same pairs with single messages: `messages`, `chosen`, `rejected`",
 }
 
-_KINDS: tuple[tuple[Literal["cot", "correction"], str], ...] = (
-    ("cot", "chain of thought"),
-    ("correction", "corrections"),
-)
 
-
-class Dataset(NamedTuple):
-    """What a card is about; `mix` is by arm, `sizes` says how many rows each file has, by its name without ending."""
-
-    plan: Mapping[str, Any]
-    questions: Sequence[Question]
-    samples: Sequence[Sample]
-    grades: Sequence[Grade]
-    locations: Sequence[Location]
-    corrections: Sequence[Correction]
-    verdicts: Sequence[Verdict]
-    mix: Mapping[str, Sequence[Example]]
-    sizes: Mapping[str, int]
-
-
-def card(rows: Dataset, spec: ExportSpec) -> str:
-    """The README.md of the folder."""
+def dataset_card(plan: Mapping[str, Any], counts: Counts, sizes: Mapping[str, int], spec: ExportSpec) -> str:
+    """The README.md of an export. `plan` is the content of plan.yaml, `sizes` has the number of rows of each file by
+    its name without ending."""
+    title = spec.title or f"LEMA: {plan['recipe']}"
     sections = [
-        _header(rows, spec), _opening(rows, spec), _contents(rows), _origins(spec), _models(rows), _counts(rows),
-        _filters(rows), _prompts(rows), _again(rows), _use(rows),
+        _header(title, counts, sizes, spec), _opening(title, plan), _contents(counts, sizes), _origins(spec),
+        _models(counts), _numbers(counts), _filters(counts), _prompts(plan), _again(plan), _use(counts, sizes),
     ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
 
 
-def _header(rows: Dataset, spec: ExportSpec) -> Iterator[str]:
+def _header(title: str, counts: Counts, sizes: Mapping[str, int], spec: ExportSpec) -> Iterator[str]:
+    first = _default_file(counts, sizes)
     configs: list[dict[str, Any]] = [
-        {"config_name": config(name), "data_files": [{"split": "train", "path": f"{name}.jsonl"}]}
-        for name in rows.sizes
+        {"config_name": config_name(name), "data_files": [{"split": "train", "path": f"{name}.jsonl"}]}
+        | ({"default": True} if name == first else {})
+        for name in sizes
     ]
-    if (first := _default(rows)) is not None:
-        next(one for one in configs if one["config_name"] == config(first))["default"] = True
     facts = {
-        "pretty_name": _title(rows, spec),
+        "pretty_name": title,
         **({"license": spec.license} if spec.license else {}),
         "task_categories": ["text-generation"],
         "tags": ["lema", "mistake-correction", "synthetic"],
@@ -71,26 +52,22 @@ def _header(rows: Dataset, spec: ExportSpec) -> Iterator[str]:
     yield f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
 
 
-def config(name: str) -> str:
+def config_name(file: str) -> str:
     """The hub's name of a file: `chat/lema` is `chat-lema`."""
-    return name.replace("/", "-")
+    return file.replace("/", "-")
 
 
-def _default(rows: Dataset) -> str | None:
+def _default_file(counts: Counts, sizes: Mapping[str, int]) -> str | None:
     """The chats of the first arm with corrections, or of the first arm."""
-    arms = [arm for arm in rows.mix if f"chat/{arm}" in rows.sizes]
-    mended = [arm for arm in arms if any(row.kind == "correction" for row in rows.mix[arm])]
-    return next((f"chat/{arm}" for arm in [*mended, *arms]), None)
+    arms = [arm for arm in counts.arms if f"chat/{arm}" in sizes]
+    corrected = [arm for arm in arms if counts.arms[arm]["correction"]]
+    return next((f"chat/{arm}" for arm in [*corrected, *arms]), None)
 
 
-def _title(rows: Dataset, spec: ExportSpec) -> str:
-    return spec.title or f"LEMA: {rows.plan['recipe']}"
-
-
-def _opening(rows: Dataset, spec: ExportSpec) -> Iterator[str]:
-    yield f"# {escaped(_title(rows, spec))}\n"
-    if rows.plan.get("description"):
-        yield f"{escaped(rows.plan['description'])}.\n"
+def _opening(title: str, plan: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# {escape_markdown(title)}\n"
+    if plan.get("description"):
+        yield f"{escape_markdown(plan['description'])}.\n"
     yield (
         "Wrong solutions of language models with corrections: which step is incorrect, why, and the solution from that "
         "step on, mixed with right solutions as the arms of a comparison. The method is LEMA (arXiv 2310.20689). "
@@ -99,15 +76,17 @@ def _opening(rows: Dataset, spec: ExportSpec) -> Iterator[str]:
     )
 
 
-def _contents(rows: Dataset) -> Iterator[str]:
+def _contents(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
     yield "## Files\n"
-    parts = ((name, name.partition("/")[0]) for name in rows.sizes)
-    yield from table(
+    yield from markdown_table(
         ("configuration", "file", "rows", "holds"),
-        [(config(name), f"{name}.jsonl", rows.sizes[name], _FILES[kind].replace("`", "")) for name, kind in parts],
+        [
+            (config_name(name), f"{name}.jsonl", count, _FILES[name.partition("/")[0]].replace("`", ""))
+            for name, count in sizes.items()
+        ],
     )
     yield "\nTrain on one arm at a time: arms share rows. `source_id` names the question, path or correction of a row."
-    if any(row.masked for examples in rows.mix.values() for row in examples):
+    if any(kinds["masked"] for kinds in counts.arms.values()):
         yield "Some rows were made to be trained without loss on their incorrect step; these files do not say where."
 
 
@@ -115,90 +94,95 @@ def _origins(spec: ExportSpec) -> Iterator[str]:
     yield "## Sources and licences\n"
     if spec.sources:
         lines = [(one.name, one.license, one.url or "–") for one in spec.sources]
-        yield from table(("source", "licence", "where"), lines)
+        yield from markdown_table(("source", "licence", "where"), lines)
         yield ""
     else:
         yield "The recipe states no source."
     yield (
-        f"Licence of this dataset: {escaped(spec.license)}." if spec.license else "It states no licence for the whole."
+        f"Licence of this dataset: {escape_markdown(spec.license)}."
+        if spec.license
+        else "It states no licence for the whole."
     )
 
 
-def _models(rows: Dataset) -> Iterator[str]:
-    found = asked(rows.samples, rows.locations, rows.corrections, rows.verdicts, rows.plan)
+def _models(counts: Counts) -> Iterator[str]:
     yield "## Models\n"
-    yield from table(
+    yield from markdown_table(
         ("role", "model", "SHA-256 of its prompt", "replies", "tokens written"),
         [
-            (one.role, one.model, one.prompt or "–", counted(one.replies), counted(one.completion_tokens))
-            for one in found
+            (one.role, one.model, one.prompt or "–", _number(one.replies), _number(one.completion_tokens))
+            for one in counts.asked
         ],
     )
 
 
-def _counts(rows: Dataset) -> Iterator[str]:
-    outcomes = Counter(row.outcome for row in rows.grades)
+def _number(count: int | None) -> int | str:
+    return "–" if count is None else count
+
+
+def _numbers(counts: Counts) -> Iterator[str]:
+    outcomes = [(outcome, counts.total(outcome)) for outcome in sorted(get_args(Outcome))]
+    words = (("cot", "chain of thought"), ("correction", "corrections"))
     lines: list[tuple[str, int]] = [
-        ("training questions", sum(row.split == "train" for row in rows.questions)),
-        ("paths", len(rows.samples)),
-        *((f"paths that are {outcome}", count) for outcome, count in sorted(outcomes.items())),
-        ("corrections asked for", len(rows.corrections)),
-        ("corrections that could be read", sum(row.status == "parsed" for row in rows.corrections)),
-        ("corrections accepted", sum(row.accepted for row in rows.verdicts)),
+        ("training questions", counts.questions),
+        ("paths", counts.total("paths")),
+        *((f"paths that are {outcome}", count) for outcome, count in outcomes if count),
+        ("corrections asked for", counts.corrections),
+        ("corrections that could be read", counts.parsed),
+        ("corrections accepted", counts.filters.accepted),
     ]
-    for arm, examples in rows.mix.items():
-        kinds = Counter(row.kind for row in examples)
-        lines += [(f"rows of {arm}: {word}", kinds[kind]) for kind, word in _KINDS if kinds[kind]]
+    for arm, kinds in counts.arms.items():
+        lines += [(f"rows of {arm}: {word}", kinds[kind]) for kind, word in words if kinds[kind]]
     yield "## Counts\n"
-    yield from table(("what", "count"), lines)
+    yield from markdown_table(("what", "count"), lines)
 
 
-def _filters(rows: Dataset) -> Iterator[str]:
-    used = judging(rows.verdicts, rows.plan)
-    dropped = Counter(drop.filter for row in rows.verdicts for drop in row.drops)
-    first = Counter(row.dropped_by for row in rows.verdicts)
+def _filters(counts: Counts) -> Iterator[str]:
+    filters = counts.filters
     yield "## Filters\n"
-    lines = [(name, json.dumps(own) if own else "–", dropped[name], first[name]) for name, own in used.items()]
+    lines = [
+        (name, json.dumps(options) if options else "–", filters.both[name, name], filters.first[name])
+        for name, options in filters.options.items()
+    ]
     if lines:
-        yield from table(("filter", "options", "corrections dropped", "first to drop"), lines)
+        yield from markdown_table(("filter", "options", "corrections dropped", "first to drop"), lines)
     else:
         yield "None: every correction was accepted."
-    if unchecked(rows.plan):
+    if filters.unchecked:
         yield "\nContamination is off: nobody checked whether corrections hold questions of the test set."
 
 
-def _prompts(rows: Dataset) -> Iterator[str]:
-    arms = rows.plan["mix"]
-    lines = [(arm, kind, digest) for arm in arms for kind, digest in arms[arm]["formats"].items()]
+def _prompts(plan: Mapping[str, Any]) -> Iterator[str]:
+    lines = [(arm, kind, digest) for arm, own in plan["mix"].items() for kind, digest in own["formats"].items()]
     yield "## Formats\n"
-    yield from table(("arm", "rows", "SHA-256 of the format"), lines)
+    yield from markdown_table(("arm", "rows", "SHA-256 of the format"), lines)
 
 
-def _again(rows: Dataset) -> Iterator[str]:
-    name = rows.plan["recipe"]
+def _again(plan: Mapping[str, Any]) -> Iterator[str]:
+    name = plan["recipe"]
     yield "## Make it again\n"
     yield f"With lema, in a project that has the recipe `{name}` and its completions:\n"
     yield f"```sh\nlema repro export@{name}\n```\n"
-    yield f"Equal recipe, code and completions make equal bytes. Code: export `{rows.plan['export']['code']}`."
+    yield f"Equal recipe, code and completions make equal bytes. Code: export `{plan['export']['code']}`."
 
 
-def _use(rows: Dataset) -> Iterator[str]:
-    first = _default(rows)
+def _use(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
+    first = _default_file(counts, sizes)
     yield "## Use it\n"
     if first is None:
         yield "There is nothing to load yet."
         return
     arm = first.partition("/")[2]
     yield "```python\nfrom datasets import load_dataset\n"
-    yield f'chats = load_dataset("path/to/this/folder", "{config(first)}", split="train")\n```\n'
+    yield f'chats = load_dataset("path/to/this/folder", "{config_name(first)}", split="train")\n```\n'
     yield (
-        f"TRL: `SFTTrainer` takes `{config(first)}`, or `prompt_completion-{arm}` for the loss on completions alone; "
-        "`DPOTrainer` takes `pairs-full` and `pairs-step`. LLaMA-Factory: give this folder as `dataset_dir`; the names "
-        "are in `dataset_info.json`. Axolotl:\n"
+        f"TRL: `SFTTrainer` takes `{config_name(first)}`, or `prompt_completion-{arm}` for the loss on completions "
+        "alone; `DPOTrainer` takes `pairs-full` and `pairs-step`. LLaMA-Factory: give this folder as `dataset_dir`; "
+        "the names are in `dataset_info.json`. Axolotl:\n"
     )
     yield f"```yaml\ndatasets:\n  - path: {first}.jsonl\n    ds_type: json\n    type: chat_template"
     yield "    field_messages: messages\n    roles_to_train: [assistant]\n```"
-    if "ranking/full" in rows.sizes:
+    if "ranking/full" in sizes:
         yield "\n```yaml\nrl: dpo\ndatasets:\n  - path: ranking/full.jsonl\n    ds_type: json\n    split: train"
         yield "    type: chat_template.default\n    field_messages: messages\n    field_chosen: chosen"
         yield "    field_rejected: rejected\n```"

@@ -1,41 +1,78 @@
 """Rows to read: corrections beside their wrong paths, and test questions that two models answer differently."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lema.rows import Answer, Correction, Question, Sample, Verdict
 from lema.text.correction_format import ELLIPSIS
+from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
 
+Judged = tuple[Correction, Verdict]
+Step = tuple[int, str, str]  # number, text, mark
 
-def examples_to_read(
-    questions: Sequence[Question],
-    samples: Sequence[Sample],
-    corrections: Sequence[Correction],
-    judged: Sequence[Verdict],
+
+def example_corrections(
+    questions: Iterable[Question],
+    samples: Iterable[Sample],
+    corrections: Iterable[Correction],
+    verdicts: Iterable[Verdict],
     count: int,
 ) -> list[dict[str, Any]]:
-    """Corrections spread over error types, chosen by a hash; a quarter of them dropped ones, where there are enough."""
-    verdicts = {row.id: row for row in judged}
-    parsed = [row for row in corrections if row.status == "parsed" and row.id in verdicts]
-    dropped = _spread([row for row in parsed if not verdicts[row.id].accepted])[: count // 4]
-    kept = _spread([row for row in parsed if verdicts[row.id].accepted])[: count - len(dropped)]
-    asked = {row.id: row for row in questions}
-    paths = {row.id: row for row in samples}
-    return [
-        correction(asked[row.question_id], paths[row.sample_id], row, verdicts[row.id]) for row in [*kept, *dropped]
-    ]
+    """Up to `count` corrections in different error types, a quarter of them dropped ones where there are enough."""
+    # Of each type the `count` smallest by hash are enough, whatever the sizes of the types turn out to be.
+    smallest: dict[tuple[bool, str], list[tuple[int, str, Judged]]] = defaultdict(list)
+    sizes: Counter[tuple[bool, str]] = Counter()
+    judged = SortedLookup(verdicts)
+    for row in corrections:
+        verdict = judged.get(row.id)
+        if verdict is not None and row.status == "parsed" and count:
+            kind = verdict.accepted, row.error_type or ""
+            sizes[kind] += 1
+            heap, entry = smallest[kind], (-_hash(row.id), row.id, (row, verdict))
+            (heapq.heappush if len(heap) < count else heapq.heappushpop)(heap, entry)
+    dropped, kept = (
+        _round_robin(
+            [
+                [judged for *_, judged in sorted(heap, key=lambda entry: -entry[0])]
+                for kind, heap in sorted(smallest.items(), key=lambda entry: (-sizes[entry[0]], entry[0]))
+                if kind[0] is accepted
+            ]
+        )
+        for accepted in (False, True)
+    )
+    dropped = dropped[: count // 4]
+    shown = [*kept[: count - len(dropped)], *dropped]
+    asked = _by_id(questions, {row.question_id for row, _ in shown})
+    paths = _by_id(samples, {row.sample_id for row, _ in shown})
+    views = [correction_view(asked[row.question_id], paths[row.sample_id], row, verdict) for row, verdict in shown]
+    return [{**view, "lines": side_by_side(view["path"], view["solution"])} for view in views]
 
 
-def correction(question: Question, sample: Sample, row: Correction, verdict: Verdict | None) -> dict[str, Any]:
-    """One correction as a reader wants it: steps as (number, text, mark), marks "wrong", "new" or none."""
+def _round_robin(groups: list[list[Judged]]) -> list[Judged]:
+    """The first of each group, then the second of each, and so on."""
+    places = [(place, turn, judged) for turn, own in enumerate(groups) for place, judged in enumerate(own)]
+    return [judged for _, _, judged in sorted(places, key=lambda entry: entry[:2])]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def _by_id(rows: Iterable[Any], ids: set[str]) -> dict[str, Any]:
+    return {row.id: row for row in rows if row.id in ids}
+
+
+def correction_view(question: Question, sample: Sample, row: Correction, verdict: Verdict | None) -> dict[str, Any]:
+    """One correction for a reader: steps as (number, text, mark), marks "wrong", "new" or none. `kept` is how many
+    steps of the path the solution leaves as they are."""
     at = row.incorrect_step or 0
     lines = (row.solution or "").splitlines()
     left_out = bool(lines) and lines[0] == ELLIPSIS
-    first = at if left_out else 1
-    steps = [(first + place, line) for place, line in enumerate(lines[left_out:])]
+    steps = enumerate(lines[left_out:], at if left_out else 1)
     return {
         "id": row.id, "question": question.text, "gold": question.gold, "sampler": sample.sampler,
         "path": [(n, step, "wrong" if n == at else "") for n, step in enumerate(split_steps(sample.text), 1)],
@@ -47,39 +84,40 @@ def correction(question: Question, sample: Sample, row: Correction, verdict: Ver
     }  # fmt: skip
 
 
-def _spread(corrections: Iterable[Correction]) -> list[Correction]:
-    """One of each error type, the commonest first, then a second one of each, and so on; in the order of a hash."""
-    kinds: dict[str, list[Correction]] = defaultdict(list)
-    for row in sorted(corrections, key=lambda row: _digest(row.id)):
-        kinds[row.error_type or ""].append(row)
-    turns = sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
-    places = [(place, turn, row) for turn, (_, own) in enumerate(turns) for place, row in enumerate(own)]
-    return [row for _, _, row in sorted(places, key=lambda entry: entry[:2])]
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+def side_by_side(one: Iterable[Step], other: Iterable[Step]) -> list[tuple[int, str, str]]:
+    """Two numbered lists of steps as the rows of a table."""
+    left, right = ({number: text for number, text, _ in steps} for steps in (one, other))
+    return [(at, left.get(at, ""), right.get(at, "")) for at in range(1, max([0, *left, *right]) + 1)]
 
 
 def contrasts(
-    questions: Sequence[Question], answers: Sequence[Answer], lead: Mapping[str, Any] | None
+    questions: Iterable[Question], answers: Iterable[Answer], lead: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Test questions that the two models of a comparison answer differently: up to two won and two lost."""
+    """Test questions that the two models of a comparison answer differently: up to two won and two lost. Of several
+    trainings the first one counts."""
     if lead is None:
         return []
-    texts = {row.id: row for row in questions if row.split == "test"}
-    by_arm: dict[str, dict[str, Answer]] = defaultdict(dict)
+    arms = lead["arm"], lead["than"]
+    tests = {row.id for row in questions if row.split == "test"}
+    right: dict[str, dict[str, bool]] = {arm: {} for arm in arms}
     for row in answers:
-        if row.kind == "single" and row.question_id in texts:
-            by_arm[row.arm].setdefault(row.question_id, row)  # of several trainings the first one's
-    ours, theirs = by_arm[lead["arm"]], by_arm[lead["than"]]
-    shared = sorted(ours.keys() & theirs.keys(), key=_digest)
-    picked = []
-    for right, other in ((ours, theirs), (theirs, ours)):
-        found = [q for q in shared if right[q].outcome == "correct" != other[q].outcome]
-        picked += [
-            {"won": right is ours, "question": texts[q].text, "gold": texts[q].gold,
-             "answers": [(lead["arm"], ours[q]), (lead["than"], theirs[q])]}
-            for q in found[:2]
-        ]  # fmt: skip
-    return picked
+        if row.arm in arms and row.kind == "single" and row.question_id in tests:
+            right[row.arm].setdefault(row.question_id, row.outcome == "correct")
+    ours, theirs = (right[arm] for arm in arms)
+    shared = sorted(ours.keys() & theirs.keys(), key=_hash)
+    picked = {won: [q for q in shared if ours[q] is won and theirs[q] is not won][:2] for won in (True, False)}
+    wanted = {name for names in picked.values() for name in names}
+    texts, found = _by_id(questions, wanted), dict[tuple[str, str], Answer]()
+    for row in answers:
+        if row.arm in arms and row.kind == "single" and row.question_id in wanted:
+            found.setdefault((row.arm, row.question_id), row)
+    shown = []
+    for won, names in picked.items():
+        for name in names:
+            both = [found[arm, name] for arm in arms]
+            lines = side_by_side(
+                *([(at, text, "") for at, text in enumerate(split_steps(row.text), 1)] for row in both)
+            )
+            shown.append({"won": won, "question": texts[name].text, "gold": texts[name].gold, "answers": both,
+                          "lines": lines})  # fmt: skip
+    return shown

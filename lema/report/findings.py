@@ -20,17 +20,17 @@ def headline(facts: Mapping[str, Any]) -> str:
     }[lead["verdict"]]
 
 
-def sentences(facts: Mapping[str, Any]) -> list[str]:
+def finding_paragraphs(facts: Mapping[str, Any]) -> list[str]:
     """The paragraphs under the headline, each a few sentences."""
     lead, said = facts["lead"], []
     if lead is not None:
         said.append(f"{_effect(facts, lead)} {_reach(facts, lead)}".strip())
         said += [text for text in (_rows(lead), _controls(facts, lead)) if text]
-    said += [text for text in (_fine_tuning(facts), *facts["targets"], _cautions(facts)) if text]
+    said += [text for text in (_fine_tuning(facts), facts["targets"], _cautions(facts)) if text]
     return said
 
 
-def methods(facts: Mapping[str, Any]) -> dict[str, str]:
+def method_notes(facts: Mapping[str, Any]) -> dict[str, str]:
     """How the intervals and columns came about: `share`, `difference` and `columns` of comparisons, and `probe`."""
     level, many = f"{100 * facts['confidence']:g}%", facts["trainings"] > 1
     wilson = f"Wilson’s {level} interval" + (" for the questions and seeds that there are" if many else "")
@@ -171,7 +171,7 @@ def _cautions(facts: Mapping[str, Any]) -> str:
         said.append(
             f"Every arm was trained with {facts['trainings']} seeds, and what they differ by is in the intervals{few}."
         )
-    if facts["filters"]["unchecked"]:
+    if facts["unchecked"]:
         said.append("Contamination is off: nobody checked whether corrections hold questions of the test set.")
     failed = [f"{row['outcomes']['failed']} of {row['arm']}" for row in facts["arms"] if row["outcomes"]["failed"]]
     if failed:

@@ -14,7 +14,7 @@ from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
-from lema.report.examples import correction as view
+from lema.report.examples import correction_view
 from lema.rows import Answer, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
 from lema.text.steps import split_steps
 
@@ -232,7 +232,7 @@ def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]
         path: list[Part] = [("Wrong path", _steps(sample.text))] if sample else []
         content += [*path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
     else:
-        content += _correction(view(question, sample, row, verdict))
+        content += _correction(correction_view(question, sample, row, verdict))
     content += [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
     return row.id, tags, content
 

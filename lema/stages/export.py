@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 from lema.recipe.basic_types import Prompt
 from lema.recipe.prompt import render
 from lema.recipe.training_schema import ExportSpec
-from lema.report.card import Dataset, card, config
+from lema.report.card import config_name, dataset_card
+from lema.report.counts import count_rows
 from lema.rows import Correction, Example, Grade, Location, Message, Question, Sample, Verdict
 from lema.text.joins import SortedLookup, accepted
 from lema.text.render import expand_correction, render_solution, split_last_step
@@ -69,8 +70,8 @@ def export(
     sizes = {name: size for name, size in sizes.items() if size}
     index = json.dumps(llama_factory(sizes), indent=2) + "\n"
     (folder / "dataset_info.json").write_text(index, encoding="utf-8")
-    about = Dataset(plan, questions, samples, grades, locations, corrections, verdicts, mix, sizes)
-    (folder / "README.md").write_text(card(about, spec), encoding="utf-8")
+    counts = count_rows(plan, questions, samples, grades, locations, corrections, verdicts, mix)
+    (folder / "README.md").write_text(dataset_card(plan, counts, sizes, spec), encoding="utf-8")
 
 
 def pairs(
@@ -119,9 +120,9 @@ def llama_factory(files: Iterable[str]) -> dict[str, Any]:
         about = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": {"messages": "messages"}}
         if kind == "ranking":
             ranked = {"messages": "messages", "chosen": "chosen", "rejected": "rejected"}
-            found[config(name)] = {**about, "ranking": True, "columns": ranked, "tags": tags}
+            found[config_name(name)] = {**about, "ranking": True, "columns": ranked, "tags": tags}
         elif kind == "chat":
-            found[config(name)] = {**about, "tags": tags}
+            found[config_name(name)] = {**about, "tags": tags}
     return found
 
 

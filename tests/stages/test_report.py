@@ -2,6 +2,7 @@ import copy
 import html
 import math
 import re
+from array import array
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -9,19 +10,19 @@ from typing import Any
 import pytest
 
 from lema.recipe.training_schema import ReportSpec
-from lema.report import charts as charts
+from lema.report.charts import axis, histogram, interval, position, quantiles
+from lema.report.counts import Measurements, count_rows
 from lema.report.data import settings
 from lema.report.findings import points, probability
-from lema.report.kinds import kinds
-from lema.report.spread import statistics
-from lema.rows import Evolved, Finding
+from lema.report.markdown import escape_markdown, to_html
+from lema.rows import Evolved
 from lema.stages.report import Report, report
 from tests.stages.rows import located
 from tests.stages.world import FILTERS, PROMPT, world
 
 WORLD = world()
 SPEC = ReportSpec()
-VOID = {"meta", "line", "circle", "rect", "polyline", "br"}
+VOID = {"meta", "line", "circle", "rect", "polyline"}
 
 
 def made(spec: ReportSpec = SPEC, **changes: Any) -> Report:
@@ -84,50 +85,53 @@ def test_counts_are_those_of_the_rows() -> None:
     incorrect = sum(row.outcome == "incorrect" for row in WORLD["grades"])
     accepted = sum(row.accepted for row in WORLD["verdicts"])
     judged = len(WORLD["verdicts"])
-    assert f"| graded incorrect | {incorrect} | {100 * incorrect / len(WORLD['samples']):.0f}% |" in markdown
+    share = f"{100 * incorrect / len(WORLD['samples']):.0f}%"
+    assert re.search(rf"\| graded incorrect \| █+ \| {incorrect} \| {share} \|", markdown)
     for said in (text, markdown):
         assert f"The filters accepted {accepted} of {judged} corrections." in said
     kinds = [example.kind for example in WORLD["mix"]["lema"]]
     assert f"{kinds.count('cot')} CoT, {kinds.count('correction')} corrections" in text
     for arm, score in WORLD["scores"]["models"].items():
-        assert re.search(rf"\| {arm} \|.*\| {score['correct']} \| {score['accuracy'] * 100:.1f}% \|", markdown)
+        assert re.search(rf"\| {arm} \| `[·├─●┤]+` \| {score['accuracy'] * 100:.1f}% \|", markdown)
+        assert re.search(rf"\| {arm} \| .* \| {score['correct']} \| 0 \| 0 \|", markdown)
 
 
 def test_the_drop_matrix_counts_pairs_of_filters() -> None:
     drops = [{drop.filter for drop in row.drops} for row in WORLD["verdicts"]]
     both = sum({"answer_matches", "max_tokens"} <= names for names in drops)
     assert 0 < both < sum("answer_matches" in names for names in drops)
-    row = re.search(r"^\| answer\\_matches \|(.*)\|", made().markdown, re.MULTILINE)
+    row = re.search(r"^\| 2 answer\\_matches \|(.*)\|", made().markdown, re.MULTILINE)
     assert row is not None
     names = [finding.filter for finding in WORLD["verdicts"][0].findings]
     assert row[1].split("|")[3 + names.index("max_tokens")].strip() == str(both)
-    assert re.search(r"\| changed \| 0 \| 0 \| 0 \|", made().markdown)
+    assert re.search(r"\| 3 changed \| 0 \| 0 \| 0 \|", made().markdown)
 
 
 def test_what_filters_measured_is_set_out_as_quantiles() -> None:
     values = sorted(row.findings[FILTERS.index("max_tokens")].value for row in WORLD["verdicts"])
     middle = values[math.ceil(len(values) / 2) - 1]
     row = re.search(
-        r"^\| max\\_tokens \| (\d+) \| (.*) \| *$", made().markdown.partition("measured |")[2], re.MULTILINE
+        r"^\| max\\_tokens \| (\d+) \| (.*) \| *$", made().markdown.partition("Measured |")[2], re.MULTILINE
     )
     assert row is not None
     quantiles = row[2].split(" | ")
     assert int(row[1]) == len(values)
     assert (quantiles[0], quantiles[3], quantiles[6]) == (f"{values[0]:g}", f"{middle:g}", f"{values[-1]:g}")
-    assert f"max_tokens: {values[0]:g} to {values[-1]:g}, median {middle:g}" in made().html
+    assert f'aria-label="max_tokens: {values[0]:g} to {values[-1]:g}"' in made().html
 
 
-def test_bars_hold_every_measurement_once() -> None:
-    findings = [(1.0, None), (2.0, "no"), (2.0, None), (2.5, None), (10.0, "no"), (None, "no answer")]
-    rows = [replace(WORLD["verdicts"][0], findings=(Finding(*one, "f"),)) for one in findings]
-    (found,) = statistics(rows)
-    assert found["measured"] == 5
-    assert found["quantiles"] == ["1", "1", "2", "2", "2.5", "10", "10"]
-    heights = [(float(dropped), float(kept)) for _, _, dropped, kept in found["bars"]]
-    assert sum(dropped for dropped, _ in heights) / sum(kept for _, kept in heights) == pytest.approx(2 / 3)
-    assert max(sum(bar) for bar in heights) == 100
-    assert statistics([]) == []
-    assert statistics([replace(rows[0], findings=(Finding(None, "no", "f"),))]) == []
+def test_histograms_hold_every_measurement_once() -> None:
+    own = Measurements(array("d", [1, 2, 2.5]), array("d", [2, 10]))
+    assert quantiles(own, (0, 5, 25, 50, 75, 95, 100)) == ["1", "1", "2", "2", "2.5", "10", "10"]
+    chart = histogram("f<", own)
+    found = re.findall(r'class="bar( dropped)?" x="([0-9.]+)" .*?height="([0-9.]+)"', chart.svg)
+    heights = {True: 0.0, False: 0.0}
+    for dropped, _, height in found:
+        heights[bool(dropped)] += float(height)
+    assert heights[True] / heights[False] == pytest.approx(2 / 3)
+    assert len({place for _, place, _ in found}) == len(chart.text.replace("\u2007", "")) == 4
+    assert 'aria-label="f&lt;: 1 to 10"' in chart.svg
+    assert histogram("f", Measurements(array("d", [3, 3]))).svg == ""
 
 
 def test_a_recipe_without_the_check_for_test_questions_says_so() -> None:
@@ -281,7 +285,7 @@ def test_tokens_stand_beside_rows() -> None:
     tokens = {"cot": 9_000, "lema": 20_100, "cot-more": 20_000}
     adapters = {arm: {**WORLD["adapters"][arm], "loss_tokens_an_epoch": count} for arm, count in tokens.items()}
     both = made(adapters=adapters)
-    assert re.search(r"\| lema \| \d+ \| \d+ \| 20100 \|", both.markdown)
+    assert re.search(r"\| lema \| \d+ \| \d+ \| 20,100 \|", both.markdown)
     for said in (both.markdown, read(both.html)):
         assert "Both learnt from equally many tokens: lema from 20,100, cot-more from 20,000." in said
     adapters["lema"] = {**adapters["lema"], "loss_tokens_an_epoch": 20_300}
@@ -318,22 +322,23 @@ def test_nothing_in_a_row_becomes_markup() -> None:
 
 
 def test_examples_are_spread_over_error_types_and_show_dropped_ones_too() -> None:
-    page = made(ReportSpec(examples=8)).html
-    shown = re.findall(r"<article>\n<h3>([A-Z][a-z ]+) <small>· <span class=\"(accepted|dropped)\"", page)
-    assert [verdict for _, verdict in shown] == ["accepted"] * 6 + ["dropped"] * 2
-    assert len({kind for kind, _ in shown[:4]}) == 4
-    assert page.count('<li value="1" class="wrong">') + page.count('class="wrong">') > 8
+    both = made(ReportSpec(examples=8))
+    shown = re.findall(r"^### ([A-Z][a-z ]+) · (?:\*accepted|\*\*dropped)", both.markdown, re.MULTILINE)
+    verdicts = re.findall(r"<h3>.*?(accepted|dropped)<", both.html)
+    assert verdicts == ["accepted"] * 6 + ["dropped"] * 2
+    assert len(shown) == both.markdown.count(" ✗** |") == 8
+    assert len(set(shown[:4])) == 4
     assert "Corrections to read" not in made(ReportSpec(examples=0)).html
 
 
 def test_a_step_is_marked_where_the_corrector_found_the_mistake() -> None:
     accepted = {verdict.id: verdict for verdict in WORLD["verdicts"] if verdict.accepted}
     row = next(row for row in WORLD["corrections"] if row.id in accepted and row.incorrect_step == 2)
-    one = [accepted[row.id]]
-    page = made(ReportSpec(examples=1), corrections=[row], verdicts=one).html
-    assert re.search(r'<li value="2" class="wrong">', page)
-    assert "step 1 as before" in page
-    assert html.escape(str(row.explanation)).replace("&#x27;", "&#39;") in page
+    both = made(ReportSpec(examples=1), corrections=[row], verdicts=[accepted[row.id]])
+    assert re.search(r"^\| 2 \| \*\*.* ✗\*\* \| \w", both.markdown, re.MULTILINE)
+    assert re.search(r"^\| 1 \| \w.* \| \*as before\* \|$", both.markdown, re.MULTILINE)
+    assert re.search(r"<td[^>]*>2</td>\n<td><strong>.* ✗</strong></td>", both.html)
+    assert html.escape(str(row.explanation), quote=False) in both.html
 
 
 def test_little_data_is_no_trouble() -> None:
@@ -342,9 +347,9 @@ def test_little_data_is_no_trouble() -> None:
         "mix": {arm: [] for arm in WORLD["mix"]},
     }  # fmt: skip
     text = read(made(**nothing).html)
-    assert "No filter dropped any of the 0 corrections." in text
+    assert "The filters accepted 0 of 0 corrections." in text
     bare = {arm: {"curve": [{"step": 1, "loss": float("nan")}, {"step": 2}]} for arm in WORLD["adapters"]}
-    assert "polyline points" not in made(adapters=bare).html
+    assert "<polyline" not in made(adapters=bare).html
 
 
 def test_settings_are_flat_and_long_texts_are_named_by_digest() -> None:
@@ -365,8 +370,8 @@ def test_settings_are_flat_and_long_texts_are_named_by_digest() -> None:
     ],
 )
 def test_axes_are_round_and_hold_what_they_show(low: float, high: float, ticks: list[float]) -> None:
-    assert charts.axis(low, high) == ticks
-    assert charts.place(ticks[-1], ticks) == "100.00"
+    assert axis(low, high) == ticks
+    assert position(ticks[-1], ticks) == 100
 
 
 def test_figures_in_words() -> None:
@@ -375,30 +380,55 @@ def test_figures_in_words() -> None:
 
 
 def test_mistakes_are_counted_by_sampler_and_kind_of_question() -> None:
-    made_of = WORLD["corrections"], WORLD["verdicts"]
+    inputs = {name: WORLD[name] for name in ("plan", "questions", "samples", "grades", "locations", "mix")}
+    counts = count_rows(**inputs, corrections=WORLD["corrections"], verdicts=WORLD["verdicts"])
     wrong = {row.id: row.sampler for row in WORLD["grades"] if row.outcome == "incorrect"}
-    tables = {one["name"]: one["rows"] for one in kinds(WORLD["questions"], WORLD["grades"], *made_of)}
-    assert next(iter(tables)) == "sampler"
-    for name, *counts in tables["sampler"]:
-        own = {id_ for id_, sampler in wrong.items() if sampler == name}
-        corrected = [row for row in WORLD["corrections"] if row.sample_id in own]
-        accepted = [row for row in WORLD["verdicts"] if row.accepted and row.sample_id in own]
-        assert counts == [len(own), len(corrected), len(accepted)]
-    assert [value for value, *_ in tables["steps"]] == sorted({value for value, *_ in tables["steps"]})
-    for rows in tables.values():
-        assert [sum(column) for column in list(zip(*rows, strict=True))[1:]] == [
-            len(wrong),
-            len(made_of[0]),
-            sum(row.accepted for row in made_of[1]),
-        ]
+    assert next(iter(counts.kinds)) == "sampler"
+    for name, own in counts.kinds["sampler"].items():
+        ids = {id_ for id_, sampler in wrong.items() if sampler == name}
+        assert own["wrong"] == len(ids)
+        assert own["corrections"] == sum(row.sample_id in ids for row in WORLD["corrections"])
+        assert own["accepted"] == sum(row.accepted and row.sample_id in ids for row in WORLD["verdicts"])
+    accepted = {row.id for row in WORLD["verdicts"] if row.accepted}
+    for values in counts.kinds.values():
+        sums = [sum(own[figure] for own in values.values()) for figure in ("wrong", "corrections", "accepted")]
+        assert sums == [len(wrong), len(WORLD["corrections"]), len(accepted)]
+    types = [row.error_type for row in WORLD["corrections"] if row.error_type and row.id in accepted]
+    assert counts.accepted_types.total() == len(types)
+    (name, own), *_ = counts.kinds["sampler"].items()
+    line = "| {} | {wrong} | {corrections} | {accepted} ".format(name, **own)
+    assert f"| Sampler | Wrong paths | Corrections | Accepted |\n|---|--:|--:|--:|\n{line}" in made().markdown
+    steps = re.findall(r"^\| (\d) \| \d+ \| \d+ \| \d+ \(", made().markdown, re.MULTILINE)
+    assert steps == sorted(counts.kinds["steps"])
 
 
-def test_the_page_shows_mistakes_by_kind() -> None:
-    page, text = made().html, made().markdown
-    name, wrong, corrections, accepted = kinds(
-        *(WORLD[part] for part in ("questions", "grades", "corrections", "verdicts"))
-    )[0]["rows"][0]
-    assert f"| {name} | {wrong} | {corrections} | {accepted} | {100 * accepted / corrections:.1f}% |" in text
-    assert f"Mistakes and their corrections by kind Sampler Wrong paths Corrections Accepted {name} {wrong}" in read(
-        page
-    )
+def test_rows_are_walked_over_and_not_held() -> None:
+    """The stage gets streams that can be walked over again; it must not need their length or order of arms."""
+
+    class Stream:
+        def __init__(self, rows: Any) -> None:
+            self.rows = rows
+
+        def __iter__(self) -> Any:
+            return iter(self.rows)
+
+    streams = {name: Stream(rows) for name, rows in WORLD.items() if isinstance(rows, list)}
+    mix = {arm: Stream(rows) for arm, rows in WORLD["mix"].items()}
+    assert made(**streams, mix=mix) == made()
+
+
+def test_an_interval_is_drawn_twice() -> None:
+    chart = interval({"d": 0.1, "low": -0.1, "high": 0.3}, "d", [-0.2, 0.0, 0.2, 0.4])
+    assert chart.text == "`····├───│───●───────┤····`"
+    assert 'cx="50.0%"' in chart.svg
+    assert 'aria-label="10.0%, interval -10.0% to 30.0%"' in chart.svg
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1. no list", "- no list", "=====", "---", "+ x", "<b>no</b> &amp; <!-- x -->", "![a](b) [c](d) <http://e.f>",
+     "`no` *code* __x__ ~~y~~ $z$ a|b", "a\nb\\", "\ufdd00\ufdd1"],
+)  # fmt: skip
+def test_escaped_text_means_itself(text: str) -> None:
+    shown = html.unescape(to_html(escape_markdown(text)).strip().removeprefix("<p>").removesuffix("</p>"))
+    assert shown == " ".join(re.sub("[\ufdd0\ufdd1]", "", text).split())
