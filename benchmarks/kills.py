@@ -24,14 +24,13 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lema.completions.work import portions
-from lema.recipe.params import Endpoint
+from lema.completions.client import most_held
 from tests.e2e.project import Project, new_project, params
 from tests.e2e.test_completions import answer
 from tests.fake_server import FakeServer
 
 PATHS, QUESTIONS, CONCURRENCY, LATENCY = 20, 20, 16, 0.1
-HELD = portions(Endpoint(url="http://127.0.0.1/v1", concurrency=CONCURRENCY))[1]
+HELD = most_held(CONCURRENCY)
 STAGE = "samples@tiny"
 RESULTS = Path(__file__).parent / "results" / "kills.md"
 
@@ -56,7 +55,7 @@ def named(processes: list[psutil.Process], test: Callable[[str], bool]) -> list[
 
 VICTIMS: dict[str, Callable[[str], bool]] = {
     "driver": lambda line: "lema make samples" in line,
-    "actor": lambda line: line.startswith("ray::") and "_Waiter" in line,
+    "actor": lambda line: line.startswith("ray::") and "_AsyncActor" in line,
     "raylet": lambda line: "/raylet/raylet" in line,
     "everything": bool,
 }

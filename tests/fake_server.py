@@ -30,6 +30,7 @@ ERRORS: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {
     "500": (500, {"message": "oops"}, {}),
     "503": (503, {"message": "loading"}, {}),
     "503 later": (503, {"message": "loading"}, {"Retry-After": "0.4"}),
+    "503 long": (503, {"message": "loading"}, {"Retry-After": "3"}),
     "429 tomorrow": (429, {"code": "rate_limit_exceeded", "message": "slow down"}, {"Retry-After": "86400"}),
     "401": (401, {"code": "invalid_api_key", "message": "Incorrect API key provided: sk-SECRET"}, {}),
     "403": (403, {"message": "not for you"}, {}),

@@ -18,9 +18,8 @@ from lema.completions.batch_files import OVER, Batches, Trouble, path_of
 from lema.completions.batch_queue import Budget, Group, Job, Pending, Queue, standing
 from lema.completions.batch_records import Record
 from lema.completions.batch_results import Check, lines
-from lema.completions.work import Reply
 from lema.errors import RunError
-from lema.models.types import Model, Request
+from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Endpoint
 
 # All in seconds.
@@ -69,7 +68,7 @@ class Driver:
         self._jobs: dict[Path, Job] = {}
         self._foreign: list[Record] = []
 
-    def stream(self) -> Iterator[tuple[list[Request], Reply]]:
+    def stream(self) -> Iterator[tuple[list[Request], list[Completion]]]:
         """Blocks of requests with their replies, as batches end, until every request has one, `stop` is set, or the
         budget allows none of the rest and nothing is under way that could make room.
 
@@ -104,7 +103,7 @@ class Driver:
             for api in self._apis:
                 api.close()
 
-    def _round(self) -> Iterator[tuple[list[Request], Reply]]:
+    def _round(self) -> Iterator[tuple[list[Request], list[Completion]]]:
         if self._foreign or not self._jobs:
             with batch_records.alone():
                 self._adopt()
@@ -198,7 +197,7 @@ class Driver:
         job.record.delete()
         del self._jobs[job.record.path]
 
-    def _step(self, job: Job) -> Iterator[tuple[list[Request], Reply]]:
+    def _step(self, job: Job) -> Iterator[tuple[list[Request], list[Completion]]]:
         """Look what has become of a batch, and hand out its replies when it is over."""
         record, api = job.record, self._apis[job.group]
         if record.batch is None:
@@ -246,7 +245,7 @@ class Driver:
             "requests again"
         )
 
-    def _collect(self, job: Job, check: Check) -> Iterator[tuple[list[Request], Reply]]:
+    def _collect(self, job: Job, check: Check) -> Iterator[tuple[list[Request], list[Completion]]]:
         """Hand out the replies that somebody waits for, and check off every request of the batch."""
         record, pending = job.record, self._pending
         wanted = {name for name in record.asked if name in pending.sent}

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lema.models.api_errors import MALFORMED, Fault, of_exception, of_status
+from lema.models.api_errors import MALFORMED, of_exception, of_status
 from lema.models.openai import body, client, completion
-from lema.models.types import Completion, Model, Request
+from lema.models.types import Completion, Fault, Model, Request
 from lema.recipe.params import Endpoint
 
 # Of one file: https://platform.openai.com/docs/guides/batch#rate-limits. A file holds requests to one model.

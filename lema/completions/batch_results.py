@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from lema.completions.batch_files import Batch, Batches, Trouble, answered, custom_id, result
 from lema.completions.batch_queue import Group
 from lema.completions.packs import SERVED
-from lema.completions.work import Reply, encodable
-from lema.models.api_errors import Fault
-from lema.models.types import Completion, Request, key
+from lema.models.types import Completion, Fault, Request, key
 from lema.recipe.params import Endpoint
 
 TRIES = 3  # batches that a request is put into before it has failed
@@ -59,7 +57,7 @@ class Check:
         self.why = self._missing
         self.fatal: str | None = None
 
-    def off(self, wanted: Set[str], groups: Sequence[Group]) -> Iterator[tuple[list[Request], Reply]]:
+    def off(self, wanted: Set[str], groups: Sequence[Group]) -> Iterator[tuple[list[Request], list[Completion]]]:
         """Blocks of the wanted requests, as they are found in their groups, with what became of them."""
         count = len(wanted)
         for group in groups:
@@ -70,7 +68,7 @@ class Check:
                 count -= len(asked)
                 pairs = [(request, reply) for name, request in asked if (reply := self._one(name, request))]
                 if pairs:
-                    yield [request for request, _ in pairs], Reply([reply for _, reply in pairs], None)
+                    yield [request for request, _ in pairs], [reply for _, reply in pairs]
 
     def left(self, keys: Iterable[str]) -> set[str]:
         """Those of the batch's keys, wanted or not, that have no reply which can be served."""
@@ -88,7 +86,7 @@ class Check:
         if isinstance(outcome, Completion):
             if outcome.finish not in SERVED:
                 self._unserved.add(name)
-            return encodable(outcome)
+            return outcome
         self._unserved.add(name)
         if outcome.what == "refused":
             return Completion("", "refused", outcome.reason)

@@ -1,6 +1,5 @@
-"""Requests that wait to be sent, on the disk: how many there are does not show in memory."""
+"""Requests that wait to be sent, on the disk: memory does not grow with their number."""
 
-import itertools
 import pickle
 from array import array
 from collections.abc import Iterator
@@ -16,23 +15,20 @@ FRAME = 64  # requests kept together, so that they share their model and samplin
 
 @dataclass(slots=True)
 class Group:
-    """The requests of one model: `count` in all, of which the last few are not in a frame yet."""
+    """The requests to one model: places in the file, and the last few, which are not there yet."""
 
     model: Model
-    count: int = 0
     last: list[Request] = field(default_factory=list)
     frames: "array[int]" = field(default_factory=lambda: array("Q"))
 
 
-class Spool(ScratchFile):
+class RequestQueue(ScratchFile):
     """Requests by model, in the order in which they were added. They hold prompts, so the file has no name."""
 
     def __init__(self) -> None:
         super().__init__(files.home())
         self.groups: dict[tuple[str, str], Group] = {}
-
-    def __len__(self) -> int:
-        return sum(group.count for group in self.groups.values())
+        self.count = 0
 
     def add(self, request: Request) -> None:
         """Keep a request until the end of the `with` block.
@@ -42,13 +38,18 @@ class Spool(ScratchFile):
         """
         model = request.model
         group = self.groups.setdefault((model.label, model.identity), Group(model))
-        group.count += 1
         group.last.append(request)
+        self.count += 1
         if len(group.last) == FRAME:
             group.frames.append(self.append(pickle.dumps(group.last, pickle.HIGHEST_PROTOCOL)))
             group.last = []
 
+    def requests(self, group: Group) -> Iterator[Request]:
+        """The requests to a model, read when they are asked for; from any thread."""
+        for number in group.frames:
+            yield from pickle.loads(self.read(number))
+        yield from group.last
+
     def blocks(self, group: Group, size: int) -> Iterator[list[Request]]:
-        """The requests of a model in lists of `size`, read when they are asked for; from any thread."""
-        read = itertools.chain.from_iterable(pickle.loads(self.read(number)) for number in group.frames)
-        return blocks(itertools.chain(read, group.last), size)
+        """The same in lists of `size`."""
+        return blocks(self.requests(group), size)

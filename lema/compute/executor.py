@@ -1,27 +1,54 @@
 """Executors: one contract for work in this process and on Ray, so that nothing else knows where it runs.
 
-The work of a `map` comes in blocks. A factory is called once in every worker and returns the function that answers
-a block; results come back with the number of their block, as they finish. `lema.compute.ray_pool` has the other one.
+`map` is for work that computes: blocks go in, results come out with the number of their block, as they finish. `serve`
+is for work that waits: an object with a coroutine method `exchange`, which a caller holds for as long as it likes.
+`lema.compute.ray_pool` has the other executor, `lema.compute.factory` chooses.
 """
 
+import asyncio
 import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import Future
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from lema.compute.event_loop import Waiting
 from lema.errors import LemaError, RunError
-from lema.recipe.params import Run
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Work = Callable[[list[Item]], Result]
 
 # Below this many items a `pmap` is done before a Ray would have started.
 SMALL = 2000
+
+
+class WorkerDiedError(Exception):
+    """The process of a service is gone."""
+
+
+class Exchanger(Protocol):
+    """Work that waits for somebody else, on one event loop."""
+
+    async def exchange(self, *arguments: Any) -> Any: ...
+
+    def close(self) -> None:
+        """Give up what is under way; called on the event loop."""
+        ...
+
+
+class Service(Protocol):
+    """An exchanger that runs in this process or elsewhere."""
+
+    def exchange(self, *arguments: Any) -> "Future[Any]":
+        """The future result of the coroutine. Its exception is a WorkerDiedError when the process of the service is
+        gone, with what it held."""
+        ...
+
+    def close(self) -> None:
+        """Stop it."""
+        ...
 
 
 class Executor(Protocol):
@@ -33,25 +60,27 @@ class Executor(Protocol):
         blocks: Iterable[list[Item]],
         *,
         workers: int | None = None,
-        inflight: int = 1,
         folders: Sequence[str] = (),
-        variables: Sequence[str] = (),
-        again: Callable[[list[Item]], bool] | None = None,
     ) -> Iterator[list[tuple[int, Result]]]:
         """(number of the block, its result) as they finish, every block exactly once; a list holds those that are
         finished at the time.
 
-        `workers` processes at most each call the picklable `factory` once. Work that computes (None: as many as there
-        are processors) finds the `folders` that it reads where they are here, or copies of them. With `inflight` above
-        1 the work is waiting for somebody else (`lema.compute.event_loop.Waiting`): a worker (None: one) holds up to so
-        many blocks at once, reserves no processor and finds these environment `variables` as they are here, from its
-        first block on; the first has an answer before others start. Blocks are taken from their iterable only when
-        there is room, by one thread at a time. Blocks that a killed worker held are sent to another if `again`, called
-        in any thread, says so; else they have no result.
+        `workers` processes at most (None: as many as there are processors) each call the picklable `factory` once, and
+        find the `folders` that they read where they are here, or copies of them. Blocks are taken from their iterable
+        only when there is room.
 
         Raises:
-            RunError: a block failed, with the cause in one line, after what else was waited for has come; or the
-                workers cannot be had. What the iterable raises comes through, then too.
+            RunError: a block failed, with the cause in one line; or the workers cannot be had. What the iterable raises
+                comes through.
+        """
+        ...
+
+    def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> Service:
+        """Start one of several services, made by the picklable `factory`, which finds these environment `variables` as
+        they are here. It reserves no processor. The first (0) is near this process; others are spread over the nodes.
+
+        Raises:
+            RunError: it cannot be made, in this process; elsewhere the first exchange fails.
         """
         ...
 
@@ -60,21 +89,29 @@ class Executor(Protocol):
         ...
 
 
-def executor(run: Run) -> Executor:
-    """The executor that params.yaml asks for."""
-    if run.executor == "local":
-        return LocalExecutor()
-    from lema.compute.ray_pool import RayExecutor
-
-    return RayExecutor()
-
-
 def failure(error: BaseException) -> RunError:
     """An exception of a block as one line. Its text is the cause; the type says what kind when it is not ours."""
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, LemaError):
         return RunError(str(error))
     return RunError(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+
+_starting = threading.Lock()
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of this process, in a daemon thread: connections and what is known of an endpoint outlive one
+    piece of work, and an interrupted program waits for no slow reply."""
+    with _starting:  # several threads may ask for it first
+        return _started_loop()
+
+
+@cache
+def _started_loop() -> asyncio.AbstractEventLoop:
+    running = asyncio.new_event_loop()
+    threading.Thread(target=running.run_forever, daemon=True).start()
+    return running
 
 
 class LocalExecutor:
@@ -86,21 +123,21 @@ class LocalExecutor:
         blocks: Iterable[list[Item]],
         *,
         workers: int | None = None,  # noqa: ARG002
-        inflight: int = 1,
         folders: Sequence[str] = (),  # noqa: ARG002
-        variables: Sequence[str] = (),  # noqa: ARG002
-        again: Callable[[list[Item]], bool] | None = None,  # noqa: ARG002
     ) -> Iterator[list[tuple[int, Result]]]:
-        numbered = enumerate(blocks)
-        first = next(numbered, None)
-        if first is None:
-            return
-        try:
-            work = factory()
-        except Exception as error:
-            raise failure(error) from error
-        rest = itertools.chain([first], numbered)
-        yield from _inline(work, rest) if inflight == 1 else _at_once(Waiting(work, inflight), Source(rest))
+        """See the contract."""
+        work: Callable[[list[Item]], Result] | None = None
+        for number, block in enumerate(blocks):
+            try:
+                work = work or factory()
+                result = work(block)
+            except Exception as error:
+                raise failure(error) from error
+            yield [(number, result)]
+
+    def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> "LocalService":  # noqa: ARG002
+        """See the contract."""
+        return LocalService(factory())
 
     def close(self) -> None:
         """Nothing was started that outlives a `map`."""
@@ -114,50 +151,19 @@ class LocalExecutor:
         self.close()
 
 
-def _inline(work: Work[Item, Result], blocks: Iterable[tuple[int, list[Item]]]) -> Iterator[list[tuple[int, Result]]]:
-    for number, block in blocks:
-        try:
-            result = work(block)
-        except Exception as error:
-            raise failure(error) from error
-        yield [(number, result)]
+class LocalService:
+    """An exchanger on the event loop of this process."""
 
+    def __init__(self, exchanger: Exchanger) -> None:
+        self._exchanger = exchanger
 
-class Source:
-    """The numbered blocks that workers which wait take from, one at a time. After a first error nothing is taken: what
-    is held is still handed out, and then the error raised."""
+    def exchange(self, *arguments: Any) -> "Future[Any]":
+        """See the contract."""
+        return asyncio.run_coroutine_threadsafe(self._exchanger.exchange(*arguments), event_loop())
 
-    def __init__(self, blocks: Iterator[tuple[int, list[Any]]]) -> None:
-        self._blocks, self._lock = blocks, threading.Lock()
-        self.error: Exception | None = None
-
-    def take(self, count: int) -> list[tuple[int, list[Any]]]:
-        """Up to so many; fewer when there are no more."""
-        taken: list[tuple[int, list[Any]]] = []
-        with self._lock:
-            try:
-                while self.error is None and len(taken) < count and (item := next(self._blocks, None)) is not None:
-                    taken.append(item)
-            except Exception as error:
-                self.fail(error)
-        return taken
-
-    def fail(self, error: Exception) -> None:
-        self.error = self.error or error
-
-
-def _at_once(waiting: Waiting, source: Source) -> Iterator[list[tuple[int, Any]]]:
-    while True:
-        waiting.put(source.take(waiting.room() - waiting.held))
-        if not waiting.held:
-            break
-        done = waiting.take()
-        for *_, error in done:
-            if error is not None:
-                source.fail(failure(error))
-        yield [(number, result) for number, result, error in done if error is None]
-    if source.error is not None:
-        raise source.error
+    def close(self) -> None:
+        """See the contract."""
+        event_loop().call_soon_threadsafe(self._exchanger.close)
 
 
 def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator[Item, None, None]:
@@ -217,8 +223,8 @@ def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield block
 
 
-def _each(fn: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
-    return lambda block: [fn(item) for item in block]
+def _each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
+    return lambda block: [function(item) for item in block]
 
 
 def pmap(

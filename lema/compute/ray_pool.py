@@ -10,15 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lema.compute import archive
-from lema.compute.askers import ask
-from lema.compute.event_loop import Waiting
-from lema.compute.executor import Source, failure
+from lema.compute.executor import Exchanger, WorkerDiedError, failure
 from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, reach
 from lema.compute.worker_pool import compute
 from lema.errors import RunError
@@ -58,27 +57,23 @@ class RayExecutor:
         blocks: Iterable[list[Item]],
         *,
         workers: int | None = None,
-        inflight: int = 1,
         folders: Sequence[str] = (),
-        variables: Sequence[str] = (),
-        again: Callable[[list[Item]], bool] | None = None,
     ) -> Iterator[list[tuple[int, Result]]]:
-        """See the contract. A worker that is killed is replaced and its blocks are sent again."""
+        """See the contract. Blocks of a worker that is killed are sent again."""
         numbered = enumerate(blocks)
-        item = next(numbered, None)
-        if item is None:
-            return
+        if (first := next(numbered, None)) is not None:
+            ray = self.start()
+            arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
+            yield from compute(ray, _Worker, arguments, itertools.chain([first], numbered), workers)
+
+    def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> "RayService":
+        """See the contract. Services are spread over the nodes in turn (round robin), from this process's on."""
         ray = self.start()
-        work, packed = itertools.chain([item], numbered), ray.cloudpickle.dumps(factory)
-        if inflight == 1:
-            yield from compute(ray, _Worker, (*_surroundings(ray, folders), packed), work, workers)
-            return
-        kind, arguments = beside(ray, _Waiter), (*_surroundings(ray, ()), packed, inflight)
-        # API keys go from memory to memory: what a call brings stands in no state and no log, and leaves no machine.
-        known = {name: os.environ[name] for name in variables if name in os.environ}
-        yield from ask(
-            lambda: kind.remote(*arguments), ray, Source(work), known, workers or 1, again or (lambda _: True)
-        )
+        here = ray.get_runtime_context().get_node_id()
+        nodes = [here, *sorted(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
+        arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory))
+        actor = on_node(ray, _AsyncActor, nodes[number % len(nodes)], soft=number > 0).remote(*arguments)
+        return RayService(ray, actor, {name: os.environ[name] for name in variables if name in os.environ})
 
     def close(self) -> None:
         """Leave Ray; a local one is gone with that."""
@@ -128,12 +123,49 @@ def _connect() -> tuple[Any, bool]:
     return ray, True
 
 
+class RayService:
+    """An exchanger in an asynchronous actor of its own."""
+
+    def __init__(self, ray: Any, actor: Any, variables: dict[str, str]) -> None:
+        self._ray, self._actor, self._variables = ray, actor, variables
+
+    def exchange(self, *arguments: Any) -> "Future[Any]":
+        """See the contract. API keys come with the first call, from memory to memory: unlike what an actor is made
+        with, the arguments of a call stand in no state and no log."""
+        variables, self._variables = self._variables, {}
+        answer: Future[Any] = Future()
+
+        def settle(call: "Future[tuple[Any, str | None]]") -> None:
+            try:
+                result, error = call.result()
+            except self._ray.exceptions.RayActorError:
+                answer.set_exception(WorkerDiedError())
+            except Exception as failed:
+                answer.set_exception(failure(getattr(failed, "cause", None) or failed))
+            else:
+                answer.set_result(result) if error is None else answer.set_exception(RunError(error))
+
+        self._actor.exchange.remote(variables, *arguments).future().add_done_callback(settle)
+        return answer
+
+    def close(self) -> None:
+        """See the contract."""
+        with suppress(Exception):
+            self._ray.kill(self._actor)
+
+
 def beside(ray: Any, kind: type) -> Any:
     """A class as that of actors on the node of this process, which reserve nothing."""
+    return on_node(ray, kind, ray.get_runtime_context().get_node_id())
+
+
+def on_node(ray: Any, kind: type, node: str, *, soft: bool = False) -> Any:
+    """A class as that of actors on a node, by its id, or if `soft` on another one when it is gone. They reserve
+    nothing."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here)
+    strategy = NodeAffinitySchedulingStrategy(node, soft=soft)
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=strategy)
 
 
 def joined(
@@ -225,29 +257,24 @@ class _Worker:
             return None, str(failure(error))
 
 
-class _Waiter:
-    """The actor's class for work that waits."""
+class _AsyncActor:
+    """The actor's class for a service. All its methods run on one event loop."""
 
-    def __init__(self, folder: str, path: list[str], folders: Folders, factory: bytes, inflight: int) -> None:
-        worker = _Worker(folder, path, folders, factory)
-        self.error = worker.error
-        if self.error is None:
-            self.waiting = Waiting(worker.work, inflight)
+    def __init__(self, folder: str, path: list[str], folders: Folders, factory: bytes) -> None:
+        self._made_of = folder, path, folders, factory
+        self._exchanger: Exchanger | None = None
 
-    def exchange(
-        self, blocks: list[tuple[int, list[Any]]], variables: dict[str, str], pause: float, patience: float | None
-    ) -> tuple[list[tuple[int, Any, str | None]], int, str | None, float]:
-        """Starts on blocks, with these variables in the environment; returns what has finished, each with its result or
-        its error, at least one if any are held unless `patience` seconds pass; how many are worth holding, and why none
-        can be. `pause`, until when the other side asked for quiet, is told and returned (`Waiting.pause`)."""
-        if self.error is not None:
-            return [], 0, self.error, 0.0
-        os.environ.update(variables)
-        if pause:
-            self.waiting.pause(pause)
-        self.waiting.put(blocks)
-        done = [
-            (number, result, None if error is None else str(failure(error)))
-            for number, result, error in (self.waiting.take(patience) if self.waiting.held else ())
-        ]
-        return done, self.waiting.room(), None, self.waiting.paused()
+    async def exchange(self, variables: dict[str, str], *arguments: Any) -> tuple[Any, str | None]:
+        """Call the exchanger, which is made at the first call, with these variables in the environment. Returns its
+        result or its error as one line of text."""
+        try:
+            if self._exchanger is None:
+                from ray import cloudpickle
+
+                os.environ.update(variables)
+                folder, path, folders, factory = self._made_of
+                _settle(folder, path, folders)
+                self._exchanger = cloudpickle.loads(factory)()
+            return await self._exchanger.exchange(*arguments), None
+        except Exception as error:
+            return None, str(failure(error))

@@ -1,20 +1,23 @@
-"""What an endpoint's faults mean, and what follows from each."""
+"""What an endpoint's faults mean, and what follows from each: `of_exception`, `of_status`, and then `decide`."""
 
 import email.utils
 import json
 import math
+import random
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from lema.models.types import Model
+from lema.models.types import Fault, Model
 from lema.recipe.params import Endpoint
 
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds between tries: exponential backoff, with jitter
+CONNECT_RETRIES = 3  # at an endpoint that nobody has reached yet: a server that starts is there within seconds
 TOO_LONG = re.compile(
     r"context.{0,20}(length|window)|maximum.{0,20}(tokens|model length)|too (long|many tokens)|string_above_max_length",
     re.IGNORECASE,
@@ -75,48 +78,29 @@ REFUSALS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a request has no reply, and what follows: `retry` it, wait for the rate `limit`, let this `row` fail,
-    record that it was `refused`, or `stop`, because every request will fail the same way.
-
-    `wait` is what the endpoint asks for, in seconds. `proof` says that key, model and credit are in order, since the
-    endpoint has looked at the prompt; `overload` that less at once may help. `unsent`: nothing has reached the
-    endpoint; `lost`: it may have answered, and billed, what never came.
-    """
-
-    what: Literal["retry", "limit", "row", "refused", "stop"]
-    reason: str
-    wait: float | None = None
-    proof: bool = False
-    overload: bool = False
-    unsent: bool = False
-    lost: bool = False
-
-
 MALFORMED = Fault("retry", "malformed reply", lost=True)
 GATEWAY_TIMEOUTS = (504, 524)  # the model may go on behind a gateway that no longer waits for it
 
 
-def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
-    """What it means that the client raised: nobody there, a lost connection, no end of the reply in time."""
-    import aiohttp
-    import httpx2
+# Names of exceptions of aiohttp and of the HTTP client of the `openai` package, neither of which is imported for that.
+NO_ADDRESS = {"InvalidUrlClientError", "NonHttpUrlClientError", "UnsupportedProtocol"}
+UNREACHED = {"ClientConnectorError", "ConnectError", "ConnectTimeout"}
+TIMED_OUT = {"TimeoutError", "ReadTimeout"}
+OF_NETWORK = {"ClientError", "HTTPError", "OSError", "TimeoutError"}
 
-    where, causes = f"endpoint {model.endpoint}", list(_causes(error))
-    known = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError)
-    if not isinstance(error, known):
+
+def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
+    """What an exception of an HTTP client means: nobody is there, the connection was lost, the reply took too long."""
+    where, setting = f"endpoint {model.endpoint}", f"run.endpoints.{model.endpoint}.url"
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if not kinds & OF_NETWORK:
         return Fault("row", type(error).__name__, lost=True)
-    setting = f"run.endpoints.{model.endpoint}.url"
-    if isinstance(error, httpx2.UnsupportedProtocol):
+    if kinds & NO_ADDRESS:
         return Fault("stop", f"{where}: {setting} is no address that begins with http:// or https://", unsent=True)
-    # The client calls every lost connection of aiohttp's a ConnectTimeout: what aiohttp itself says counts.
-    theirs = [one for one in causes if isinstance(one, aiohttp.ClientError)]
-    if any(isinstance(one, aiohttp.ClientConnectorError) for one in theirs) or (
-        not theirs and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-    ):
-        return Fault("retry", f"{where} {_unreached(causes, endpoint.url)}, and that {setting} is right", unsent=True)
-    if isinstance(error, TimeoutError | httpx2.ReadTimeout):
+    if kinds & UNREACHED:
+        why = _unreached(list(_causes(error)), endpoint.url)
+        return Fault("retry", f"{where} {why}, and that {setting} is right", unsent=True)
+    if kinds & TIMED_OUT:
         return Fault("retry", f"{where} gave no reply within {endpoint.timeout:g} s", overload=True, lost=True)
     return Fault("retry", f"the connection to {where} was lost before its reply had come", lost=True)
 
@@ -224,3 +208,58 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError):
         return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+@dataclass(slots=True)
+class History:
+    """The tries of one request so far: faults that may be its own, rate limits and when the first was met, tries that
+    may have been billed without a reply, and whether any reached the endpoint."""
+
+    retries: int = 0
+    limits: int = 0
+    limited_at: float = 0.0
+    lost: int = 0
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again after so many seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Give the request up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Give all requests to the model up."""
+
+
+def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> Retry | Fail | Stop:
+    """What follows from a fault, which is counted in the history. `reached`: the endpoint has answered before."""
+    history.lost, history.sent = history.lost + fault.lost, history.sent or not fault.unsent
+    unreachable = fault.unsent and not reached and history.retries >= min(CONNECT_RETRIES, endpoint.retries)
+    if fault.what == "stop" or unreachable:
+        return Stop()
+    if fault.what == "limit":
+        # Not the request's fault: waited for as long as one request may take.
+        history.limited_at = history.limited_at or now
+        again = now - history.limited_at <= endpoint.timeout
+        history.limits += 1
+    else:
+        again = fault.what == "retry" and history.retries < endpoint.retries
+        history.retries += 1
+    if not again:
+        return Fail()
+    # A pause that the endpoint asks for is kept by the throttle; one that asks for none is not asked again at once.
+    return Retry(0.0 if fault.wait else backoff(history.retries + history.limits))
+
+
+def backoff(tries: int) -> float:
+    """Seconds to wait after so many tries: doubled each time, with jitter."""
+    seconds: float = min(FIRST_WAIT * 2 ** min(tries - 1, 10), LONGEST_WAIT)
+    return seconds * random.uniform(0.5, 1.5)

@@ -1,8 +1,8 @@
-"""Model backends: how a request becomes a completion. One file each, named after its function.
+"""Requests, completions, and what a backend is: the contract between the pipeline and every model.
 
-`lema/models/openai.py` defines `openai(model, run, *, options...) -> Worker`; a recipe says `backend: openai`,
-or `backend: my_pkg.my_mod:my_backend`. What decides a reply is in the request's key (`lema.completions.store`);
-addresses, keys and rates come from `run` and never are.
+A backend is a function `backend(model, run, *, options...) -> Worker` in a file named after it: `lema/models/openai.py`
+defines `openai`, and a recipe says `backend: openai`, or `backend: my_pkg.my_mod:my_backend`. What decides a reply is
+in the request's key (`lema.completions.store`); addresses, API keys and rates come from `run` and never are.
 """
 
 import hashlib
@@ -10,9 +10,8 @@ import json
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from lema.recipe.params import Run
 from lema.rows import Finish, Message, row_class
 
 
@@ -50,10 +49,17 @@ class Sampling:
     seed: int = 0
 
 
+# Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.
+KEY_SCHEME = 1
+
+
 @row_class
 class Request:
     """One request for one completion; `index` tells apart the paths that share everything else. `prompt`, the SHA-256
-    of the prompt that the messages were made of, is for the ledger: it is not in the `key`, which is made with it."""
+    of the prompt that the messages were made of, is for the ledger.
+
+    `key` is the name of the request in the completion store: SHA-256 of what decides its reply, and of nothing else;
+    the table of what is in it and what is not, with the reasons, is in docs/completions.md."""
 
     model: Model
     messages: tuple[Message, ...]
@@ -63,46 +69,38 @@ class Request:
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", _key(self))
+        before, after = _around_index(self.model, tuple(self.messages), self.sampling)
+        text = f'{before}{self.index}{after}, "scheme": {KEY_SCHEME}}}'
+        object.__setattr__(self, "key", hashlib.sha256(text.encode()).hexdigest())
 
 
-# Raised when what is in the key changes: old completions are then not found, and never mistaken for new ones.
-KEY_SCHEME = 1
+def key(request: Request) -> str:
+    """The cache key of a request; the same as `request.key`."""
+    return request.key
 
 
 # Made once: `json.dumps` would make one a call.
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-
-
-def key(request: Request) -> str:
-    """The name of a request in the completion store: SHA-256 of what decides its reply, and of nothing else; the table
-    of what is in it and what is not, with the reasons, is in docs/completions.md."""
-    return request.key
-
-
-def _key(request: Request) -> str:
-    before, after = _around(request.model, tuple(request.messages), request.sampling)
-    return hashlib.sha256(f'{before}{request.index}{after}, "scheme": {KEY_SCHEME}}}'.encode()).hexdigest()
-
-
 _latest: tuple[Any, ...] = (None,) * 5
 
 
-def _around(model: Model, messages: tuple[Message, ...], how: Sampling) -> tuple[str, str]:
-    """A JSON object with sorted names, without its last: what stands before the index and after it. The paths of a
-    question come in a row and share these very objects, so they are not made again."""
+def _around_index(model: Model, messages: tuple[Message, ...], sampling: Sampling) -> tuple[str, str]:
+    """A JSON object with sorted names, without its last: what stands before the index and after it. Memoized for one
+    prompt: the paths of a question come in a row and share these very objects."""
     global _latest
     known = _latest
-    if known[0] is not model or known[1] is not messages or known[2] is not how:
-        chat, rest = _how(model.chat, model.identity, how, how.temperature, how.top_p)
-        said = _encode([[message.role, message.content] for message in messages])
-        _latest = known = (model, messages, how, f'{chat}, "index": ', f', "messages": {said}, {rest}')
+    if known[0] is not model or known[1] is not messages or known[2] is not sampling:
+        chat, rest = _sampling_json(model.chat, model.identity, sampling, sampling.temperature, sampling.top_p)
+        turns = _encode([[message.role, message.content] for message in messages])
+        _latest = known = (model, messages, sampling, f'{chat}, "index": ', f', "messages": {turns}, {rest}')
     return known[3], known[4]
 
 
 # Of 0 and 0.0, which are equal and not the same JSON, each has its own.
 @lru_cache(maxsize=64, typed=True)
-def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _top_p: float) -> tuple[str, str]:
+def _sampling_json(
+    chat: bool, identity: str, sampling: Sampling, _temperature: float, _top_p: float
+) -> tuple[str, str]:
     parts = {"model": identity, "sampling": {name: getattr(sampling, name) for name in Sampling.__slots__}}
     return _encode({"chat": chat})[:-1], _encode(parts)[1:-1]
 
@@ -110,11 +108,12 @@ def _how(chat: bool, identity: str, sampling: Sampling, _temperature: float, _to
 @row_class
 class Completion:
     """One reply, or the record of a failure: `finish` is "failed" or "refused" and `error` says why in one line
-    that holds no key or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and cost
+    that holds no API key or prompt text. Of the `prompt_tokens`, `cached_tokens` were in the endpoint's cache and cost
     less.
 
     Of how it came, which the store does not keep: `lost` tries were sent and brought no reply, though they may have
-    been billed; without `sent`, nothing has reached the endpoint, so nothing was billed."""
+    been billed; without `sent`, nothing has reached the endpoint, so nothing was billed; `fatal`: every further request
+    to this model would fail the same way, so the stage stops when this one is kept."""
 
     text: str
     finish: Finish
@@ -124,27 +123,51 @@ class Completion:
     cached_tokens: int = 0
     lost: int = field(default=0, compare=False, kw_only=True)
     sent: bool = field(default=True, compare=False, kw_only=True)
+    fatal: bool = field(default=False, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one try at an endpoint brought no reply, and what follows: `retry` it, wait for the rate `limit`, let this
+    `row` fail, record that it was `refused`, or `stop`, because every request will fail the same way.
+
+    `wait` is what the endpoint asks for, in seconds. `proof` says that API key, model and credit are in order, since
+    the endpoint has looked at the prompt; `overload` that fewer requests at once may help. `unsent`: nothing has
+    reached the endpoint; `lost`: it may have answered, and billed, what never came.
+    """
+
+    what: Literal["retry", "limit", "row", "refused", "stop"]
+    reason: str
+    wait: float | None = None
+    proof: bool = False
+    overload: bool = False
+    unsent: bool = False
+    lost: bool = False
 
 
 class Worker(Protocol):
-    """Answers a block of requests for one model, in order, one completion each; never raises for a single bad
-    request. One that waits for an endpoint rather than computes may be a coroutine function (`async def`, or with an
-    `async def __call__`), called for many blocks at once. Any other is called from one thread at a time unless it has
-    `concurrent = True`.
-
-    It may have `fatal: str | None`: why every further request would fail the same way; the block is kept, then the
-    stage stops. It may have `room: int`: how many requests are worth holding here at once, which may change. And where
-    several processes ask one endpoint, `paused: float` and `pause(until)`: until when (`time.monotonic`) the endpoint
-    has asked for quiet, and a way to be told so.
-    """
+    """Answers requests to one model, in order, one completion each; never raises for a single bad request. Any plain
+    function will do. It is called from one thread at a time; of a model behind an endpoint it may be a coroutine
+    function (`async def`), which is called for many requests at once."""
 
     def __call__(self, requests: Sequence[Request], /) -> list[Completion] | Awaitable[list[Completion]]: ...
 
 
-class Backend(Protocol):
-    """Builds a worker once per process; heavy imports belong inside."""
+@runtime_checkable
+class EndpointWorker(Protocol):
+    """Asks one model behind an endpoint, once; limits and retries are kept by the client of the endpoint
+    (`lema.completions.client`), which calls it for many requests at once."""
 
-    def __call__(self, model: Model, run: Run, /) -> Worker: ...
+    async def attempt(self, request: Request, /) -> Completion | Fault:
+        """A reply, or why there is none; raises nothing."""
+        ...
+
+
+class Backend(Protocol):
+    """Builds a worker once a process, of a model and the `lema.recipe.params.Run` of params.yaml; heavy imports belong
+    inside."""
+
+    def __call__(self, model: Model, run: Any, /) -> Worker | EndpointWorker: ...
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:

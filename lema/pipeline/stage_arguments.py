@@ -15,7 +15,8 @@ from lema.completions.generate import Generate
 from lema.completions.store import Store, packs_folder
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path
-from lema.compute.executor import Executor, executor, pmap
+from lema.compute.executor import Executor, pmap
+from lema.compute.factory import executor
 from lema.errors import RunError
 from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens

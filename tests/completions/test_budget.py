@@ -3,12 +3,13 @@
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.prices import max_request_cost
 from lema.completions.store import Store
-from lema.compute.executor import LocalExecutor
+from lema.compute.executor import LocalExecutor, WorkerDiedError
 from lema.errors import RunError
-from lema.models import openai
+from lema.models import api_errors
 from lema.models.types import Completion, Model, Request, Sampling, key
 from lema.recipe.params import Budget, Endpoint, Price, Run
 from lema.rows import Message
@@ -229,7 +230,7 @@ def test_what_a_server_bills_for_lost_replies_is_never_missing(
 ) -> None:
     """Within the budget, too."""
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.01)
     with Resetting() as server:
         settings, place = run(total=total, url=server.url), tmp_path / "home" / "ledger"
         with closing(BudgetTracker(settings, "trial", "samples", warn=lambda _: None)) as tracker:
@@ -250,7 +251,7 @@ def test_what_a_server_bills_for_lost_replies_is_never_missing(
 
 def test_what_never_reached_a_server_is_in_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.01)
     settings = run(total=1)  # nobody listens at its address
     with closing(BudgetTracker(settings, "trial", "samples")) as tracker:
         generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, budget=tracker)
@@ -430,28 +431,23 @@ def test_a_budget_stops_a_stage_and_raising_it_finishes_it(
 
 
 class Dying(LocalExecutor):
-    """Its first worker has its blocks answered, and dies before it tells."""
+    """Its first worker has requests answered, as many as it is given after the first, and dies with the replies."""
 
-    alive = False
+    lost = 0
 
-    def map(
-        self,
-        factory: Any,
-        blocks: Any,
-        *,
-        again: Callable[[list[Request]], bool] = lambda _: True,
-        **given: Any,
-    ) -> Iterator[list[tuple[int, Any]]]:
-        if self.alive:
-            yield from super().map(factory, blocks, **given)
-            return
-        self.alive = True
-        held = list(enumerate(islice(blocks, 8)))
-        list(super().map(factory, [block for _, block in held], **given))
-        kept = [(number, block) for number, block in held if again(block)]
-        numbers = [*(number for number, _ in kept), *range(len(held), 1000)]
-        for done in super().map(factory, chain([block for _, block in kept], blocks), **given):
-            yield [(numbers[at], result) for at, result in done]
+    def serve(self, *given: Any) -> Any:
+        service = super().serve(*given)
+        return SimpleNamespace(exchange=partial(self._die, service.exchange), close=service.close)
+
+    def _die(self, exchange: Any, requests: list[Request], *rest: Any) -> "Future[Any]":
+        if self.lost or len(requests) == 1:
+            return exchange(requests, *rest)  # type: ignore[no-any-return]
+        while self.lost < len(requests):
+            done, *_ = exchange([] if self.lost else requests, *rest).result()
+            self.lost += len(done)
+        dead: Future[Any] = Future()
+        dead.set_exception(WorkerDiedError())
+        return dead
 
 
 def test_what_a_dead_worker_had_answered_unseen_is_within_the_budget(tmp_path: Path) -> None:
@@ -459,20 +455,22 @@ def test_what_a_dead_worker_had_answered_unseen_is_within_the_budget(tmp_path: P
     with FakeServer(answer=lambda _: "w " * 10, latency=0.005) as server:
         settings = run(total=1.00, url=server.url)
         tracker = BudgetTracker(settings, "trial", "samples", folder=tmp_path / "ledger")
-        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), Dying(), settings, budget=tracker)
+        dying = Dying()
+        buy = Generate(Store(tmp_path / "journal", tmp_path / "packs"), dying, settings, budget=tracker)
         with pytest.raises(RunError, match=r"run\.budget\.total.*replies are missing"):
             list(buy(asked))
         tracker.close()
         spent = ledger.fold_spending(tmp_path / "ledger")
-        assert len(server.requests) == 8 + buy.bought["strong"]
+        assert dying.lost == 9  # as many as the budget allows
+        assert len(server.requests) == 9 + buy.bought["strong"]
         assert len(server.requests) * COST <= spent.total() <= 1
-        assert spent.in_doubt["trial"] == 8 * MOST
+        assert spent.in_doubt["trial"] == 9 * MOST
         settings = run(total=3.00, url=server.url)
         tracker = BudgetTracker(settings, "trial", "samples", folder=tmp_path / "ledger")
         more = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), settings, budget=tracker)
         assert len(list(more(asked))) == 60
         tracker.close()
-        assert len(server.requests) == 68
+        assert len(server.requests) == 69
 
 
 def test_two_endpoints_share_a_budget(

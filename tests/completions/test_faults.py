@@ -8,7 +8,7 @@ import pytest
 from lema.completions.generate import Generate
 from lema.completions.store import Store, read_journal
 from lema.compute.executor import LocalExecutor
-from lema.models import openai
+from lema.models import api_errors
 from lema.models.types import Model, Request, Sampling, key
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
@@ -31,7 +31,7 @@ def run_of(server: FaultServer, **options: object) -> Run:
 
 
 def test_every_request_is_accounted_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.02)
     asked = requests(300)
     with FaultServer(mix=MIX, latency=0.01, patience=3, seed=1) as server:
         generate = Generate(Store(tmp_path / "journal", tmp_path / "packs"), LocalExecutor(), run_of(server))
@@ -50,7 +50,7 @@ def test_every_request_is_accounted_for_once(tmp_path: Path, monkeypatch: pytest
 
 
 def test_faults_that_never_end_are_failures_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.001)
     asked = requests(60)
     with FaultServer(mix={"torn": 0.3, "500": 0.3}) as server:
         run = run_of(server, retries=1).model_copy(update={"max_failures": 1.0})

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lema.completions.generate import Generate
+from lema.completions.client import most_held
+from lema.completions.generate import Generate, encodable
 from lema.completions.store import Store
-from lema.completions.work import encodable, portions
 from lema.compute.executor import Executor, LocalExecutor
 from lema.errors import RunError
-from lema.models import openai
+from lema.models import api_errors
 from lema.models.types import Completion, Model, Request, Sampling, Worker, key
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
@@ -54,7 +54,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gener
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.01)
     with fake_server.FakeServer() as running:
         yield running
 
@@ -224,9 +224,9 @@ def test_models_run_at_once(make: Callable[..., Generate], server: Any) -> None:
     assert set(early) == {"m", "t", "w"}
 
 
-@pytest.mark.parametrize(("concurrency", "expected"), [(1, 2), (3, 5), (64, 96), (None, 768)])
-def test_portions(concurrency: int | None, expected: int) -> None:
-    assert portions(Endpoint(url="u", concurrency=concurrency)) == (1, expected)
+@pytest.mark.parametrize(("in_flight", "held"), [(1, 2), (3, 5), (64, 96), (512, 768)])
+def test_half_as_many_again_are_held(in_flight: int, held: int) -> None:
+    assert most_held(in_flight) == held
 
 
 def test_half_characters_are_mended() -> None:
@@ -279,7 +279,7 @@ def test_a_backend_that_fails_loses_no_reply_of_others(
 BUYER = """
 import sys
 from pathlib import Path
-from lema.compute.executor import executor
+from lema.compute.factory import executor
 from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.models.types import Model, Request, Sampling

@@ -1,5 +1,6 @@
 """One contract over both executors."""
 
+import asyncio
 import json
 import os
 import signal
@@ -16,8 +17,8 @@ from typing import Any
 import pytest
 
 from lema.compute import ray_head as head_of_ray
-from lema.compute.event_loop import loop
-from lema.compute.executor import Executor, LocalExecutor, blocks, executor, merge, pmap
+from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, blocks, merge, pmap
+from lema.compute.factory import executor
 from lema.compute.ray_head import head
 from lema.compute.ray_pool import RayExecutor
 from lema.compute.worker_pool import demanded
@@ -51,28 +52,10 @@ def counting(note: Path) -> Callable[[Block], Block]:
     return lambda block: block
 
 
-def slow_first() -> Callable[[Block], Block]:
-    def work(block: Block) -> Block:
-        time.sleep(0.5 if block == [0] else 0)
-        return block
-
-    return work
-
-
 def failing(kind: type[Exception]) -> Callable[[Block], Block]:
     def work(block: Block) -> Block:
         if block == [2]:
             raise kind("it broke\nand this line says more")
-        return block
-
-    return work
-
-
-def failing_first() -> Callable[[Block], Block]:
-    def work(block: Block) -> Block:
-        if block == [0]:
-            raise ValueError("it broke")
-        time.sleep(0.3)
         return block
 
     return work
@@ -86,8 +69,23 @@ def where_am_i() -> Callable[[Block], list[str]]:
     return lambda block: [str(Path.cwd()), *sys.path]
 
 
-def environment() -> Callable[[list[str]], list[str | None]]:
-    return lambda names: [os.environ.get(name) for name in names]
+class Echo:
+    """An exchanger: returns what it is given and variables of its environment, fails or dies, as it is asked."""
+
+    def __init__(self, error: str | None = None) -> None:
+        if error:
+            raise RunError(error)
+
+    async def exchange(self, what: str, *names: str) -> Any:
+        if what == "fail":
+            raise ValueError("it broke\nand this line says more")
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "wait":
+            await asyncio.sleep(60)
+        return what, [os.environ.get(name) for name in names]
+
+    def close(self) -> None: ...
 
 
 def alarm(number: int) -> int:
@@ -115,10 +113,10 @@ def flat(stream: Iterable[list[tuple[int, Any]]]) -> list[tuple[int, Any]]:
     return [one for done in stream for one in done]
 
 
-@pytest.mark.parametrize(("workers", "inflight"), [(1, 1), (2, 1), (1, 4)])
-def test_every_block_comes_back_once_with_its_number(where: Executor, workers: int, inflight: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_block_comes_back_once_with_its_number(where: Executor, workers: int) -> None:
     work = [[number, number + 1] for number in range(20)]
-    results = flat(where.map(doubling, work, workers=workers, inflight=inflight))
+    results = flat(where.map(doubling, work, workers=workers))
     assert len(results) == 20
     assert dict(results) == {number: [2 * number, 2 * number + 2] for number in range(20)}
 
@@ -129,14 +127,8 @@ def test_no_blocks(where: Executor) -> None:
 
 def test_the_factory_is_called_once_a_worker(where: Executor, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    assert len(flat(where.map(partial(counting, note), [[n] for n in range(10)], workers=1, inflight=3))) == 10
+    assert len(flat(where.map(partial(counting, note), [[n] for n in range(10)], workers=1))) == 10
     assert note.read_text() == "built\n"
-
-
-def test_results_come_as_they_finish(where: Executor) -> None:
-    numbers = [number for number, _ in flat(where.map(slow_first, [[n] for n in range(4)], workers=1, inflight=2))]
-    assert sorted(numbers) == [0, 1, 2, 3]
-    assert numbers[-1] == 0
 
 
 def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
@@ -148,34 +140,42 @@ def test_blocks_are_taken_only_when_there_is_room(where: Executor) -> None:
             taken += 1
             yield [taken]
 
-    stream = where.map(identity, endless(), workers=1, inflight=3)
+    stream = where.map(identity, endless(), workers=1)
     done = sum(len(next(stream)) for _ in range(5))
     assert taken <= done + 3 + 1
     stream.close()  # type: ignore[attr-defined]
 
 
-def test_what_is_under_way_when_a_block_fails_is_handed_out(where: Executor) -> None:
-    got: list[tuple[int, Block]] = []
-    stream = where.map(failing_first, [[n] for n in range(6)], workers=1, inflight=3)
-    with pytest.raises(RunError, match="ValueError: it broke"):
-        got.extend(one for done in stream for one in done)
-    assert sorted(got) == [(1, [1]), (2, [2])]
-
-
-def test_work_that_waits_knows_the_variables_of_this_process(where: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a Ray that was started without them, or with others."""
-    assert len(flat(where.map(identity, [[1]], workers=1, inflight=2))) == 1
+def test_a_service_knows_the_variables_of_this_process(where: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a Ray that was started without them, or with others."""
+    assert len(flat(where.map(identity, [[1]], workers=1))) == 1
     monkeypatch.setenv("LEMA_TEST_KEY", "set after Ray was started")
-    variables = ["LEMA_TEST_KEY", "LEMA_TEST_NONE"]
-    ((_, found),) = flat(where.map(environment, [variables], inflight=2, variables=variables))
-    assert found == ["set after Ray was started", None]
+    service = where.serve(Echo, 0, ["LEMA_TEST_KEY", "LEMA_TEST_NONE"])
+    names = ("LEMA_TEST_KEY", "LEMA_TEST_NONE")
+    for _ in range(2):
+        assert service.exchange("echo", *names).result(60) == ("echo", ["set after Ray was started", None])
+    with pytest.raises(Exception, match="it broke"):
+        service.exchange("fail").result(60)
+    assert service.exchange("echo").result(60) == ("echo", [])
+    service.close()
 
 
-@pytest.mark.parametrize("inflight", [1, 3])
+def test_a_service_that_cannot_be_made_or_dies(ray: RayExecutor) -> None:
+    with pytest.raises(RunError, match=r"^no such model$"):
+        ray.serve(partial(Echo, "no such model"), 0).exchange("echo").result(60)
+    service = ray.serve(Echo, 1)
+    assert service.exchange("echo").result(60) == ("echo", [])
+    held = service.exchange("wait")
+    with pytest.raises(WorkerDiedError):
+        service.exchange("die").result(60)
+    with pytest.raises(WorkerDiedError):
+        held.result(60)
+
+
 @pytest.mark.parametrize(("kind", "message"), [(KeyError, "KeyError: "), (ValueError, "ValueError: it broke")])
-def test_an_exception_is_one_line(where: Executor, kind: type[Exception], message: str, inflight: int) -> None:
+def test_an_exception_is_one_line(where: Executor, kind: type[Exception], message: str) -> None:
     with pytest.raises(RunError) as caught:
-        list(where.map(partial(failing, kind), [[n] for n in range(5)], workers=1, inflight=inflight))
+        list(where.map(partial(failing, kind), [[n] for n in range(5)], workers=1))
     assert str(caught.value).startswith(message)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -196,18 +196,16 @@ def test_alarms_work_in_computing_workers(where: Executor) -> None:
     assert list(pmap(where, alarm, range(5), block=2, small=0)) == [0, -1, -2, -3, -4]
 
 
-@pytest.mark.parametrize("inflight", [1, 3])
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(ray: RayExecutor, tmp_path: Path, inflight: int) -> None:
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(ray: RayExecutor, tmp_path: Path) -> None:
     work = [[n] for n in range(8)]
-    results = flat(ray.map(partial(suicidal, tmp_path / "died"), work, workers=1, inflight=inflight))
+    results = flat(ray.map(partial(suicidal, tmp_path / "died"), work, workers=1))
     assert sorted(results) == [(n, [n]) for n in range(8)]
     assert (tmp_path / "died").exists()
 
 
-@pytest.mark.parametrize("inflight", [1, 3])
-def test_a_worker_that_always_dies_is_an_error(ray: RayExecutor, inflight: int) -> None:
+def test_a_worker_that_always_dies_is_an_error(ray: RayExecutor) -> None:
     with pytest.raises(RunError, match="a worker died 4 times"):
-        list(ray.map(always_dying, [[1]], workers=1, inflight=inflight))
+        list(ray.map(always_dying, [[1]], workers=1))
 
 
 def test_more_workers_than_processors_is_an_error(ray: RayExecutor) -> None:
@@ -326,17 +324,6 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
     ]:
         with pytest.raises(RunError, match=message):
             head_of_ray.reach(address)
-
-
-def test_local_threads_end_with_their_work() -> None:
-    loop()  # runs as long as this process
-    before = threading.active_count()
-    assert len(flat(LocalExecutor().map(identity, [[n] for n in range(9)], inflight=4))) == 9
-    for _ in range(100):
-        if threading.active_count() <= before:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() <= before
 
 
 USER = """

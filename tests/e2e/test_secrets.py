@@ -94,7 +94,7 @@ def test_a_key_is_nowhere_but_in_the_environment(project: Project, short: Path) 
         assert SECRET not in text
         assert CANARY not in text
         assert "sk-SECRET" not in text
-    assert "_Waiter" in seen  # the state was not empty
+    assert "_AsyncActor" in seen  # the state was not empty
     assert holding(project.root, (SECRET, "sk-SECRET")) == []
     assert holding(session, (SECRET, "sk-SECRET", CANARY)) == []
     prompts = [name for name in holding(project.root, (CANARY,)) if not name.startswith(("recipes/", ".git/"))]

@@ -13,7 +13,7 @@ from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
 from lema.models import types as models
-from lema.models.types import Completion, Model, Request, Sampling, _how, key
+from lema.models.types import Completion, Model, Request, Sampling, _sampling_json, key
 from lema.pipeline.providers import adapted, named_model
 from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Budget, Endpoint, Price, Run, Vllm
@@ -73,7 +73,7 @@ def test_index_and_version_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> Non
     assert key(replace(request)) != before
 
 
-def test_how_a_prompt_is_written() -> None:
+def test_sampling_json_a_prompt_is_written() -> None:
     assert ROWS["how a prompt is written"] == "no"
     one = render(Prompt(system="Solve it.", user="{{ question }}"), {"question": "1 + 1"})
     two = render(Prompt(system="{{ 'Solve' }} it.", user="1 + {{question[4:]}}"), {"question": "1 + 1"})
@@ -186,13 +186,13 @@ def test_keys_stay_as_they_are() -> None:
 
 def test_a_key_does_not_depend_on_what_was_asked_before() -> None:
     def named(temperature: float) -> str:
-        _how.cache_clear()
+        _sampling_json.cache_clear()
         return key(
             Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=temperature))
         )
 
     alone = named(0), named(0.0)
-    _how.cache_clear()
+    _sampling_json.cache_clear()
     both = [
         key(Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=one)))
         for one in (0.0, 0, 0.0)

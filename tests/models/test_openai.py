@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from lema.compute.event_loop import wait_for
+from lema.completions.client import EndpointClient
+from lema.compute.executor import event_loop
 from lema.errors import RunError
-from lema.models import endpoint, openai
-from lema.models.api_errors import Fault, of_status, retry_after
-from lema.models.types import Completion, Model, Request, Sampling
+from lema.models import api_errors, openai, throttle
+from lema.models.api_errors import of_status, retry_after
+from lema.models.types import Completion, Fault, Model, Request, Sampling
+from lema.models.worker import endpoint_worker
 from lema.recipe import part_loader
 from lema.recipe.params import Budget, Endpoint, Run
 from lema.rows import Message
@@ -32,7 +34,7 @@ MODEL = Model("strong", "openai", "openai/m", name="m", endpoint="here")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("HERE_KEY", "sk-SECRET")
     with fake_server.FakeServer() as running:
         yield running
@@ -47,12 +49,26 @@ def request(text: str = "PROMPT TEXT", index: int = 0, model: Model = MODEL, **s
     return Request(model, (Message("system", "be brief"), Message("user", text)), Sampling(**sampling), index)
 
 
-def answers(worker: Any, requests: Sequence[Request]) -> list[Completion]:
-    return wait_for(worker(requests))  # type: ignore[no-any-return]
+def answers(client: EndpointClient, requests: Sequence[Request]) -> list[Completion]:
+    """The replies of a client that is given all requests at once, in their order."""
+
+    async def exchanged() -> list[Any]:
+        done, *_ = await client.exchange(list(requests), 0.0, None)
+        found = dict(done)
+        while len(found) < len(requests):
+            done, *_ = await client.exchange([], 0.0, None)
+            found.update(done)
+        return [found[one.key] for one in requests]
+
+    return asyncio.run_coroutine_threadsafe(exchanged(), event_loop()).result()
+
+
+def client_of(run: Run) -> EndpointClient:
+    return EndpointClient(run, "here")
 
 
 def ask(server: Any, asked: Request | None = None, **options: Any) -> Completion:
-    (reply,) = answers(openai.openai(MODEL, run_of(server, **options)), [asked or request()])
+    (reply,) = answers(client_of(run_of(server, **options)), [asked or request()])
     return reply
 
 
@@ -79,8 +95,8 @@ def test_what_is_sent_and_what_comes_back(server: Any) -> None:
 
 
 def test_options_and_top_k(server: Any) -> None:
-    worker = openai.openai(MODEL, run_of(server), omit=["seed", "max_tokens"], extra={"max_completion_tokens": 9})
-    answers(worker, [request(top_k=20, stop=tuple("abcdef"))])
+    model = replace(MODEL, options={"omit": ["seed", "max_tokens"], "extra": {"max_completion_tokens": 9}})
+    ask(server, request(model=model, top_k=20, stop=tuple("abcdef")))
     (sent,) = server.requests
     assert not {"seed", "max_tokens", "n"} & set(sent)
     assert (sent["top_k"], sent["max_completion_tokens"], sent["stop"]) == (20, 9, list("abcd"))
@@ -88,7 +104,7 @@ def test_options_and_top_k(server: Any) -> None:
 
 def test_plain_text_models(server: Any) -> None:
     model = Model("base", "openai", "openai/b", name="b", endpoint="here", chat=False)
-    (reply,) = answers(openai.openai(model, run_of(server, key=None)), [request("go on", model=model)])
+    reply = ask(server, request("go on", model=model), key=None)
     assert server.requests[0]["prompt"] == "be brief\ngo on\n"
     assert reply.text == "reply to be brief\ngo on\n #0"
 
@@ -157,10 +173,10 @@ def test_faults_that_stay_fail_the_request_alone(
     server.always = fault
     assert ask(server) == Completion("", finish, error)  # type: ignore[arg-type]
     assert len(server.requests) == requests
-    worker = openai.openai(MODEL, run_of(server))
+    client = client_of(run_of(server))
     server.faults, server.always = [fault] * requests, None
-    first, second = (answers(worker, [request(text)])[0] for text in ("one", "two"))
-    assert (first.finish, second.finish, worker.fatal) == (finish, "stop", None)  # type: ignore[attr-defined]
+    first, second = (answers(client, [request(text)])[0] for text in ("one", "two"))
+    assert (first.finish, first.fatal, second.finish) == (finish, False, "stop")
 
 
 @pytest.mark.parametrize(
@@ -175,10 +191,11 @@ def test_faults_that_stay_fail_the_request_alone(
 )
 def test_faults_that_concern_every_request_stop_the_worker(server: Any, fault: str, reason: str) -> None:
     server.always = fault
-    worker = openai.openai(MODEL, run_of(server, concurrency=1))
-    replies = answers(worker, [request(str(n)) for n in range(5)])
-    assert worker.fatal.startswith(reason)  # type: ignore[attr-defined]
-    assert replies == [Completion("", "failed", worker.fatal)] * 5  # type: ignore[attr-defined]
+    client = client_of(run_of(server, concurrency=1))
+    replies = answers(client, [request(str(n)) for n in range(5)])
+    assert str(replies[0].error).startswith(reason)
+    assert replies == [Completion("", "failed", replies[0].error)] * 5
+    assert all(reply.fatal for reply in replies)
     assert len(server.requests) == 1
 
 
@@ -214,26 +231,26 @@ def test_an_endpoint_that_nobody_reaches_is_named_after_a_few_quick_tries(
     monkeypatch: pytest.MonkeyPatch, url: str | None, reason: str
 ) -> None:
     waits = waits_of(monkeypatch)
-    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=url or nobody())}))
-    replies = answers(worker, [request(str(n)) for n in range(5)])
-    fatal = str(worker.fatal)  # type: ignore[attr-defined]
+    client = client_of(Run(endpoints={"here": Endpoint(url=url or nobody())}))
+    replies = answers(client, [request(str(n)) for n in range(5)])
+    fatal = str(replies[0].error)
     assert reason in fatal
     assert "endpoint here" in fatal
     assert "run.endpoints.here.url" in fatal
     assert "TOKEN" not in fatal
-    assert [(reply.error, reply.sent, reply.lost) for reply in replies] == [(fatal, False, 0)] * 5
+    assert [(one.error, one.fatal, one.sent, one.lost) for one in replies] == [(fatal, True, False, 0)] * 5
     assert sum(waits) < 6
 
 
 def test_a_server_that_is_still_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.3)
+    monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.3)
     port = int(nobody().partition("127.0.0.1:")[2].partition("/")[0])
     late = fake_server.FakeServer(port=port)
-    worker = openai.openai(MODEL, Run(endpoints={"here": Endpoint(url=late.url)}))
+    client = client_of(Run(endpoints={"here": Endpoint(url=late.url)}))
     starting = threading.Timer(0.3, late.__enter__)
     starting.start()
     try:
-        (reply,) = answers(worker, [request()])
+        (reply,) = answers(client, [request()])
     finally:
         starting.join()
         late.__exit__(None, None, None)
@@ -244,12 +261,12 @@ def test_a_server_that_goes_away_later_is_tried_as_often_as_the_endpoint_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with fake_server.FakeServer() as server:
-        worker = openai.openai(MODEL, run_of(server, key=None, retries=7))
-        answers(worker, [request("first")])
+        client = client_of(run_of(server, key=None, retries=7))
+        answers(client, [request("first")])
     waits = waits_of(monkeypatch)
-    (reply,) = answers(worker, [request("second")])
+    (reply,) = answers(client, [request("second")])
     assert "refuses the connection" in str(reply.error)
-    assert (reply.sent, reply.lost, worker.fatal, len(waits)) == (False, 0, None, 7)  # type: ignore[attr-defined]
+    assert (reply.sent, reply.lost, reply.fatal, len(waits)) == (False, 0, False, 7)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +284,7 @@ def test_tries_that_may_have_been_billed_are_counted(
 def test_with_a_budget_what_may_have_been_billed_is_handed_back(server: Any) -> None:
     server.faults = ["500", "drop"]
     run = run_of(server).model_copy(update={"budget": Budget(total=Decimal(1))})
-    (reply,) = answers(openai.openai(MODEL, run), [request()])
+    (reply,) = answers(client_of(run), [request()])
     assert (reply.finish, reply.lost, len(server.requests)) == ("failed", 1, 2)
 
 
@@ -367,8 +384,8 @@ def test_no_secret_and_no_prompt_in_any_error(server: Any) -> None:
 
 def test_a_rate_limit_pauses_the_whole_endpoint(server: Any) -> None:
     server.faults = ["429 later"]
-    worker = openai.openai(MODEL, run_of(server, concurrency=1))
-    answers(worker, [request("first")])
+    client = client_of(run_of(server, concurrency=1))
+    answers(client, [request("first")])
     assert len(server.requests) == 2
     server.faults = ["429 later"] * 5
     assert ask(server, timeout=1.0).error == "rate limit (429 rate_limit_exceeded)"
@@ -384,20 +401,14 @@ def test_models_of_one_endpoint_share_its_concurrency(server: Any) -> None:
     server.latency = 0.02
     run = run_of(server, concurrency=3)
     models = [MODEL, Model("weak", "openai", "openai/w", name="w", endpoint="here")]
-    workers = [openai.openai(model, run) for model in models]
-
-    async def both() -> None:
-        asked = [[request(str(n), model=model) for n in range(12)] for model in models]
-        await asyncio.gather(*(worker(requests) for worker, requests in zip(workers, asked, strict=True)))  # type: ignore[arg-type]
-
-    wait_for(both())
+    answers(client_of(run), [request(str(n), model=model) for model in models for n in range(12)])
     assert len(server.requests) == 24
     assert server.most == 3
 
 
 def test_replies_keep_the_order_of_the_requests(server: Any) -> None:
     server.faults = ["500", "429", "drop"]
-    replies = answers(openai.openai(MODEL, run_of(server)), [request(f"question {n}", n) for n in range(9)])
+    replies = answers(client_of(run_of(server)), [request(f"question {n}", n) for n in range(9)])
     assert [reply.text for reply in replies] == [f"reply to question {n} #{n}" for n in range(9)]
 
 
@@ -412,29 +423,26 @@ def test_replies_keep_the_order_of_the_requests(server: Any) -> None:
 )
 def test_what_is_missing_is_named(server: Any, model: Model, run: Any, message: str) -> None:
     with pytest.raises(RunError, match=message):
-        openai.openai(model, run_of(server, **run))
+        endpoint_worker(model, run_of(server, **run))
 
 
 def test_the_first_request_of_a_model_goes_alone(server: Any) -> None:
     server.latency = 0.05
     server.faults = ["500"]
     run = run_of(server, concurrency=8)
-    worker = openai.openai(MODEL, run)
-    assert worker.room == 1  # type: ignore[attr-defined]
-    replies = answers(worker, [request(str(n)) for n in range(9)])
+    replies = answers(client_of(run), [request(str(n)) for n in range(9)])
     assert [reply.finish for reply in replies] == ["stop"] * 9
     assert server.concurrent[:3] == [1, 1, 1]
     assert 1 < server.most <= 8
-    assert worker.room == 12  # type: ignore[attr-defined]
     server.concurrent.clear()
-    answers(openai.openai(MODEL, run), [request(f"again {n}") for n in range(8)])
+    answers(client_of(run), [request(f"again {n}") for n in range(8)])
     assert max(server.concurrent) > 1
 
 
 def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any) -> None:
     server.latency = 0.05
     server.faults = ["filter"]
-    replies = answers(openai.openai(MODEL, run_of(server, concurrency=8)), [request(str(n)) for n in range(9)])
+    replies = answers(client_of(run_of(server, concurrency=8)), [request(str(n)) for n in range(9)])
     assert [reply.finish for reply in replies] == ["refused"] + ["stop"] * 8
     assert server.concurrent[1] == 1
     assert server.most > 1
@@ -446,14 +454,14 @@ def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any)
 def test_an_endpoint_that_fails_everything_is_given_up(
     server: Any, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
 ) -> None:
-    monkeypatch.setattr(endpoint, "DEAD_AFTER", (5, 0.05))
+    monkeypatch.setattr(throttle, "OPEN_AFTER", (5, 0.05))
     server.always = fault
-    worker = openai.openai(MODEL, run_of(server, retries=1))
-    replies = answers(worker, [request(str(n)) for n in range(200)])
-    fatal = worker.fatal  # type: ignore[attr-defined]
+    client = client_of(run_of(server, retries=1))
+    replies = answers(client, [request(str(n)) for n in range(200)])
+    fatal = str(replies[-1].error)
     assert fatal.startswith("endpoint here failed ")
     assert reason in fatal
-    assert replies[-1] == Completion("", "failed", fatal)
+    assert replies[-1].fatal
     assert 5 <= len(server.requests) < 50
     # A stage that is run again in the same process tries again.
     server.always = None
@@ -461,17 +469,17 @@ def test_an_endpoint_that_fails_everything_is_given_up(
 
 
 def test_one_reply_in_between_is_a_sign_of_life(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "DEAD_AFTER", (3, 0.0))
+    monkeypatch.setattr(throttle, "OPEN_AFTER", (3, 0.0))
     server.faults = ["503", "503", None, "503", "503"]
     assert [ask(server, request(str(n))).finish for n in range(2)] == ["stop", "stop"]
 
 
 def test_a_pause_that_the_endpoint_asks_for_holds_for_all(server: Any) -> None:
-    worker = openai.openai(MODEL, run_of(server, concurrency=4))
-    answers(worker, [request("first")])
+    client = client_of(run_of(server, concurrency=4))
+    answers(client, [request("first")])
     server.faults = ["503 later"]
     start = time.monotonic()
-    answers(worker, [request("paused")])
+    answers(client, [request("paused")])
     assert time.monotonic() - start >= 0.3
     server.faults = ["429 tomorrow"]
     assert "asks to wait for 24.0 hours: rate limit (429" in str(ask(server, concurrency=4).error)
@@ -487,9 +495,9 @@ def test_a_reply_that_drips_for_ever_is_not_waited_for() -> None:
 
 def test_a_reply_that_is_delivered_twice_answers_one_request() -> None:
     with FaultServer(mix={"twice": 1.0}) as server:
-        worker = openai.openai(MODEL, run_of(server, key=None, timeout=5.0))
+        client = client_of(run_of(server, key=None, timeout=5.0))
         for n in range(20):
-            (reply,) = answers(worker, [request(f"question {n}")])
+            (reply,) = answers(client, [request(f"question {n}")])
             assert reply.text == f"reply to question {n} #0"
             # The second copy is there before the connection is used again.
             time.sleep(0.02)
@@ -534,9 +542,9 @@ def test_a_second_copy_that_comes_after_the_next_request_answers_nobody() -> Non
         yield reply
 
     with endpoint_of(late) as endpoint:
-        worker = openai.openai(MODEL, Run(endpoints={"here": endpoint}))
+        client = client_of(Run(endpoints={"here": endpoint}))
         for n in range(5):
-            (reply,) = answers(worker, [request(f"question {n}")])
+            (reply,) = answers(client, [request(f"question {n}")])
             assert reply.text == f"question {n}"
 
 
@@ -550,8 +558,8 @@ def test_ids_that_name_nothing_cost_one_request_at_most(name: str, text: str) ->
         yield said_of(name, text.format(number))
 
     with endpoint_of(constant) as endpoint:
-        worker = openai.openai(MODEL, Run(endpoints={"here": endpoint}))
-        replies = [answers(worker, [request(f"question {n}")])[0] for n in range(5)]
+        client = client_of(Run(endpoints={"here": endpoint}))
+        replies = [answers(client, [request(f"question {n}")])[0] for n in range(5)]
     assert {reply.finish for reply in replies} == {"stop"}
     assert len(asked) <= 6
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lema.models.throttle import Bucket, Pace, Ticket, Window
+from lema.models.throttle import AdaptiveWindow, Reservation, Throttle, TokenBucket
 from lema.recipe.params import Endpoint
 
 # Seconds that a request takes, and whether it is then refused with a 429.
@@ -27,30 +27,30 @@ class World:
     limited: int = 0
     most: int = 0
 
-    def run(self, endpoint: Endpoint, count: int, characters: int = 400, max_tokens: int = 512) -> Pace:
-        pace = Pace(endpoint, clock=lambda: self.now)
-        flying: list[tuple[float, int, Ticket, bool]] = []
+    def run(self, endpoint: Endpoint, count: int, characters: int = 400, max_tokens: int = 512) -> Throttle:
+        throttle = Throttle(endpoint, clock=lambda: self.now)
+        flying: list[tuple[float, int, Reservation, bool]] = []
         left = count
         while left or flying:
-            wait = pace.wait(characters, max_tokens) if left else math.inf
+            wait = throttle.wait(characters, max_tokens) if left else math.inf
             if wait == 0:
                 left -= 1
                 seconds, refused = self.serve(self.now)
                 self.sent.append(self.now)
-                ticket = pace.start(characters, max_tokens)
-                heapq.heappush(flying, (self.now + seconds, len(self.sent), ticket, refused))
+                reservation = throttle.start(characters, max_tokens)
+                heapq.heappush(flying, (self.now + seconds, len(self.sent), reservation, refused))
                 self.most = max(self.most, len(flying))
                 continue
             self.now = min(self.now + wait, flying[0][0] if flying else math.inf)
             while flying and flying[0][0] <= self.now:
-                _, _, ticket, refused = heapq.heappop(flying)
+                _, _, reservation, refused = heapq.heappop(flying)
                 if refused:
                     self.limited += 1
                     left += 1
-                    pace.failed(ticket, overload=True)
+                    throttle.failed(reservation, overload=True)
                 else:
-                    pace.replied(ticket, *self.usage)
-        return pace
+                    throttle.replied(reservation, *self.usage)
+        return throttle
 
     def rate(self) -> float:
         """Replies a second, from the first request to the last."""
@@ -105,10 +105,10 @@ def test_a_limit_of_requests_is_used_in_full_and_kept(concurrency: int | None, b
 
 def test_without_limits_a_ramp_and_then_all_that_pays() -> None:
     world = World(lambda now: (0.1, False))
-    pace = world.run(endpoint(), 5000)
+    throttle = world.run(endpoint(), 5000)
     assert len([at for at in world.sent if at < 0.05]) == 8
     assert world.most == 512
-    assert pace.window.limit == 512
+    assert throttle.window.limit == 512
     assert world.sent[-1] < 2
 
 
@@ -133,13 +133,13 @@ def test_the_window_finds_a_limit_that_nobody_told(seed: int) -> None:
 
 def test_a_server_that_queues_is_not_flooded() -> None:
     world = World(queueing(20))
-    pace = world.run(endpoint(), 4000)
+    throttle = world.run(endpoint(), 4000)
     assert world.rate() > 0.9 * 20 / 0.1
-    assert pace.window.limit < 100
+    assert throttle.window.limit < 100
 
 
-def ramped(limit: int) -> Window:
-    window = Window(None)
+def ramped(limit: int) -> AdaptiveWindow:
+    window = AdaptiveWindow(None)
     window.limit = limit
     return window
 
@@ -154,7 +154,7 @@ def test_a_burst_of_refusals_is_one_cut() -> None:
 
 
 def test_growth_needs_a_full_window() -> None:
-    window = Window(None)
+    window = AdaptiveWindow(None)
     window.enter()
     for at in range(100):
         window.grow(at)
@@ -168,7 +168,7 @@ def test_after_a_cut_it_grows_by_one_a_round_and_slowly_near_the_ceiling() -> No
     for _ in range(20):
         before = window.limit
         for _ in range(round(before)):
-            window.under_way = int(window.limit) - 1
+            window.in_flight = int(window.limit) - 1
             window.enter()
             window.grow(0.1)
         gains.append(window.limit - before)
@@ -191,31 +191,31 @@ def test_output_tokens_are_expected_by_the_replies_so_far() -> None:
 
 
 def test_what_a_failed_request_was_expected_to_use_is_given_back() -> None:
-    pace = Pace(endpoint(concurrency=4, output_tokens_per_minute=600), clock=lambda: 0.0)
-    ticket = pace.start(0, 1000)
-    assert pace.wait(0, 1000) > 60
-    pace.failed(ticket, overload=False)
-    assert pace.wait(0, 1000) == 0
+    throttle = Throttle(endpoint(concurrency=4, output_tokens_per_minute=600), clock=lambda: 0.0)
+    reservation = throttle.start(0, 1000)
+    assert throttle.wait(0, 1000) > 60
+    throttle.failed(reservation, overload=False)
+    assert throttle.wait(0, 1000) == 0
 
 
 def test_a_pause_holds_for_all_and_ends_gently() -> None:
     now = 0.0
-    pace = Pace(endpoint(concurrency=10), clock=lambda: now)
-    pace.pause(10)
-    pace.pause(3)
-    assert pace.wait(0, 1) == 10
+    throttle = Throttle(endpoint(concurrency=10), clock=lambda: now)
+    throttle.pause(10)
+    throttle.pause(3)
+    assert throttle.wait(0, 1) == 10
     now, went = 10.0, []
     while len(went) < 10:
-        now += pace.wait(0, 1)
-        pace.start(0, 1)
+        now += throttle.wait(0, 1)
+        throttle.start(0, 1)
         went.append(now)
     assert went[0] == 10
     assert went[-1] == pytest.approx(10.9)
-    assert pace.wait(0, 1) > 0
+    assert throttle.wait(0, 1) > 0
 
 
 def test_a_bucket_lets_a_large_need_go_when_full_and_waits_for_the_debt() -> None:
-    bucket = Bucket(6000, 0.0)
+    bucket = TokenBucket(6000, 0.0)
     assert bucket.wait(1000, 0.0) == 0
     bucket.take(1000)
     assert bucket.wait(1, 0.0) == pytest.approx(10, rel=0.05)

@@ -1,0 +1,160 @@
+"""The client of one endpoint: limits, retries and pauses, for all models that it serves.
+
+One class for every place: it runs on the event loop of this process or inside an asynchronous Ray actor, and
+`lema.completions.online` exchanges requests for replies with it. A backend makes single tries
+(`lema.models.types.EndpointWorker`), `lema.models.throttle` says when one may go, and `lema.models.api_errors.decide`
+what follows from a fault.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from lema.compute.executor import failure
+from lema.errors import RunError
+from lema.models.api_errors import Fail, History, Stop, backoff, decide
+from lema.models.openai import api_key
+from lema.models.throttle import Throttle
+from lema.models.types import Completion, EndpointWorker, Fault, Request
+from lema.models.worker import endpoint_worker
+from lema.recipe.params import Run
+
+# Replies are handed over together where that costs little time: each exchange has its price (a message, a disk sync).
+LINGER, ENOUGH = 0.02, 8  # seconds, and the share of the held requests, as one in so many
+SAME_PAUSE = 0.1  # seconds by which the end of a pause may differ when several processes agree on it
+
+
+# What is known of an endpoint, by its settings and API key, outlives one client. One event loop a process uses them.
+_throttles: dict[tuple[str, str], Throttle] = {}
+
+
+# The keys of requests, each with its reply or the error of its backend; how many requests are worth holding; for how
+# many seconds the endpoint has asked this client for a pause.
+Exchanged = tuple[list[tuple[str, Completion | RunError]], int, float]
+
+
+class EndpointClient:
+    """Asks one endpoint, many requests at once. Belongs to one event loop.
+
+    With a budget, what may have been billed without a reply is handed back as a failure: whoever keeps the budget
+    decides whether it is asked again.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._where, self._endpoint = run, f"endpoint {name}", run.endpoints[name]
+        self._workers: dict[tuple[str, str], EndpointWorker] = {}
+        self._fatal: dict[str, str] = {}  # by model: why no request to it can succeed
+        settings = (self._endpoint.model_dump_json(exclude={"models"}), api_key(self._endpoint))
+        if settings not in _throttles or _throttles[settings].open is not None:
+            _throttles[settings] = Throttle(self._endpoint)
+        self._throttle = _throttles[settings]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done: list[tuple[str, Completion | RunError]] = []
+        self._held = 0
+        self._ready, self._enough = asyncio.Event(), 1
+
+    async def exchange(self, requests: list[Request], pause: float, patience: float | None) -> Exchanged:
+        """Start on requests, and return what has finished: at least one reply if any requests are held, unless
+        `patience` seconds pass. `pause` is for how many seconds the endpoint has asked other clients for a pause."""
+        throttle = self._throttle
+        if pause > throttle.pauses()[0] + SAME_PAUSE:
+            throttle.pause(pause)
+        self._held += len(requests)
+        for request in requests:
+            task = asyncio.create_task(self._run_one(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        for share, seconds in ((self._held, patience), (ENOUGH, LINGER)):
+            self._enough = max(min(1, self._held), self._held // max(1, share))
+            if len(self._done) < self._enough:
+                self._ready.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._ready.wait()
+        done, self._done = self._done, []
+        self._held -= len(done)
+        room = most_held(int(throttle.window.limit)) if throttle.proved else 1
+        return done, room, throttle.pauses()[1]
+
+    def close(self) -> None:
+        """Give up what is held; on the event loop."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _run_one(self, request: Request) -> None:
+        try:
+            name = request.model.name or request.model.label
+            reply: Completion | RunError = await self._canary(request, name)
+        except Exception as error:
+            reply = failure(error)
+        self._done.append((request.key, reply))
+        if len(self._done) >= self._enough:
+            self._ready.set()
+
+    async def _canary(self, request: Request, name: str) -> Completion:
+        """The first request to a model goes alone: a wrong key, an unknown model or an empty account costs one."""
+        proved = self._throttle.proved
+        if name not in proved:
+            async with self._throttle.canaries.setdefault(name, asyncio.Lock()):
+                if name not in proved:
+                    return await self._answer(request, name)
+        return await self._answer(request, name)
+
+    async def _answer(self, request: Request, name: str) -> Completion:
+        """Try until there is a reply or `decide` gives up."""
+        model = request.model
+        worker = self._workers.get((model.label, model.identity))
+        if worker is None:
+            worker = self._workers[model.label, model.identity] = endpoint_worker(model, self._run)
+        history = History()
+        while name not in self._fatal:
+            outcome = await self._attempt(worker, request, name)
+            if isinstance(outcome, Completion):
+                return replace(outcome, lost=history.lost) if history.lost else outcome
+            verdict = decide(
+                outcome, history, self._endpoint, reached=bool(self._throttle.proved), now=time.monotonic()
+            )
+            if isinstance(verdict, Stop) or self._throttle.open is not None:
+                self._fatal.setdefault(name, self._throttle.open or outcome.reason)
+                break
+            if outcome.what == "refused":
+                return Completion("", "refused", outcome.reason, lost=history.lost)
+            if isinstance(verdict, Fail):
+                return Completion("", "failed", outcome.reason, lost=history.lost, sent=history.sent)
+            if outcome.lost and self._run.budget.given:
+                await asyncio.sleep(0.0 if outcome.wait else backoff(min(self._throttle.faults, 6)))
+                return Completion("", "failed", outcome.reason, lost=history.lost)
+            if verdict.after:
+                await asyncio.sleep(verdict.after)
+        return Completion("", "failed", self._fatal[name], lost=history.lost, sent=history.sent, fatal=True)
+
+    async def _attempt(self, worker: EndpointWorker, request: Request, name: str) -> Completion | Fault:
+        """One try, when the throttle allows it."""
+        throttle, characters = self._throttle, 0
+        for message in request.messages:
+            characters += len(message.content)
+        reservation = await throttle.acquire(characters, request.sampling.max_tokens)
+        try:
+            if gone := self._fatal.get(name) or throttle.open:
+                throttle.failed(reservation)
+                return Fault("stop", gone, unsent=True)
+            outcome = await worker.attempt(request)
+        except BaseException:
+            throttle.failed(reservation)
+            raise
+        if isinstance(outcome, Completion):
+            throttle.replied(reservation, outcome.prompt_tokens, outcome.completion_tokens)
+            throttle.proved.add(name)
+        else:
+            throttle.failed(reservation, overload=outcome.overload)
+            throttle.note(outcome, self._where)
+            if outcome.proof:
+                throttle.proved.add(name)
+        return outcome
+
+
+def most_held(in_flight: int) -> int:
+    """Requests worth holding where so many may be in flight: half as many again, so that nothing is idle while replies
+    are kept."""
+    return -(-3 * in_flight // 2)
