@@ -26,7 +26,7 @@ from lema.recipe.load import load_params, load_recipe
 from lema.recipe.sampler_schema import BranchSampler, TypedSampler
 from lema.recipe.schema import ModelSpec, SourceSpec
 from lema.rows import Correction, Grade, Location, Question
-from lema.stages._records import read_split
+from lema.stages.source import read_split
 
 # The stages from whose rows the dataset is made. `answers` asks the student alone, here and for nothing: left out.
 DRY_STAGES = ("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved")

@@ -26,8 +26,8 @@ from lema.pipeline.stage_runner import StageRunner
 from lema.recipe import part_loader
 from lema.recipe.schema import ModelSpec
 from lema.rows import Example
-from lema.stages import _records
 from lema.stages.common import memoize
+from lema.text.record_files import read_file
 from lema.train.jobs import train_adapters
 
 BY_ARM_ORDER = ("answers", "probe")  # read in the order of the recipe's arms
@@ -155,8 +155,7 @@ PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "executor": _open_executor,
     "generate": _open_generate,
     "pmap": lambda runner: partial(pmap, runner.provide("executor")),
-    "read_file": lambda _: _records.read_file,
-    "read_split": lambda _: _records.read_split,
+    "read_file": lambda _: read_file,
     "count_tokens": lambda _: count_tokens,
     "cot": lambda runner: runner.recipe.mix.cot,
     "build": lambda _: build_base,

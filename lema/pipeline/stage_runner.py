@@ -58,11 +58,11 @@ class StageRunner:
         self._provided: dict[str, Any] = {}
 
     def call(self, **more: Any) -> Any:
-        """What the stage returns; `more` are keyword arguments that no provider has."""
+        """What the stage returns; `more` are keyword arguments that no provider has, as those with a default may be."""
         signature = stage_signature(self.artifact)
         inputs = [self.read(self, name, iterable) for name, iterable in signature.inputs.items()]
         return signature.function(
-            *inputs, **{name: self.provide(name) for name in signature.keywords if name not in more}, **more
+            *inputs, **{name: self.provide(name) for name in signature.keywords if name in self.providers}, **more
         )
 
     def provide(self, name: str) -> Any:

@@ -1,7 +1,9 @@
 """`source`: raw records from a generator, a hub data set or a file, kept as they came."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -10,38 +12,62 @@ from lema.errors import RunError
 from lema.recipe.schema import SourceSpec
 from lema.rows import Record, Split
 from lema.tasks import Task
+from lema.text.record_files import read_file
 
-# Reads one split of the hub data set or file that a spec names; of another recipe, rows with `id` and `record`.
+# One split of the hub data set or file that a spec names; of another recipe, rows with `id` and `record`.
 ReadSplit = Callable[[SourceSpec, Split], Iterable[Mapping[str, Any]]]
+RecordsBySplit = Iterator[tuple[Split, Mapping[str, Any]]]
 
-# Records in a row that are of no use, after which a generator is held to have no others.
-IN_VAIN = 10_000
+MAX_REPEATS = 10_000  # records in a row that are of no use, after which a generator is held to have no others
+
+
+def read_split(spec: SourceSpec, split: Split) -> Iterator[Mapping[str, Any]]:
+    """One split of a source: of the file that the spec names, or of the hub data set. Of another recipe, rows with
+    `record`, JSON as it stands there, and `id`, None for a question that is new."""
+    if spec.evolved is not None:
+        yield from _other_recipe(spec, split)
+        return
+    if split == "test" and spec.test_from == "validation":
+        split = "validation"
+    if spec.file is not None:
+        # A file without {split} in its name holds one split, the training questions.
+        if "{split}" in spec.file or split == "train":
+            yield from read_file(spec.file.replace("{split}", split))
+        return
+    yield from _hub(spec, split)
 
 
 def source(
-    *, spec: SourceSpec, transfer: Mapping[str, SourceSpec], generators: Mapping[str, Task], read_split: ReadSplit
+    *,
+    spec: SourceSpec,
+    transfer: Mapping[str, SourceSpec],
+    generators: Mapping[str, Task],
+    read_split: ReadSplit = read_split,
 ) -> Iterator[Record]:
     """Records `<name>-<split>-<number>`, numbered in the order of the source; those of a transfer set, whose split is
     its name, `<set>-transfer-<number>`. Records of another recipe keep their ids, by which questions are chosen, so
     that both rounds choose alike. `generators` are by the names in the specs. RunError if there are too few."""
-    for split, records in _splits(spec, generators, read_split).items():
-        made = _records(f"{_name(spec)}-{split}", split, records, getattr(spec, split))
-        yield from map(_kept, records, made) if spec.evolved else made
+    counts = Counter[str]()
+    for split, record in _records(spec, generators, read_split):
+        name = f"{_name(spec)}-{split}-{counts[split]:05d}"
+        counts[split] += 1
+        yield Record(record["id"] or name, split, record["record"]) if spec.evolved else _raw(name, split, record)
+    for split in ("train", "test"):
+        _check_count(split, counts[split], getattr(spec, split))
     for name, other in transfer.items():
-        records = _splits(_test_only(other), generators, read_split)["test"]
-        yield from _records(f"{name}-transfer", name, records, other.test)
+        number = -1
+        for number, (_, record) in enumerate(_records(_test_only(other), generators, read_split)):
+            yield _raw(f"{name}-transfer-{number:05d}", name, record)
+        _check_count(name, number + 1, other.test)
 
 
-def _records(prefix: str, split: str, records: Sequence[Mapping[str, Any]], wanted: int | None) -> Iterator[Record]:
-    if wanted is not None and len(records) < wanted:
-        raise RunError(f"source: {wanted} {split} records wanted, {len(records)} found")
-    for number, record in enumerate(records):
-        yield Record(f"{prefix}-{number:05d}", split, json.dumps(record, sort_keys=True, ensure_ascii=False))
+def _raw(name: str, split: Split, record: Mapping[str, Any]) -> Record:
+    return Record(name, split, json.dumps(record, sort_keys=True, ensure_ascii=False))
 
 
-def _kept(row: Mapping[str, Any], made: Record) -> Record:
-    """A record as it stands in another recipe; the id is a new one if it has none there."""
-    return Record(row["id"] or made.id, made.split, row["record"])
+def _check_count(split: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and found < wanted:
+        raise RunError(f"source: {wanted} {split} records wanted, {found} found")
 
 
 def _test_only(spec: SourceSpec) -> SourceSpec:
@@ -50,45 +76,60 @@ def _test_only(spec: SourceSpec) -> SourceSpec:
     return spec.model_copy(update={"train": 0, "test_from": "train" if one_file else spec.test_from})
 
 
-def _splits(
-    spec: SourceSpec, generators: Mapping[str, Task], read_split: ReadSplit
-) -> dict[Split, list[Mapping[str, Any]]]:
-    return _generated(spec, generators[spec.generator]) if spec.generator else _read(spec, read_split)
+def _records(spec: SourceSpec, generators: Mapping[str, Task], read_split: ReadSplit) -> RecordsBySplit:
+    if spec.generator:
+        yield from _generated(spec, generators[spec.generator])
+        return
+    if spec.test_from == "train":
+        yield from _split_last(read_split(spec, "train"), spec)
+        return
+    train = read_split(spec, "train") if spec.train != 0 else ()
+    test = read_split(spec, "test") if spec.test != 0 else ()
+    yield from (("train", record) for record in islice(train, spec.train))
+    yield from (("test", record) for record in islice(test, spec.test))
 
 
-def _generated(spec: SourceSpec, generator: Task) -> dict[Split, list[Mapping[str, Any]]]:
-    """Draw until both splits are full; a record that came before is not taken twice."""
+def _split_last(records: Iterable[Mapping[str, Any]], spec: SourceSpec) -> RecordsBySplit:
+    """The last `spec.test` records as test records, the first ones of the others as training records; without such a
+    number, all as test records."""
+    held_out, train = deque[Mapping[str, Any]](), 0
+    for record in records:
+        if spec.test is None:
+            yield "test", record
+            continue
+        held_out.append(record)
+        if len(held_out) > spec.test:
+            record = held_out.popleft()
+            if spec.train is None or train < spec.train:
+                yield "train", record
+            train += 1
+    yield from (("test", record) for record in held_out)
+
+
+def _generated(spec: SourceSpec, generator: Task) -> RecordsBySplit:
+    """Records until both splits are full, each only once."""
     if generator.generate is None:
         raise RunError(f"source: the task {generator.name} has no generator")
     if spec.train is None or spec.test is None:
         raise RunError("source: a generator never ends; say how many `train` and `test` records")
     wanted: dict[Split, int] = {"train": spec.train, "test": spec.test}
-    found: dict[Split, dict[str, Mapping[str, Any]]] = {"train": {}, "test": {}}
-    in_vain = 0
+    seen: dict[Split, set[bytes]] = {"train": set(), "test": set()}  # hashes of the records
+    repeats = 0
     try:
         records = generator.generate(**spec.options)
     except ValueError as error:
         raise RunError(f"source: {generator.name}: {error}") from None
     for split, record in records:
-        text = json.dumps(record, sort_keys=True)
-        if split in wanted and len(found[split]) < wanted[split] and text not in found[split]:
-            found[split][text] = record
-            in_vain = 0
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()[:16]
+        if split in wanted and len(seen[split]) < wanted[split] and digest not in seen[split]:
+            seen[split].add(digest)
+            repeats = 0
+            yield split, record
         else:
-            in_vain += 1
+            repeats += 1
         # An option such as one step of numbers up to 3 may leave only so many different questions.
-        if in_vain > IN_VAIN or all(len(found[each]) >= wanted[each] for each in wanted):
+        if repeats > MAX_REPEATS or all(len(seen[each]) >= wanted[each] for each in wanted):
             break
-    return {split: list(records.values()) for split, records in found.items()}
-
-
-def _read(spec: SourceSpec, read_split: ReadSplit) -> dict[Split, list[Mapping[str, Any]]]:
-    train = [] if spec.train == 0 and spec.test_from != "train" else list(read_split(spec, "train"))
-    if spec.test_from == "train":
-        kept = 0 if spec.test is None else max(0, len(train) - spec.test)
-        return {"train": train[:kept][: spec.train], "test": train[kept:]}
-    test = [] if spec.test == 0 else list(islice(read_split(spec, "test"), spec.test))
-    return {"train": train[: spec.train], "test": test}
 
 
 def _name(spec: SourceSpec) -> str:
@@ -103,3 +144,25 @@ def _name(spec: SourceSpec) -> str:
     file = PurePath(spec.file or "")
     named_after_split = "{split}" in file.name or file.stem in ("train", "test")
     return (file.parent.name or "file") if named_after_split else file.stem
+
+
+def _other_recipe(spec: SourceSpec, split: Split) -> Iterator[Mapping[str, Any]]:
+    """Records of another recipe: its evolved questions to learn from, its own records where they are wanted."""
+    for name in spec.artifacts(split):
+        for row in read_file(name):
+            # An evolved question has no split, and no record when it was dropped.
+            if row["record"] is not None and row.get("split", split) == split:
+                yield {"id": row["id"] if "split" in row else None, "record": row["record"]}
+
+
+def _hub(spec: SourceSpec, split: Split) -> Iterator[Mapping[str, Any]]:
+    try:
+        import datasets
+    except ImportError:
+        raise RunError("source: reading from the hub needs the extra `hub`: pip install -e '.[hub]'") from None
+    try:
+        rows = datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"source: cannot load {spec.hub}, split {split}: {reason}") from None
+    yield from rows

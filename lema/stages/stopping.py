@@ -9,34 +9,24 @@ comes of the rest of it. So neither rounds nor the order of replies decide what 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
 
 from lema.recipe.sampler_schema import WantSpec
-from lema.rows import Question
+from lema.rows import row_class
 from lema.stages.common import stable_shuffle
 
 
-class _Path(Protocol):
+@row_class
+class PathKey:
     """A path that can be asked for."""
 
-    @property
-    def question(self) -> Question: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def index(self) -> int: ...
+    question_id: str
+    sampler: str
+    index: int
 
 
-Path = TypeVar("Path", bound=_Path)
-
-
-def rounds(paths: Sequence[Path], want: WantSpec | None, wrong: Counter[str]) -> Iterator[Sequence[Path]]:
+def rounds(paths: Sequence[PathKey], want: WantSpec, wrong: Counter[str]) -> Iterator[Sequence[PathKey]]:
     """The paths to ask for in each round; none is empty. Before the next one, the caller adds the wrong paths of this
     round to `wrong`, by question. Those of samplers that do not stop are all in the first."""
-    if want is None:
-        if paths:
-            yield paths
-        return
     first = [path for path in paths if not want.counts(path.sampler)]
     most = want.per_question or len(paths)
     todo = _ordered([path for path in paths if want.counts(path.sampler)], want.seed)
@@ -49,27 +39,26 @@ def rounds(paths: Sequence[Path], want: WantSpec | None, wrong: Counter[str]) ->
         first = []
 
 
-def _ordered(paths: Sequence[Path], seed: int) -> list[Path]:
-    drawn = stable_shuffle(paths, seed, lambda path: f"{path.question.id}/{path.sampler}/{path.index}")
-    place = {name: at for at, name in enumerate(stable_shuffle({path.question.id for path in paths}, seed, str))}
+def _ordered(paths: Sequence[PathKey], seed: int) -> list[PathKey]:
+    drawn = stable_shuffle(paths, seed, lambda path: f"{path.question_id}/{path.sampler}/{path.index}")
+    place = {name: at for at, name in enumerate(stable_shuffle({path.question_id for path in paths}, seed, str))}
     before = Counter[str]()
     ranked = []
     for path in sorted(drawn, key=lambda path: path.index):
-        name = path.question.id
-        ranked.append((before[name], place[name], path))
-        before[name] += 1
-    return [path for *_, path in sorted(ranked, key=lambda one: one[:2])]
+        ranked.append((before[path.question_id], place[path.question_id], path))
+        before[path.question_id] += 1
+    return [path for *_, path in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def _due(
-    todo: Sequence[Path], most: int, room: int, wrong: Counter[str], *, total: bool
-) -> tuple[list[Path], list[Path]]:
+    todo: Sequence[PathKey], most: int, room: int, wrong: Counter[str], *, total: bool
+) -> tuple[list[PathKey], list[PathKey]]:
     """The paths that must be asked for, `room` at most, and those that may have to be asked for after them. A `total`
     may be reached by a path that is not decided yet, so that none after it is."""
-    due, rest = list[Path](), list[Path]()
+    due, rest = list[PathKey](), list[PathKey]()
     asked = Counter[str]()
     for at, path in enumerate(todo):
-        name = path.question.id
+        name = path.question_id
         if wrong[name] >= most:
             continue
         undecided = wrong[name] + asked[name] >= most

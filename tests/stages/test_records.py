@@ -9,7 +9,7 @@ import pytest
 from lema.compute import parquet
 from lema.recipe.schema import SourceSpec
 from lema.rows import Evolved, Record
-from lema.stages._records import read_split
+from lema.stages.source import read_split
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lema.recipe.schema import QuestionsSpec, SourceSpec
 from lema.rows import Record
 from lema.stages.questions import questions
 from lema.stages.source import source
-from tests.stages.rows import task
+from tests.stages.rows import by_id, task
 
 
 def unread(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
@@ -28,16 +28,16 @@ def two_thirds_train(*, first: int = 0, distinct: int = 10**6) -> Iterator[tuple
 def generated(**spec: Any) -> list[tuple[str, str]]:
     toy = {"toy": task(two_thirds_train)}
     rows = source(spec=SourceSpec(generator="toy", **spec), transfer={}, generators=toy, read_split=unread)
-    return [(row.id, json.loads(row.record)["q"]) for row in rows]
+    return [(row.id, json.loads(row.record)["q"]) for row in by_id(rows)]
 
 
 def test_a_generator_fills_both_splits() -> None:
     assert generated(train=3, test=2, options={"first": 10}) == [
+        ("toy-test-00000", "11"),
+        ("toy-test-00001", "14"),
         ("toy-train-00000", "10"),
         ("toy-train-00001", "12"),
         ("toy-train-00002", "13"),
-        ("toy-test-00000", "11"),
-        ("toy-test-00001", "14"),
     ]
 
 
