@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from lema.text.arithmetic import Equation, equations, evaluate, holds, number, numbers
+from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.final_answer import states_answer
+from lema.text.numbers import numbers, parse_number
 
 Kind = Literal["slip", "computed", "repeated", "unknown", "stated", "extra", "final", "missing"]
 
@@ -148,7 +149,7 @@ def _fault(at: int, path: _Path, gold: Rationale) -> Fault | None:
 def _ending(whole: Sequence[str], path: _Path, gold: Rationale) -> Fault | None:
     """What is wrong when no step is: the path goes on after the answer, miscopies it, or stops before it."""
     last, answered = len(whole) - 1, len(whole) > len(path.steps)
-    answer = number(whole[-1].rpartition("is")[2]) if answered else None
+    answer = parse_number(whole[-1].rpartition("is")[2]) if answered else None
     if answer == gold.gold or not whole:
         return None
     working = [at for at, claims in enumerate(path.claims) if claims]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lema.recipe.sampler_schema import ErrorType
-from lema.text.arithmetic import Equation, equations, evaluate, holds, numbers, show
+from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.final_answer import answer_sentence, drop_answer_step
+from lema.text.numbers import format_number, numbers
 
 # What a model that makes the mistake is told of its kind.
 ERRORS: Mapping[ErrorType, str] = {
@@ -102,7 +103,7 @@ def _spoilt(question: str, steps: Sequence[str], change: _Change, last: Fraction
         answer = evaluate(left[-1].right) if left else None
     else:
         answer = values.get(last) if last is not None else None
-    return None if answer is None else (*made, answer_sentence(show(answer)))
+    return None if answer is None else (*made, answer_sentence(format_number(answer)))
 
 
 def _ambiguous(question: str, steps: Sequence[str], change: _Change) -> bool:
@@ -137,7 +138,7 @@ def _replaced(text: str, values: Mapping[Fraction, Fraction]) -> str:
 
     def swapped(match: re.Match[str]) -> str:
         value = Fraction(match[0].replace(",", ""))
-        return show(values[value]) if value in values else match[0]
+        return format_number(values[value]) if value in values else match[0]
 
     return _NUMBER.sub(swapped, text)
 
@@ -159,7 +160,7 @@ def _answered(text: str, equation: Equation, value: Fraction) -> tuple[str, Frac
     found = list(_NUMBER.finditer(text, at, equation.end)) if at is not None else []
     if len(found) != 1:
         return None
-    written = show(value)
+    written = format_number(value)
     return text[: found[0].start()] + written + text[found[0].end() :], value, found[0].start() + len(written)
 
 
@@ -208,7 +209,7 @@ def _operands(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]
             own = Fraction(number[0].replace(",", ""))
             for other in said:
                 if other > 0 and other != own:
-                    yield from _again(steps[at], equation, number.start(), number.end(), show(other), at)
+                    yield from _again(steps[at], equation, number.start(), number.end(), format_number(other), at)
 
 
 def _units(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from lema.filters import Candidate, Finding, ratio
 from lema.text.final_answer import only_states_answer
 from lema.text.ngrams import ngrams, words
+from lema.text.numbers import ANNOTATION
 from lema.text.steps import split_steps
 
 # Talk about a solution that the student will never see. "The correct answer is 9" and "the given solution", which is
@@ -18,7 +19,6 @@ _META = re.compile(
     r"|\banswer key\b|\bthe rationale\b|\bground[- ]truth\b",
     re.IGNORECASE,
 )
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
 # A text of fewer words says the same as another by chance: "3 + 4 = 7" is how everybody writes it.
 SHORT, RUN = 12, 3
 
@@ -56,7 +56,7 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
 
 def _body(text: str) -> tuple[str, ...]:
     """The words of a text without the statement of the answer and without GSM8K's annotations."""
-    steps = split_steps(_ANNOTATION.sub("", text))
+    steps = split_steps(ANNOTATION.sub("", text))
     return words(" ".join(step for step in steps if not only_states_answer(step)))
 
 

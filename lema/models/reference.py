@@ -36,9 +36,10 @@ from fractions import Fraction
 from lema.correctors.alignment import Fault, Rationale, figures, first_fault, rationale, result
 from lema.models.types import Completion, Model, Request, Worker
 from lema.recipe.params import Run
-from lema.text.arithmetic import Equation, equations, evaluate, number, numbers, show
+from lema.text.arithmetic import Equation, equations, evaluate
 from lema.text.correction_format import ELLIPSIS, Parsed, write_correction
 from lema.text.final_answer import answer_sentence
+from lema.text.numbers import format_number, numbers, parse_number
 from lema.text.steps import split_steps
 
 _MESSAGE = re.compile(
@@ -61,7 +62,7 @@ def correct(question: str, gold_steps: Sequence[str], gold: str, path: Sequence[
 
     Raises ValueError when the gold answer is not a number.
     """
-    answer = number(gold)
+    answer = parse_number(gold)
     if answer is None:
         raise ValueError("the gold answer is not a number, and figures are all that it can compare")
     known = rationale(question, gold_steps, answer)
@@ -135,7 +136,7 @@ def _explain(fault: Fault, wanted: Equation | None, gold: str) -> tuple[str, str
     """The kind of error, and why it is one, in a sentence or two."""
     here = f"Step {fault.step + 1}"
     needed = f" What is needed is {_said(wanted)}." if wanted else ""
-    value = show(fault.value) if fault.value is not None else "nothing that can be read"
+    value = format_number(fault.value) if fault.value is not None else "nothing that can be read"
     equation = fault.equation
     if fault.kind == "missing":
         left = f": {_said(wanted)} is still to be worked out" if wanted else ""
@@ -159,7 +160,7 @@ def _slip(here: str, equation: Equation, wanted: Equation | None) -> str:
     exact = evaluate(equation.left) or Fraction(0)
     other = wanted is not None and result(wanted) != abs(exact)
     beyond = f" And what is needed is {_said(wanted)}." if wanted and other else ""
-    return f"{here} says {_said(equation)}, but {equation.left} is {show(exact)}.{beyond}"
+    return f"{here} says {_said(equation)}, but {equation.left} is {format_number(exact)}.{beyond}"
 
 
 def _compare(here: str, equation: Equation, wanted: Equation) -> tuple[str, str]:
@@ -175,7 +176,10 @@ def _compare(here: str, equation: Equation, wanted: Equation) -> tuple[str, str]
             way = f"it takes {_named(signs)} where {_named(other_signs)} belongs"
         return "wrong operation", f"{says}: {way}."
     if small and large / small in _FACTORS:
-        return "unit error", f"{says}: the two differ by a factor of {show(large / small)}, so units are mixed up."
+        return (
+            "unit error",
+            f"{says}: the two differ by a factor of {format_number(large / small)}, so units are mixed up.",
+        )
     if len(more) < len(own) and sorted(signs) == sorted(other_signs) and len(more) == len(less):
         return "wrong operand", f"{says}: it uses {_listed(more)} instead of {_listed(less)}."
     if not more:
@@ -210,4 +214,4 @@ def _without(values: Sequence[Fraction], others: Sequence[Fraction]) -> list[Fra
 
 
 def _listed(values: Sequence[Fraction]) -> str:
-    return " and ".join(show(value) for value in values)
+    return " and ".join(format_number(value) for value in values)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks.numeric import equal_to_places, extract, gold_number, join_story
+from lema.tasks.numeric import equal_to_places, extract_number, gold_number, join_story
 from lema.text.records import text_field
 
 
@@ -18,7 +18,7 @@ def _answer(record: Mapping[str, Any]) -> str:
     return re.sub(r"\([^()]*\)", "", text_field(record, "Answer", "answer")).strip()
 
 
-def _counts(record: Mapping[str, Any]) -> bool:
+def counts_asdiv(record: Mapping[str, Any]) -> bool:
     """Answers such as "7:5" and "2; 3" are left out. A record without an answer is for `read` to refuse."""
     try:
         answer = _answer(record)
@@ -31,7 +31,7 @@ def _counts(record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_asdiv(record: Mapping[str, Any]) -> Reading:
     gold = gold_number(_answer(record))
     formula = record.get("Formula") or record.get("formula")
     rationale = str(formula).strip() if formula and "r" not in str(formula) else None
@@ -40,4 +40,4 @@ def _read(record: Mapping[str, Any]) -> Reading:
     return Reading(join_story(record, ("Body", "body"), ("Question", "question")), gold, rationale, strata)
 
 
-asdiv = Task("asdiv", _read, extract, equal_to_places(2), counts=_counts)
+asdiv = Task("asdiv", read_asdiv, extract_number, equal_to_places(2), counts=counts_asdiv)

@@ -96,7 +96,7 @@ def _plain(words: str) -> str:
     return " ".join(re.sub(r"^(?:the|an|a)\s+", "", " ".join(bare.split())).split())
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_csqa(record: Mapping[str, Any]) -> Reading:
     question = record.get("question")
     inner: Mapping[str, Any] = question if isinstance(question, Mapping) else {}
     stem = text_field(inner, "stem") if inner else text_field(record, "question")
@@ -120,4 +120,4 @@ def _candidates(choices: Any) -> dict[str, str]:
     return {label.strip().upper(): words.strip() for label, words in pairs}
 
 
-csqa = Task("csqa", _read, extract, equal)
+csqa = Task("csqa", read_csqa, extract, equal)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks.numeric import ANNOTATION, equal, extract, gold_number
+from lema.tasks.numeric import equal_numbers, extract_number, gold_number
+from lema.text.numbers import ANNOTATION
 from lema.text.records import text_field
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_gsm8k(record: Mapping[str, Any]) -> Reading:
     question, answer = (text_field(record, field) for field in ("question", "answer"))
     rationale, marker, gold = answer.rpartition("####")
     if not marker:
@@ -21,9 +22,9 @@ def _read(record: Mapping[str, Any]) -> Reading:
     return Reading(question, gold_number(gold), "\n".join(lines) or None, {"steps": str(len(lines))} if lines else {})
 
 
-def _write(reading: Reading) -> dict[str, Any]:
+def write_gsm8k(reading: Reading) -> dict[str, Any]:
     rationale = f"{reading.rationale}\n" if reading.rationale else ""
     return {"question": reading.text, "answer": f"{rationale}#### {reading.gold}"}
 
 
-gsm8k = Task("gsm8k", _read, extract, equal, write=_write)
+gsm8k = Task("gsm8k", read_gsm8k, extract_number, equal_numbers, write=write_gsm8k)

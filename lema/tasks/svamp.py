@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from lema.tasks import Reading, Task
-from lema.tasks.numeric import equal_to_places, extract, gold_number, join_story
+from lema.tasks.numeric import equal_to_places, extract_number, gold_number, join_story
 from lema.text.arithmetic import evaluate
 from lema.text.records import text_field
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_svamp(record: Mapping[str, Any]) -> Reading:
     gold = gold_number(text_field(record, "Answer"))
     # The data set spells one type in two ways.
     kind = str(record.get("Type") or "").replace("Divison", "Division")
-    rationale = _rationale(str(record.get("Equation") or ""), gold)
-    return Reading(join_story(record, "Body", "Question"), gold, rationale, {"type": kind} if kind else {})
+    rationale = _svamp_rationale(str(record.get("Equation") or ""), gold)
+    return Reading(join_story(record, ("Body",), ("Question",)), gold, rationale, {"type": kind} if kind else {})
 
 
-def _rationale(equation: str, gold: str) -> str | None:
+def _svamp_rationale(equation: str, gold: str) -> str | None:
     """The equation as the only step, "76 - 25 = 51"; None where there is none that gives the gold answer."""
     value = evaluate(equation) if equation else None
     if value is None or not re.search(r"[-+*/]", equation) or not equal_to_places(2)(str(value), gold):
@@ -41,4 +41,4 @@ def _inside(expression: str) -> str:
     return expression
 
 
-svamp = Task("svamp", _read, extract, equal_to_places(2))
+svamp = Task("svamp", read_svamp, extract_number, equal_to_places(2))

@@ -13,7 +13,7 @@ from typing import Any
 
 from lema.rows import Split
 from lema.tasks import Reading, Task
-from lema.tasks.numeric import equal, extract, gold_number
+from lema.tasks.numeric import equal_numbers, extract_number, gold_number
 from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
 from lema.text.records import text_field
 
@@ -147,15 +147,17 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
     return template.format(**words, **pronouns, **capitals)
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_word_problems(record: Mapping[str, Any]) -> Reading:
     question, answer = text_field(record, "question"), text_field(record, "answer")
     gold = gold_number(answer)
     strata = {"steps": str(record["steps"])} if record.get("steps") else {}
     return Reading(question, gold, record.get("rationale") or None, strata)
 
 
-def _write(reading: Reading) -> dict[str, Any]:
+def write_word_problems(reading: Reading) -> dict[str, Any]:
     return {"question": reading.text, "answer": reading.gold, "rationale": reading.rationale}
 
 
-word_problems = Task("word_problems", _read, extract, equal, generate, write=_write)
+word_problems = Task(
+    "word_problems", read_word_problems, extract_number, equal_numbers, generate, write=write_word_problems
+)

@@ -10,24 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lema.text.numbers import ANNOTATION, DIGITS, FRACTION_SIGNS, MAX_DIGITS
 from lema.text.units import ANY_UNIT, SCALES
 
 # Bounds on what a stranger's text may make us compute.
-MAX_LENGTH, MAX_DEPTH, MAX_EXPONENT, MAX_BITS = 400, 40, 32, 2048
+MAX_LENGTH, MAX_DEPTH, MAX_EXPONENT, MAX_BITS = MAX_DIGITS, 40, 32, 2048
 
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "(": 2, "^": 3, "**": 3, "%": 4}
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+"
-_GLYPHS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
 _SIGNS = str.maketrans(dict(zip("×·∗⋅÷−–≈\u00a0\u2009", "****/--=  ", strict=True)))
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
 _MIXED = re.compile(r"(?<![\d.,/])(\d+) ([1-9]/\d+)(?![\d.,/])")
-_LEXEME = re.compile(rf"\s*(?:({_NUMBER})|(\*\*|[-+*/^()%]))")
-_SIGNED = re.compile(rf"(-)?[$€£¥₹]?\s?({_NUMBER})")
+_LEXEME = re.compile(rf"\s*(?:({DIGITS})|(\*\*|[-+*/^()%]))")
 _TOKEN = re.compile(
     r"(?P<clock>\d+:\d+)"
-    rf"|(?P<number>(?<=/ )\d+/\d+(?!\d)|(?<![\d.,/])\d+ [1-9]/\d+(?![\d.,/])|\d*[{''.join(_GLYPHS)}]|{_NUMBER})"
+    rf"|(?P<number>(?<=/ )\d+/\d+(?!\d)|(?<![\d.,/])\d+ [1-9]/\d+(?![\d.,/])|\d*[{''.join(FRACTION_SIGNS)}]|{DIGITS})"
     r"|(?P<times>(?<=[\d)%\s])[xX](?=[\s\d($]))|(?P<mark>\*\*|[-+*/^()=%])|(?P<blank>[\s$€£¥₹¢]+)"
     r"|(?P<word>\([^()\d]*\)|(?:oz|lbs?|hrs?|ft|yd|mins?|sq|in)\.(?=\s*[-+*/=x])|[^\W\d_]+(?:['’&-][^\W\d_]+)*)"
     r"|(?P<other>.)",
@@ -42,7 +39,7 @@ _HIDDEN = re.compile(
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"\s?({ANY_UNIT})s?\b", re.IGNORECASE)
-_MEASURE = re.compile(rf"({_NUMBER}){_UNIT.pattern}", re.IGNORECASE)
+_MEASURE = re.compile(rf"({DIGITS}){_UNIT.pattern}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,56 +125,15 @@ def holds(equation: Equation) -> bool:
         readings.append((f"({rise[1]}) * (1 {rise[2]} {rise[3]})", right))
     # Only sums mix units: in a product they are not scales of one thing.
     if not re.search(r"[*/^]", left):
-        text = re.sub(rf"\$\s?({_NUMBER})", r"\1 dollars", equation.text)
+        text = re.sub(rf"\$\s?({DIGITS})", r"\1 dollars", equation.text)
         base = _MEASURE.sub(lambda measure: f"({measure[1]} * {SCALES[measure[2].lower()]})", text)
         readings += [(other.left, other.right) for other in equations(base)[:1]]
     return any(_agree(one, other) for one, other in readings)
 
 
-def number(text: str) -> Fraction | None:
-    """The one number in a text, whatever stands around it ("$1,250.50", "15%" → 15, "12 apples", "3/4", "1 1/2");
-    None when there is none, or more than one."""
-    bare = _spelt(text.translate(_SIGNS).strip(" .$")[: MAX_LENGTH + 1])
-    if re.fullmatch(r"-?(?:\d+ )?\d+ ?/ ?\d+|\(\d+\+\d/\d\)", bare):
-        return evaluate(bare)
-    found = numbers(text)
-    return found[0] if len(found) == 1 else None
-
-
-def numbers(text: str) -> list[Fraction]:
-    """All numbers in a text as written, in order: "3/4" is 3 and 4, "15%" is 15, "5-3" is 5 and 3, "-3" is -3."""
-    text = _ANNOTATION.sub(" ", text.translate(_SIGNS))
-    found = []
-    for match in _SIGNED.finditer(text):
-        digits = match[2].replace(",", "")
-        # A minus, not a sign, where a number or a word stands before it: "16 -3", "mid-90".
-        tight = text[max(0, match.start() - 4) : match.start()]
-        negative = match[1] == "-" and not (tight[-1:].isalpha() or tight.rstrip()[-1:] in tuple("0123456789)%"))
-        if len(digits) <= MAX_LENGTH:
-            found.append(-Fraction(digits) if negative else Fraction(digits))
-    return found
-
-
-def show(value: Fraction) -> str:
-    """The shortest decimal: exact up to six decimals, else rounded to four, or to four significant digits.
-
-    >>> show(Fraction(7, 2)), show(Fraction(10, 3)), show(Fraction(1200))
-    ('3.5', '3.3333', '1200')
-    """
-    decimals = next((d for d in range(7) if (value * 10**d).denominator == 1), None)
-    if decimals is None:
-        decimals = 4
-        while abs(value) * 10**decimals < 1000 and decimals < 12:
-            decimals += 1
-    digits = str(abs(round(value * 10**decimals))).rjust(decimals + 1, "0")
-    sign = "-" if value < 0 and digits.strip("0") else ""
-    whole, part = digits[: len(digits) - decimals], digits[len(digits) - decimals :].rstrip("0")
-    return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
-
-
 def _spelt(text: str) -> str:
     """Fraction glyphs and mixed numbers as sums: "1½" and "1 1/2" as "(1+1/2)"."""
-    for glyph, fraction in _GLYPHS.items():
+    for glyph, fraction in FRACTION_SIGNS.items():
         text = re.sub(rf"(\d+){glyph}", rf"(\1+{fraction})", text).replace(glyph, fraction)
     return _MIXED.sub(r"(\1+\2)", text)
 
@@ -207,7 +163,7 @@ def _trimmed(side: list[_Token], end: int, marks: str) -> list[_Token]:
 
 def _runs(text: str) -> Iterator[list[_Token]]:
     """Stretches of numbers and signs, each with an equals sign in it; units are left out, spoken signs read."""
-    blanked = _ANNOTATION.sub(lambda note: " " * len(note.group()), text.translate(_SIGNS))
+    blanked = ANNOTATION.sub(lambda note: " " * len(note.group()), text.translate(_SIGNS))
     blanked = blanked.replace(" percent", " %      ")
     tokens = [_Token(str(m.lastgroup), m.group(), m.start(), m.end()) for m in _TOKEN.finditer(blanked)]
     tokens = [token for token in tokens if token.kind != "blank"]

@@ -16,8 +16,9 @@ from lema.recipe.prompt import render
 from lema.rows import Message
 from lema.tasks.gsm8k import gsm8k
 from lema.tasks.word_problems import word_problems
-from lema.text.arithmetic import equations, evaluate, show
+from lema.text.arithmetic import equations, evaluate
 from lema.text.correction_format import Parsed, expand_ellipsis, parse_correction
+from lema.text.numbers import format_number
 from lema.text.steps import number_steps, split_steps
 
 ROOT = Path(__file__).parents[2]
@@ -172,10 +173,10 @@ def test_a_mistake_planted_in_a_generated_problem_is_found(sign: str) -> None:
         equation = equations(steps[at])[0]
         left = equation.left.translate(str.maketrans("+-*/", sign * 4))
         wrong = evaluate(left)
-        if wrong is None or wrong == evaluate(equation.right) or show(wrong) == record["answer"]:
+        if wrong is None or wrong == evaluate(equation.right) or format_number(wrong) == record["answer"]:
             continue
-        step = steps[at].replace(equation.text, f"{left} = {show(wrong)}")
-        path = [*steps[:at], step, f"The answer is {show(wrong)}."]
+        step = steps[at].replace(equation.text, f"{left} = {format_number(wrong)}")
+        path = [*steps[:at], step, f"The answer is {format_number(wrong)}."]
         correction = correct(record["question"], steps, record["answer"], path)
         tried += 1
         if correction is not None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema.text.arithmetic import equations, evaluate, holds, number, numbers, show
+from lema.text.arithmetic import equations, evaluate, holds
+from lema.text.numbers import format_number, numbers, parse_number
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_holds(text: str, true: bool) -> None:
     ],
 )
 def test_number(text: str, value: Fraction | int | None) -> None:
-    assert number(text) == value
+    assert parse_number(text) == value
 
 
 def test_numbers() -> None:
@@ -155,14 +156,14 @@ def test_numbers() -> None:
     ],
 )
 def test_show(value: Fraction, shown: str) -> None:
-    assert show(value) == shown
+    assert format_number(value) == shown
 
 
 @given(st.decimals(min_value=-(10**6), max_value=10**6, places=3))
 def test_what_is_shown_is_read_again(value: object) -> None:
     exact = Fraction(str(value))
-    assert evaluate(show(exact)) == exact
-    assert number(show(exact)) == exact
+    assert evaluate(format_number(exact)) == exact
+    assert parse_number(format_number(exact)) == exact
 
 
 @given(st.text(alphabet="0123456789 +-*/x=().,%$<>abyz\n", max_size=80))
@@ -172,4 +173,4 @@ def test_any_text_is_survived(text: str) -> None:
         assert text[equation.start : equation.end] == equation.text
         holds(equation)
     numbers(text)
-    number(text)
+    parse_number(text)

@@ -13,8 +13,8 @@ from typing import Any
 from lema.tasks import Reading, Task, Undecided
 from lema.tasks.math.latex import Parts, clean, joined, number, parts
 from lema.tasks.math.symbolic import Finding, compare
-from lema.tasks.numeric import spelt
 from lema.text.final_answer import boxed, conclusion, last_statement, unboxed
+from lema.text.numbers import parse_number_words
 from lema.text.records import text_field
 
 _MOST = 12  # items that are compared in every order
@@ -164,7 +164,7 @@ def _worded(left: str, right: str) -> bool | Undecided | None:
     if not only_words:
         return Undecided.UNPARSED if len(words - gold_words) > 1 else None
     if (wanted := number(right)) and not words & _NONE:
-        return spelt(left) == wanted.value
+        return parse_number_words(left) == wanted.value
     # "all real numbers" may well be the gold set: only a reader could tell.
     return Undecided.UNPARSED if " " in left or words & _NONE else False
 
@@ -215,7 +215,7 @@ def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
     return True if reason is None else reason
 
 
-def _read(record: Mapping[str, Any]) -> Reading:
+def read_math(record: Mapping[str, Any]) -> Reading:
     problem, solution, answer = text_field(record, "problem"), record.get("solution"), record.get("answer")
     gold = boxed(solution) if isinstance(solution, str) else None
     if not gold and isinstance(answer, str | int | float) and not isinstance(answer, bool):
@@ -223,11 +223,11 @@ def _read(record: Mapping[str, Any]) -> Reading:
     if not gold:
         raise ValueError("needs a `solution` with the answer in \\boxed{...}, or an `answer`")
     strata = {name: str(record[name]) for name in ("level", "type") if record.get(name)}
-    rationale = _rationale(solution) if isinstance(solution, str) else None
+    rationale = _math_rationale(solution) if isinstance(solution, str) else None
     return Reading(_INSTRUCTION.sub("", problem).strip(), gold, rationale, strata)
 
 
-def _rationale(solution: str) -> str | None:
+def _math_rationale(solution: str) -> str | None:
     """A solution as steps, one a line: formulas that stand alone stay with the text before them, figures are left
     out, and so are the boxes, as the format of the training examples states the answer in its own way."""
     text = unboxed(_FIGURE.sub(" ", solution))
@@ -237,16 +237,16 @@ def _rationale(solution: str) -> str | None:
     return "\n".join(line for line in lines if line) or None
 
 
-def _counts(record: Mapping[str, Any]) -> bool:
+def counts_math(record: Mapping[str, Any]) -> bool:
     """A few published solutions end in an empty box: nothing can be compared with those."""
     solution = record.get("solution")
     return not isinstance(solution, str) or boxed(solution) != "" or bool(record.get("answer"))
 
 
-def _write(reading: Reading) -> dict[str, Any]:
+def write_math(reading: Reading) -> dict[str, Any]:
     """A rationale may be a model's path with boxes of its own, so the answer stands apart from it."""
     record = {"problem": reading.text, "solution": unboxed(reading.rationale or ""), "answer": reading.gold}
     return {**record, **reading.strata}
 
 
-math = Task("math", _read, extract, equal, counts=_counts, write=_write)
+math = Task("math", read_math, extract, equal, counts=counts_math, write=write_math)
