@@ -37,7 +37,7 @@ def parse_module(module: str, file: Path, _changed: int, _size: int, *, settings
     `settings` only methods count, and no validators."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     definitions: dict[str, list[ast.stmt]] = defaultdict(list)
-    imports: list[ast.stmt] = []
+    imports: list[ast.AST] = []
     effects: list[ast.stmt] = []
     for statement in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -48,7 +48,8 @@ def parse_module(module: str, file: Path, _changed: int, _size: int, *, settings
         elif not _does_nothing(statement) and not settings:
             effects.append(statement)
     units = {name: _unit(statements, package) for name, statements in definitions.items()}
-    return Module(units, _imports([*imports, *effects], package), _unit(effects, package) if effects else None)
+    at_top = [*imports, *(node for statement in effects for node in ast.walk(statement))]
+    return Module(units, _imports(at_top, package), _unit(effects, package) if effects else None)
 
 
 def _bound(statement: ast.stmt) -> list[str]:
@@ -93,10 +94,11 @@ def _methods(statement: ast.stmt) -> ast.stmt:
 
 def _unit(statements: Sequence[ast.stmt], package: str) -> Unit:
     names = {name for statement in statements for name in _names(statement)}
-    constants = (node for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Constant))
-    strings = {node.value for node in constants if isinstance(node.value, str) and node.value.isidentifier()}
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    constants = (node.value for node in nodes if isinstance(node, ast.Constant))
+    strings = frozenset(text for text in constants if isinstance(text, str) and text.isidentifier())
     digest = hashlib.sha256(repr(_shape(list(statements))).encode()).hexdigest()
-    return Unit(digest, frozenset(names), frozenset(strings), _imports(statements, package))
+    return Unit(digest, frozenset(names), strings, _imports(nodes, package))
 
 
 def _names(node: ast.AST) -> Iterator[tuple[str, ...]]:
@@ -113,10 +115,10 @@ def _names(node: ast.AST) -> Iterator[tuple[str, ...]]:
         yield from _names(child)
 
 
-def _imports(statements: Iterable[ast.stmt], package: str) -> Mapping[str, Sequence[Target]]:
-    """What imports anywhere in statements bind."""
+def _imports(nodes: Iterable[ast.AST], package: str) -> Mapping[str, Sequence[Target]]:
+    """What the imports among some nodes bind."""
     found: dict[str, list[Target]] = defaultdict(list)
-    for node in (node for statement in statements for node in ast.walk(statement)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name if alias.asname else alias.name.partition(".")[0]

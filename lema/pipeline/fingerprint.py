@@ -13,7 +13,7 @@ stand in the plan themselves (what a setting's own methods compute does count).
 import hashlib
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lema
@@ -32,127 +32,150 @@ SETTINGS = tuple(
 EVERYTHING, EFFECTS = "*", ""  # beside the names of definitions
 
 
-def fingerprint(roots: Iterable[str], root: Path, without: Iterable[str] = ()) -> str:
-    """Sixteen hexadecimal digits for `module` or `module:name` roots; modules of the user's are looked for below `root`
-    first. What lies in the modules `without` is not followed.
+Node = tuple[str, str]  # a module and a definition of it, EVERYTHING or EFFECTS
 
-    Raises:
-        PartError: a module has no source file.
-    """
-    reached = _Reached(root, (*LEFT_OUT, *without))
-    for one in sorted(set(roots)):
-        module, _, name = one.partition(":")
-        if find(module, root) is None:
+
+def fingerprint(roots: Iterable[str], root: Path) -> str:
+    """The fingerprint of one thing; see `CodeGraph.fingerprint`."""
+    return CodeGraph(root).fingerprint(roots)
+
+
+class CodeGraph:
+    """The definitions of lema and of a project, with an edge to each that one uses. Files are read when they are first
+    asked for, and once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[str, Path | None] = {}
+        self._modules: dict[str, Module] = {}
+        self._edges: dict[Node, set[Node]] = {}
+
+    def fingerprint(self, roots: Iterable[str], without: Iterable[str] = ()) -> str:
+        """Sixteen hexadecimal digits for `module` or `module:name` roots; those of the user are looked for below the
+        project first. What lies in the modules `without` does not count.
+
+        Raises:
+            PartError: a module has no source file, or one of lema no such definition.
+        """
+        left_out = tuple(f"{name}." for name in (*LEFT_OUT, *without))
+        todo = [self._start(one) for one in sorted(set(roots))]
+        found: dict[Node, str] = {}
+        while todo:
+            node = todo.pop()
+            if node in found:
+                continue
+            found[node] = self._digest(node)
+            todo += [other for other in self._successors(node) if not f"{other[0]}.".startswith(left_out)]
+        lines = "".join(
+            f"{module}:{name} {found[module, name]}\n" for module, name in sorted(found) if found[module, name]
+        )
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+    def _start(self, root: str) -> Node:
+        module, _, name = root.partition(":")
+        if find(module, self._root) is None:
             raise PartError(f"there is no source file of the module {module}")
-        reached.start(module, name or EVERYTHING)
-    return reached.digest()
+        self._files[module] = find(module, self._root)
+        if not _is_own(module) or not name:
+            return module, EVERYTHING
+        if name not in self._module(module).definitions:
+            raise PartError(f"there is no definition of {name} in the module {module}")
+        return module, name
+
+    def _digest(self, node: Node) -> str:
+        """Of a node that stands for others, nothing: these are its successors."""
+        module, name = node
+        if name == EVERYTHING:
+            return ""
+        unit = self._module(module).effects if name == EFFECTS else self._module(module).definitions[name]
+        return unit.digest if unit else ""
+
+    def _successors(self, node: Node) -> set[Node]:
+        if node not in self._edges:
+            self._edges[node] = set(self._follow_unit(*node))
+        return self._edges[node]
+
+    def _follow_unit(self, module: str, name: str) -> Iterator[Node]:
+        read = self._module(module)
+        yield from self._imported(module)
+        if name == EVERYTHING:
+            yield from ((module, one) for one in read.definitions)
+            for target in itertools.chain(*read.imports.values()):
+                # Of lema, what the user's definitions use is followed by name.
+                if not _is_own(target[0]) or _is_own(module):
+                    yield from self._follow(*target)
+            return
+        if name == EFFECTS:
+            for start, path in itertools.chain(*read.imports.values()):
+                yield from self._imported(".".join((start, *path)))
+        unit = read.effects if name == EFFECTS else read.definitions[name]
+        if unit is None:
+            return
+        for target in itertools.chain(*unit.imports.values()):
+            yield from self._follow(*target)
+        for head, *attributes in unit.names:
+            for start, path in (*unit.imports.get(head, ()), *read.imports.get(head, ())):
+                yield from self._follow(start, (*path, *attributes))
+        used = {names[0] for names in unit.names} | unit.strings
+        yield from ((module, head) for head in used if head in read.definitions)
+
+    def _follow(self, module: str, path: tuple[str, ...], above: tuple[Target, ...] = ()) -> Iterator[Node]:
+        """What attributes lead to from a module: a definition, one that it imports, or a module below it."""
+        if (module, path) in above:
+            return
+        yield from self._imported(module)
+        if self._file(module) is None:
+            if path and self._file(f"{module}.{path[0]}") is not None:  # of a package without __init__.py
+                yield from self._follow(f"{module}.{path[0]}", path[1:])
+            return
+        if not _is_own(module):
+            yield module, EVERYTHING
+        above = (*above, (module, path))
+        read, name, rest = self._module(module), path[0] if path else EVERYTHING, path[1:]
+        if path and self._file(f"{module}.{name}") is not None:
+            yield from self._follow(f"{module}.{name}", rest, above)
+        elif name in read.imports:
+            for start, more in read.imports[name]:
+                yield from self._follow(start, (*more, *rest), above)
+        elif module != "lema":  # whose version decides nothing
+            yield module, name if _is_own(module) and name in read.definitions else EVERYTHING
+
+    def _imported(self, module: str) -> Iterator[Node]:
+        """Importing a module runs its side effects and those of the packages above it."""
+        parts = module.split(".")
+        names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return ((name, EFFECTS) for name in names if self._file(name) is not None)
+
+    def _file(self, module: str) -> Path | None:
+        """The source of a module of lema or of the project, or of an installed package that a root lies in."""
+        if module not in self._files:
+            top = module.partition(".")[0]
+            ours = top == "lema" or top in {name.partition(".")[0] for name, file in self._files.items() if file}
+            here = (self._root / f"{top}.py").is_file() or (self._root / top).is_dir()
+            known = top not in sys.stdlib_module_names and (ours or here)
+            self._files[module] = find(module, self._root) if known else None
+        return self._files[module]
+
+    def _module(self, module: str) -> Module:
+        if module not in self._modules:
+            file = self._files[module]
+            assert file is not None
+            stat = file.stat()
+            self._modules[module] = parse_module(
+                module, file, stat.st_mtime_ns, stat.st_size, settings=module in SETTINGS
+            )
+        return self._modules[module]
 
 
 def find(module: str, root: Path) -> Path | None:
     """The source file of a module, found without importing it where that is possible."""
-    own = _is_own(module)
-    base = OWN.parent if own else root
+    base = OWN.parent if _is_own(module) else root
     place = base.joinpath(*module.split("."))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
         if file.is_file():
             return file
-    return None if own else source_file(module)
+    return None if _is_own(module) else source_file(module)
 
 
 def _is_own(module: str) -> bool:
     return module == "lema" or module.startswith("lema.")
-
-
-class _Reached:
-    """Graph search over definitions; nodes are (module, name), where a name may be EVERYTHING or EFFECTS."""
-
-    def __init__(self, root: Path, left_out: Sequence[str]) -> None:
-        self._root, self._left_out = root, left_out
-        self._packages = {"lema"}  # whose modules may lie outside the project
-        self._found: dict[tuple[str, str], str] = {}
-        self._todo: list[tuple[str, str]] = []
-        self._seen: set[tuple[str, str]] = set()
-        self._followed: set[Target] = set()
-
-    def start(self, module: str, name: str) -> None:
-        """Add a root, also of a module that is left out."""
-        self._packages.add(module.partition(".")[0])
-        self._need(module, name if name in self._read(module).definitions else EVERYTHING)
-
-    def digest(self) -> str:
-        while self._todo:
-            self._visit(*self._todo.pop())
-        lines = "".join(f"{module}:{name} {digest}\n" for (module, name), digest in sorted(self._found.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-    def _need(self, module: str, name: str) -> None:
-        node = module, name if _is_own(module) or name == EFFECTS else EVERYTHING
-        if node not in self._seen:
-            self._seen.add(node)
-            self._todo.append(node)
-
-    def _visit(self, module: str, name: str) -> None:
-        read = self._read(module)
-        self._run_imports(module)
-        if name == EVERYTHING:
-            units = list(read.definitions.items())
-            for target in itertools.chain(*read.imports.values()):
-                # Of lema, what the user's definitions use is followed by name.
-                if not _is_own(target[0]) or _is_own(module):
-                    self._follow(*target)
-        elif name == EFFECTS:
-            units = [(EFFECTS, read.effects)] if read.effects else []
-            for start, path in itertools.chain(*read.imports.values()):
-                self._run_imports(".".join((start, *path)))
-        else:
-            units = [(name, read.definitions[name])]
-        for one, unit in units:
-            self._found[module, one] = unit.digest
-            for target in itertools.chain(*unit.imports.values()):
-                self._follow(*target)
-            for head, *attributes in unit.names:
-                for start, path in (*unit.imports.get(head, ()), *read.imports.get(head, ())):
-                    self._follow(start, (*path, *attributes))
-            for head in {names[0] for names in unit.names} | unit.strings:
-                if head in read.definitions:
-                    self._need(module, head)
-
-    def _follow(self, module: str, path: tuple[str, ...]) -> None:
-        """Add what attributes lead to from a module: a definition, one that it imports, or a module below it."""
-        if self._file(module) is None or (module, path) in self._followed:
-            return
-        self._followed.add((module, path))
-        self._run_imports(module)
-        if not _is_own(module):
-            self._need(module, EVERYTHING)
-        read, name, rest = self._read(module), path[0] if path else EVERYTHING, path[1:]
-        below = f"{module}.{name}"
-        if path and find(below, self._root) is not None:
-            self._follow(below, rest)
-        elif name in read.imports:
-            for start, more in read.imports[name]:
-                self._follow(start, (*more, *rest))
-        elif module != "lema":  # whose version decides nothing
-            self._need(module, name if name in read.definitions else EVERYTHING)
-
-    def _run_imports(self, module: str) -> None:
-        """Importing a module runs its side effects and those of the packages above it."""
-        parts = module.split(".")
-        for count in range(1, len(parts) + 1):
-            if self._file(package := ".".join(parts[:count])) is not None:
-                self._need(package, EFFECTS)
-
-    def _file(self, module: str) -> Path | None:
-        """The source of a module whose code counts."""
-        top = module.partition(".")[0]
-        if top in sys.stdlib_module_names or any(f"{module}.".startswith(f"{name}.") for name in self._left_out):
-            return None
-        if top not in self._packages and not ((self._root / f"{top}.py").is_file() or (self._root / top).is_dir()):
-            return None
-        return find(module, self._root)
-
-    def _read(self, module: str) -> Module:
-        file = find(module, self._root)
-        assert file is not None
-        stat = file.stat()
-        return parse_module(module, file, stat.st_mtime_ns, stat.st_size, settings=module in SETTINGS)

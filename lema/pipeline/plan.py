@@ -8,14 +8,16 @@ dvc.lock repeats it.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
-from lema.pipeline.fingerprint import OWN, fingerprint
+from lema.compute.artifacts import ARTIFACTS
+from lema.pipeline.fingerprint import OWN, CodeGraph
+from lema.pipeline.stage_runner import stage_signature
 from lema.recipe.basic_types import Prompt
 from lema.recipe.load import Loaded
 from lema.recipe.part_loader import Kind, module_name
@@ -25,102 +27,134 @@ from lema.recipe.schema import Recipe
 from lema.recipe.training_schema import Arm, MixSpec
 from lema.recipe.yaml import reads_as_text
 
-LOCAL = "lema.models.transformers"
-TOKENS = "lema.models.tokenize"  # how messages become tokens
+LOCAL = "lema.models.transformers:transformers"
 # How a base can come about; each is of concern only to the bases that come about so.
 MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
+# The code behind keyword parameters of stages that decides bytes; parts by name are added by `_parts`.
+KEYWORD_CODE = {
+    "build": "lema.train.base:build",
+    "count_tokens": "lema.models.tokenize:count_tokens",
+    "losses": "lema.train.likelihood:losses",
+    "read_file": "lema.stages._records:read_file",
+    "read_split": "lema.stages._records:read_split",
+    "train": "lema.train.lora:train",
+}
+# Of how rows are written: their Arrow schema, and the layout of the file.
+ROWS = tuple(f"lema.compute.parquet:{name}" for name in ("arrow_schema", "LAYOUT", "ROW_GROUP"))
 
 
 def make_plan(loaded: Loaded, root: Path) -> dict[str, Any]:
     """Plain values: `recipe` and `description` for readers, then one key an artifact; `mix` has one key an arm."""
-    made = {artifact: key() for artifact, key in _keys(loaded, root).items()}
+    graph = CodeGraph(root)
+    made = {artifact: plan_key(artifact, loaded.recipe, graph) for artifact in ARTIFACTS if artifact != "plan"}
     return {"recipe": loaded.name, "description": loaded.recipe.description or "", **made}
 
 
-def plan_key(artifact: str, loaded: Loaded, root: Path) -> dict[str, Any]:
-    """The key of one artifact; reads only the code that it depends on."""
-    return _keys(loaded, root)[artifact]()
+def plan_key(artifact: str, recipe: Recipe, graph: CodeGraph) -> dict[str, Any]:
+    """The key of one artifact: its settings, and the fingerprint of the code that it depends on."""
+    settings = plan_settings(artifact, recipe)
+    if not settings:
+        return {}
+    code = {"code": _code(artifact, recipe, graph)}
+    return {arm: own | code for arm, own in settings.items()} if artifact == "mix" else settings | code
 
 
-def _keys(loaded: Loaded, root: Path) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What makes the key of each artifact."""
-    recipe = loaded.recipe
-    task = _module("tasks", recipe.questions.task)
-    tested = sorted({_module("tasks", name) for name in recipe.questions.tasks.values()})
-    transfer = {name: one.source for name, one in recipe.questions.transfer.items()}
-    sampled = [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
-    corrector = [recipe.corrections.model]
-    judges = [part.options["model"] for part in recipe.verdicts.filters if "model" in part.options]
-    locator = [recipe.locations.model] if recipe.locations else []
-    evolvers = [recipe.evolved.write.model, recipe.evolved.solve.model] if recipe.evolved else []
+def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
+    """The key of one artifact without `code`: reads no file. Empty for an artifact that the recipe does without."""
+    if getattr(recipe, artifact) is None:
+        return {}
+    if artifact == "mix":
+        return {name: arm_settings(recipe.mix, name) for name in recipe.mix.arms}
+    more: dict[str, Any] = {}
+    if artifact in ASKING:
+        more["models"] = {
+            name: plain(recipe.models[name]) for name in _asked(artifact, recipe) if name in recipe.models
+        }
+    if _graded(artifact, recipe):
+        more["task"] = recipe.questions.task
+    if artifact in ("answers", "probe", "scores"):
+        more["arms"] = list(recipe.mix.arms)  # the folder of an arm that has left the recipe stays where it is
+    match artifact:
+        case "source":
+            more["transfer"] = plain({name: one.source for name, one in recipe.questions.transfer.items()})
+        case "questions":
+            more["contamination"] = plain(recipe.verdicts.contamination)
+        case "corrections" if recipe.corrections.want:
+            # Verdicts decide how many corrections are asked for only where enough are enough.
+            more["verdicts"] = _digest(plan_settings("verdicts", recipe))
+        case "verdicts":
+            more["hint"] = recipe.corrections.hint
+        case "report":
+            more["templates"] = _templates()
+        case "export":
+            more["cot"] = digest(recipe.mix.cot)
+        case "answers":
+            more["tasks"] = recipe.questions.tasks
+        case "probe" if recipe.probe.questions:
+            more |= {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
+    return {**plain(getattr(recipe, artifact)), **more}
 
-    def key(artifact: str, *modules: str, without: Iterable[str] = (), **more: Any) -> dict[str, Any]:
-        if getattr(recipe, artifact) is None:
-            return {}  # an artifact that the recipe does without: nothing changes it
-        code = fingerprint([f"lema.stages.{artifact}", *modules], root, without)
-        return {**plain(getattr(recipe, artifact)), **more, "code": code}
 
-    source, base = recipe.source, recipe.base
-    made = [module for origin, module in MAKERS.items() if getattr(base, origin)]
-    others = [module for module in MAKERS.values() if module not in made]
-    if base.pretrain:
-        made.append(_module("tasks", base.pretrain.task))
-    generators = {_module("tasks", one.generator) for one in (source, *transfer.values()) if one.generator}
-    graded = {"task": recipe.questions.task}
-    probed = {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
-    # Which paths are right matters only to samplers that begin with those of others, and to those that stop.
-    judged = recipe.samples.derived or recipe.samples.want is not None
+ASKING = ("samples", "locations", "corrections", "verdicts", "evolved")  # stages that ask models of the recipe
 
-    def verdicts() -> dict[str, Any]:
-        return key(
-            "verdicts",
-            task,
-            *(_module("filters", part.use) for part in recipe.verdicts.parts),
-            *_backends(recipe, judges),
-            models=_models(recipe, judges),
-            hint=recipe.corrections.hint,
-            **graded,
-        )
 
-    def corrections() -> dict[str, Any]:
-        # Verdicts decide how many corrections are asked for only where enough are enough.
-        target = {"verdicts": _digest(verdicts())} if recipe.corrections.want else {}
-        used = _backends(recipe, corrector)
-        return key("corrections", task, *used, models=_models(recipe, corrector), **graded, **target)
+def _asked(artifact: str, recipe: Recipe) -> list[str]:
+    """The models that a stage asks, by name."""
+    match artifact:
+        case "samples":
+            return [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
+        case "locations" if recipe.locations:
+            return [recipe.locations.model]
+        case "corrections":
+            return [recipe.corrections.model]
+        case "verdicts":
+            return [part.options["model"] for part in recipe.verdicts.filters if "model" in part.options]
+        case "evolved" if recipe.evolved:
+            return [recipe.evolved.write.model, recipe.evolved.solve.model]
+    return []
 
-    def mix() -> dict[str, Any]:
-        code = fingerprint(["lema.stages.mix", TOKENS], root)
-        return {name: {**arm_settings(recipe.mix, name), "code": code} for name in recipe.mix.arms}
 
-    arms = list(recipe.mix.arms)  # the folder of an arm that has left the recipe stays where it is
-    return {
-        "source": lambda: key("source", *sorted(generators), transfer=plain(transfer)),
-        "questions": lambda: key("questions", *tested, contamination=plain(recipe.verdicts.contamination)),
-        "base": lambda: key("base", "lema.train.base", *made, without=others),
-        "samples": lambda: key(
-            "samples",
-            *_backends(recipe, sampled),
-            *([task] if judged else []),
-            models=_models(recipe, sampled),
-            **(graded if judged else {}),
-        ),
-        "grades": lambda: key("grades", task, **graded),
-        "locations": lambda: key("locations", *_backends(recipe, locator), models=_models(recipe, locator)),
-        "corrections": corrections,
-        "verdicts": verdicts,
-        "evolved": lambda: key(
-            "evolved", task, *_backends(recipe, evolvers), models=_models(recipe, evolvers), **graded
-        ),
-        "mix": mix,
-        "export": lambda: key("export", cot=digest(recipe.mix.cot)),
-        "adapter": lambda: key("adapter", "lema.train.lora", without=MAKERS.values()),
-        "answers": lambda: key("answers", *tested, LOCAL, tasks=recipe.questions.tasks, arms=arms),
-        "probe": lambda: key(
-            "probe", LOCAL, "lema.train.likelihood", arms=arms, **(probed if recipe.probe.questions else {})
-        ),
-        "scores": lambda: key("scores", arms=arms),
-        "report": lambda: key("report", templates=_templates()),
-    }
+def _graded(artifact: str, recipe: Recipe) -> bool:
+    """Whether a stage compares answers with the task of the recipe. Which paths are right matters only to samplers that
+    begin with those of others, and to those that stop."""
+    if artifact == "samples":
+        return recipe.samples.derived or recipe.samples.want is not None
+    return artifact in ("grades", "corrections", "verdicts", "evolved")
+
+
+def _code(artifact: str, recipe: Recipe, graph: CodeGraph) -> str:
+    made = [module for origin, module in MAKERS.items() if getattr(recipe.base, origin)] if artifact == "base" else []
+    return graph.fingerprint(_parts(artifact, recipe), without=[one for one in MAKERS.values() if one not in made])
+
+
+def _parts(artifact: str, recipe: Recipe) -> Iterator[str]:
+    """The code that an artifact depends on: its stage, what is behind the keywords of that, and parts by name."""
+    yield f"lema.stages.{artifact}:{artifact}"
+    yield from (KEYWORD_CODE[name] for name in stage_signature(artifact).keywords if name in KEYWORD_CODE)
+    if row_type := ARTIFACTS[artifact]:
+        yield from (*ROWS, f"{row_type.__module__}:{row_type.__name__}")
+    for name in _asked(artifact, recipe):
+        yield _part("models", recipe.models[name].backend) if name in recipe.models else LOCAL
+    if _graded(artifact, recipe):
+        yield _part("tasks", recipe.questions.task)
+    match artifact:
+        case "source":
+            sources = (recipe.source, *(one.source for one in recipe.questions.transfer.values()))
+            yield from (_part("tasks", one.generator) for one in sources if one.generator)
+        case "base" if recipe.base.pretrain:
+            yield _part("tasks", recipe.base.pretrain.task)
+        case "questions" | "answers":
+            yield from (_part("tasks", name) for name in recipe.questions.tasks.values())
+        case "corrections" if recipe.corrections.want:
+            yield from _parts("verdicts", recipe)
+        case "verdicts":
+            yield from (_part("filters", part.use) for part in recipe.verdicts.parts)
+    if artifact in ("answers", "probe"):
+        yield LOCAL
+
+
+def _part(kind: Kind, name: str) -> str:
+    return f"{module_name(kind, name)}:{name.rpartition(':')[2]}"
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -180,23 +214,10 @@ def _digest(part: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _module(kind: Kind, name: str) -> str:
-    return module_name(kind, name)
-
-
 def _templates() -> str:
     """The page's templates decide its bytes, and are no Python."""
     texts = [path.read_bytes() for path in sorted((OWN / "report" / "templates").glob("*.j2"))]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
-
-
-def _models(recipe: Recipe, names: Iterable[str]) -> dict[str, Any]:
-    return {name: plain(recipe.models[name]) for name in names if name in recipe.models}
-
-
-def _backends(recipe: Recipe, names: Iterable[str]) -> list[str]:
-    """The modules of the backends of models; the base is asked by the local backend."""
-    return [_module("models", recipe.models[name].backend) if name in recipe.models else LOCAL for name in names]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -19,6 +19,7 @@ from lema.check.check import check
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path
 from lema.errors import RecipeError, RunError, allowed
+from lema.pipeline.fingerprint import CodeGraph
 from lema.pipeline.plan import make_plan, plan_key, plan_text
 from lema.pipeline.stage_arguments import PROVIDERS, checkpoints, read_input
 from lema.pipeline.stage_runner import StageRunner, stage_signature
@@ -69,7 +70,7 @@ def _current_plan(artifact: str, loaded: Loaded, root: Path) -> Mapping[str, Any
         made = yaml.safe_load(artifact_path("plan", loaded.name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"no plan yet: lema make plan {loaded.name}, or dvc repro for everything") from None
-    key = plan_key(artifact, loaded, root)
+    key = plan_key(artifact, loaded.recipe, CodeGraph(root))
     if made.get(artifact) != key:
         raise RunError(
             f"the recipe or the code of {artifact} has changed since the plan was made: "
