@@ -32,12 +32,12 @@ LOCAL = "lema.models.transformers:transformers"
 MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
 # The code behind keyword parameters of stages that decides bytes; parts by name are added by `_parts`.
 KEYWORD_CODE = {
-    "build": "lema.train.base:build",
+    "build": "lema.train.base:write_base",
     "count_tokens": "lema.models.tokenize:count_tokens",
-    "losses": "lema.train.likelihood:losses",
+    "losses": "lema.train.likelihood:completion_losses",
     "read_file": "lema.stages._records:read_file",
     "read_split": "lema.stages._records:read_split",
-    "train": "lema.train.lora:train",
+    "train": "lema.train.lora:train_adapter",
 }
 # Of how rows are written: their Arrow schema, and the layout of the file.
 ROWS = tuple(f"lema.compute.parquet:{name}" for name in ("arrow_schema", "LAYOUT", "ROW_GROUP"))

@@ -29,8 +29,8 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("stages/mix.py", NEW, set()),
     ("stages/mix.py", "mix", {"mix"}),
     ("stages/corrections.py", "corrections", {"corrections"}),
-    ("stages/common.py", "grade", {"grades", "samples", "answers"}),
-    ("stages/common.py", "trained", {"answers", "probe"}),
+    ("stages/grades.py", "grade_text", {"grades", "samples", "answers"}),
+    ("stages/common.py", "trained_models", {"answers", "probe"}),
     # Reading of files decides the bytes of `source` and of what else reads files.
     ("stages/_records.py", "_jsonl", {"source", "questions", "samples"}),
     ("stages/_records.py", NEW, set()),
@@ -68,12 +68,12 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("tasks/gsm8k.py", "gsm8k", set()),
     ("correctors/alignment.py", NEW, set()),
     # Training.
-    ("train/lora.py", "train", {"adapter"}),
-    ("train/base.py", "build", {"base"}),
+    ("train/lora.py", "train_adapter", {"adapter"}),
+    ("train/base.py", "write_base", {"base"}),
     ("train/embedded.py", "ensure", {"base"}),
     ("train/pretrain.py", "pretrain", set()),
     ("train/distributed.py", NEW, set()),
-    ("train/likelihood.py", "losses", {"probe"}),
+    ("train/likelihood.py", "completion_losses", {"probe"}),
     # What moves bytes decides none, but for the schema and the layout of the files.
     ("compute/parquet.py", "write_rows", set()),
     ("compute/parquet.py", "arrow_schema", ROWS),
