@@ -36,9 +36,9 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("stages/_records.py", NEW, set()),
     # Text: the plain base and the adapter use none of it.
     ("text/correction_format.py", NEW, set()),
-    ("text/correction_format.py", "parse", {"corrections"}),
+    ("text/correction_format.py", "parse_correction", {"corrections"}),
     ("text/steps.py", NEW, set()),
-    ("text/steps.py", "split", {"samples", "corrections", "verdicts", "mix", "export", "probe", "report"}),
+    ("text/steps.py", "split_steps", {"samples", "corrections", "verdicts", "mix", "export", "probe", "report"}),
     ("text/arithmetic.py", NEW, set()),
     ("text/arithmetic.py", "equations", {"samples"}),
     ("text/ngrams.py", EFFECT, {"questions", "verdicts"}),
@@ -64,7 +64,7 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("filters/contamination.py", "contamination", {"verdicts"}),
     ("filters/duplicate.py", "duplicate", set()),
     ("tasks/word_problems.py", "generate", TASK | {"source"}),
-    ("tasks/_numeric.py", "_WORDS", TASK | {"source"}),
+    ("tasks/numeric.py", "_WORDS", TASK | {"source"}),
     ("tasks/gsm8k.py", "gsm8k", set()),
     ("correctors/alignment.py", NEW, set()),
     # Training.
@@ -189,7 +189,7 @@ from lema.text import steps
 def main(x, *, y=1):
     """A function."""
     from lema_test_code.two import inner
-    return inner(x) + one.value + len(json.dumps(y)) + len(steps.split(x)) + lema_test_helpers.one
+    return inner(x) + one.value + len(json.dumps(y)) + len(steps.split_steps(x)) + lema_test_helpers.one
 '''
 
 
@@ -245,7 +245,7 @@ def test_edits_of_the_users_code(code: Path, name: str, old: str, new: str, coun
 def test_the_users_code_is_stale_with_what_it_uses_of_lema(copy: Lema, code: Path) -> None:
     file = copy.folder / "text/steps.py"
     text, found = file.read_text(encoding="utf-8"), []
-    for name in ("split", NEW):
+    for name in ("split_steps", NEW):
         before = of(code)
         file.write_text(edited(text, name), encoding="utf-8")
         found.append(of(code) != before)
