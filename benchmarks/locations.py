@@ -169,7 +169,7 @@ def main(arguments: Sequence[str]) -> None:
         made = found(pairs, hinted, programme)
         told([*table(f"`reference`, shown the gold rationale: {name}", pairs, made), chance(pairs)])
     few = sets["real mistakes"]()[: given.student]
-    folder = given.model or (embedded.ensure(home()) if few else Path())
+    folder = given.model or (embedded.ensure_embedded(home()) if few else Path())
     for asked in ("correct_gsm8k", "locate_gsm8k") if few else ():
         blind = LocationsSpec(model="m", prompt=prompt(asked), known=False, max_tokens=12, stop=("\n",))
         made = found(few, blind, student(folder))

@@ -62,7 +62,7 @@ def project(root: Path) -> None:
         shutil.copy(ROOT / name, root)
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\ncheck_update = false\n", "utf-8")
-    model = embedded.ensure(home()).resolve()
+    model = embedded.ensure_embedded(home()).resolve()
     for link in (root / STUDENT, root / ".lema/models" / model.name):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(model)

@@ -205,7 +205,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--model", type=Path, help="A folder with SmolLM2, where it is not the project's own.")
     given = parser.parse_args(arguments)
     install()
-    model = (given.model or embedded.ensure(home())).resolve()
+    model = (given.model or embedded.ensure_embedded(home())).resolve()
     known = RESULT.read_text(encoding="utf-8").splitlines() if RESULT.exists() else []
     lines = {line.split()[1]: line for line in known if line.startswith("| ")}
     for name in given.only.split(","):

@@ -172,9 +172,9 @@ def with_trl(rows: list[Example], settings: AdapterSpec, folder: Path, **more: A
 
 def base() -> Any:
     from lema.train.base import Base
-    from lema.train.embedded import ensure
+    from lema.train.embedded import ensure_embedded
 
-    return Base("bench", True, str(ensure(Path(os.environ.get("LEMA_HOME", ROOT / ".lema")))))
+    return Base("bench", True, str(ensure_embedded(Path(os.environ.get("LEMA_HOME", ROOT / ".lema")))))
 
 
 def child(contender: str, job: Path) -> None:

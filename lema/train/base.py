@@ -29,7 +29,7 @@ def write_base(spec: BaseSpec, folder: Path, home: Path, log: Progress = silent)
     """
     facts: dict[str, Any] = {"chat": spec.chat}
     if spec.embedded:
-        weights = embedded.ensure(home, log)
+        weights = embedded.ensure_embedded(home, log)
         facts |= {"kind": "embedded", "name": spec.embedded, "identity": weights_digest(weights)}
     elif spec.pretrain:
         from lema.train.pretrain import pretrain
@@ -53,7 +53,7 @@ def open_base(folder: Path, home: Path) -> Base:
     if facts["kind"] == "hub":
         return Base(facts["identity"], facts["chat"], facts["name"], facts["revision"])
     if facts["kind"] == "embedded":
-        location = embedded.ensure(home)
+        location = embedded.ensure_embedded(home)
     else:
         location = folder if facts["kind"] == "pretrain" else Path(facts["name"])
     if (found := weights_digest(location)) != facts["identity"]:

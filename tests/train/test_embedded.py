@@ -20,7 +20,7 @@ def tokenizer():
 
 
 def test_it_is_found_at_once():
-    assert embedded.ensure(FOLDER.parents[1]) == FOLDER
+    assert embedded.ensure_embedded(FOLDER.parents[1]) == FOLDER
 
 
 def test_chat_template(tokenizer):

@@ -18,15 +18,16 @@ from lema.errors import RunError
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
-from lema.rows import Example, Message
+from lema.rows import Example
 from lema.train import jobs
-from lema.train.distributed import RankContext
+from lema.train.distributed import RankContext, run_distributed
 from lema.train.jobs import train_adapters
+
+from .conftest import EXAMPLES, SPEC
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 
 MODEL = Model("base", "transformers", "x")
-SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 
 
 def nobody() -> NoReturn:
@@ -71,32 +72,12 @@ def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
     assert (made / "1" / "curve.csv").read_text() == "step,loss\n1,1\n"
 
 
-def example(number: int) -> Example:
-    asked = (Message("user", f"What is {number} + {number}?"),)
-    text = " ".join(["It is", *["so"] * (number % 4), f"{number} + {number} = {2 * number}."])
-    return Example(f"arm/{number:06d}", "arm", "cot", f"q{number}", f"q{number}", asked, text)
-
-
-EXAMPLES = [example(number) for number in range(9)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lema.recipe.training_schema import BaseSpec
-    from lema.train.base import write_base
-    from tests.train.conftest import TINY
-
-    folder = tmp_path_factory.mktemp("base")
-    write_base(BaseSpec(pretrain=TINY, chat=False), folder, tmp_path_factory.mktemp("home"))
-    return folder
-
-
 def trained(run: Run, where: Any, base: Path, root: Path, specs: Sequence[AdapterSpec]) -> list[Path]:
     folders = [root / "out" / str(spec.seed) for spec in specs]
     for folder in folders:
         folder.mkdir(parents=True)
     jobs = [(spec, folder, folder.with_suffix(".csv")) for spec, folder in zip(specs, folders, strict=True)]
-    train_adapters(run, lambda: where, base, root / "scratch", EXAMPLES, MODEL, jobs)
+    train_adapters(run, lambda: where, base, root / "scratch", EXAMPLES[:9], MODEL, jobs)
     return folders
 
 
@@ -130,13 +111,13 @@ def dying_once(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_two_processes_one_of_which_dies_train_as_one_does(
-    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_folder: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (alone,) = trained(Run(), None, base, tmp_path / "alone", [SPEC])
+    (alone,) = trained(Run(), None, base_folder, tmp_path / "alone", [SPEC])
     monkeypatch.setattr(jobs, "_train_shard", partial(dying_once, tmp_path / "steps"))
     news: list[tuple[int, int, str]] = []
     monkeypatch.setattr(jobs, "told", lambda _: nullcontext(lambda *said: news.append(said)))
-    (shared,) = trained(Run(trainers=2), ray, base, tmp_path / "shared", [SPEC])
+    (shared,) = trained(Run(trainers=2), ray, base_folder, tmp_path / "shared", [SPEC])
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
     assert again[0] > 0, "it began from nothing"
@@ -151,22 +132,38 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
     assert sorted(files(shared)) == ["0.csv", *sorted(set(files(alone)) - {"0.csv"})]
 
 
+def failing(context: RankContext) -> None:
+    from torch.distributed import barrier
+
+    if context.rank:
+        raise RunError("no such model")
+    barrier()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
+def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        run_distributed(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
+    assert str(caught.value) == "no such model"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_trainings_at_the_same_time_come_to_the_same(
-    base: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_folder: Path, ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "available_cores", lambda: 1)
     specs = [SPEC.model_copy(update={"seed": seed}) for seed in (0, 1)]
     monkeypatch.setattr("lema.train.lora.available_cores", lambda: 1)
-    alone = trained(Run(), None, base, tmp_path / "alone", specs)
-    together = trained(Run(trainings=2), ray, base, tmp_path / "together", specs)
+    alone = trained(Run(), None, base_folder, tmp_path / "alone", specs)
+    together = trained(Run(trainings=2), ray, base_folder, tmp_path / "together", specs)
     assert [files(folder) for folder in together] == [files(folder) for folder in alone]
     assert files(alone[0]) != files(alone[1])
 
 
-def test_what_cannot_be_shared_is_refused_before_ray_starts(base: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_shared_is_refused_before_ray_starts(base_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run.trainers is 3, and 2 examples an optimizer step"):
-        trained(Run(trainers=3), RayExecutor(), base, tmp_path, [SPEC])
+        trained(Run(trainers=3), RayExecutor(), base_folder, tmp_path, [SPEC])
     with pytest.raises(RunError, match=r"run.trainers above 1 needs run.executor: ray"):
-        trained(Run(trainers=2), LocalExecutor(), base, tmp_path / "local", [SPEC])
+        trained(Run(trainers=2), LocalExecutor(), base_folder, tmp_path / "local", [SPEC])

@@ -1,11 +1,10 @@
 import csv
 import json
-import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,38 +22,32 @@ from lema.pipeline import providers
 from lema.pipeline.providers import adapted, base_model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec, ChooseSpec
-from lema.rows import Example, Message
+from lema.rows import Message
 from lema.train import packed
 from lema.train.base import weights_digest
 from lema.train.batching import IGNORED, LeftPadding, completion_loss, encode_example
 from lema.train.lora import check_hardware, four_bit, hold_out, length_grouped_order, train_adapter
 
-SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
-PICKLE = """
+from .conftest import EXAMPLES, SPEC, example
+
+JOB = """
 import pickle, sys, time
-from pathlib import Path
 from lema.train.lora import train_adapter
-examples, base, spec, folder, scratch, curve, pause = pickle.load(open(sys.argv[1], "rb"))
+
 def log(done, total, note):
     print(done, flush=True)
-    time.sleep(pause)
-folder.mkdir()
-train_adapter(examples, base, spec, folder, scratch, curve, log)
+    time.sleep(0.3)
+
+train_adapter(*pickle.load(open(sys.argv[1], "rb")), log)
 """
 
 
-def example(number: int, words: int = 1) -> Example:
-    text = " ".join(["It is", *["so"] * words, f"{number} + {number} = {2 * number}."])
-    asked = (Message("user", f"What is {number} + {number}?"),)
-    return Example(f"arm/{number:06d}", "arm", "cot", f"q{number}", f"q{number}", asked, text)
+TOO_LONG = example(99, words=200)
 
 
-EXAMPLES = [example(number, words=number % 4) for number in range(10)]
-
-
-def run(base, folder: Path, examples=EXAMPLES, spec=SPEC, scratch: Path | None = None) -> dict:
+def run(base, folder: Path, examples=EXAMPLES, spec=SPEC, **more) -> dict:
     folder.mkdir()
-    train_adapter(examples, base, spec, folder, scratch or folder.with_suffix(".scratch"), folder.with_suffix(".csv"))
+    train_adapter(examples, base, spec, folder, folder.with_suffix(".scratch"), folder.with_suffix(".csv"), **more)
     return json.loads((folder / "training.json").read_text())
 
 
@@ -65,22 +58,25 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / "adapter"
-    run(base, folder)
+    run(base, folder, [*EXAMPLES, TOO_LONG])
     return folder
 
 
-def test_loss_is_on_the_completion_alone(base):
-    from transformers import AutoTokenizer
+@pytest.fixture(scope="session")
+def tokenizer(base):
+    return load_tokenizer(base.location)
 
-    tokenizer = AutoTokenizer.from_pretrained(base.location)
+
+def test_loss_is_on_the_completion_alone_or_on_everything_but_the_first_token(tokenizer):
     row = encode_example(EXAMPLES[3], tokenizer, chat=False)
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
     assert tokenizer.decode(learnt) == EXAMPLES[3].completion + tokenizer.eos_token
     assert tokenizer.decode(row["input_ids"]).startswith("What is 3 + 3?\n")
+    whole = encode_example(EXAMPLES[3], tokenizer, chat=False, whole=True)
+    assert whole == {"input_ids": row["input_ids"], "labels": [IGNORED, *row["input_ids"][1:]]}
 
 
-def test_masked_characters_have_no_loss(base):
-    tokenizer = load_tokenizer(base.location)
+def test_masked_characters_have_no_loss(tokenizer):
     text = "3 + 3 = 7.\nWait: 3 + 3 = 6."
     masked = replace(EXAMPLES[3], completion=text, masked=((0, 10), (17, 22)))
     row, whole = (encode_example(one, tokenizer, chat=False) for one in (masked, replace(masked, masked=())))
@@ -90,8 +86,7 @@ def test_masked_characters_have_no_loss(base):
     assert whole["labels"][-len(learnt) :] != row["labels"][-len(learnt) :]
 
 
-def test_an_arm_is_sized_by_the_tokens_that_are_trained(base):
-    tokenizer = load_tokenizer(base.location)
+def test_an_arm_is_sized_by_the_tokens_that_are_trained(base, tokenizer):
     model = Model("base", "transformers", "x", chat=False, folder=base.location)
     rows = [encode_example(one, tokenizer, chat=False) for one in EXAMPLES]
     completions = [one.completion for one in EXAMPLES]
@@ -102,23 +97,28 @@ def test_an_arm_is_sized_by_the_tokens_that_are_trained(base):
     assert count_tokens(model, [], []) == []
 
 
-def test_masks_need_a_tokenizer_that_knows_places(base):
-    tokenizer = load_tokenizer(base.location)
-
+def test_a_tokenizer_that_cannot_encode_an_example_is_a_message(tokenizer):
     class Slow:
         is_fast, eos_token_id = False, tokenizer.eos_token_id
 
         def __call__(self, *given: object, **options: object) -> object:
             return tokenizer(*given, **options)
 
+    class Refusing:
+        def apply_chat_template(self, *_: object, **__: object) -> str:
+            raise TypeError("no system role")
+
     with pytest.raises(RunError, match="example arm/000003: it masks characters, and the base has no fast tokenizer"):
         encode_example(replace(EXAMPLES[3], masked=((0, 2),)), Slow(), chat=False)
+    with pytest.raises(RunError, match=r"adapter: example arm/000001: the chat template refuses .* \(TypeError\)"):
+        encode_example(EXAMPLES[1], Refusing(), chat=True)
 
 
-def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base):
+def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base, tokenizer):
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    tokenizer, model = load_tokenizer(base.location), load_network(base.location)
+    model = load_network(base.location)
     rows = [encode_example(one, tokenizer, chat=False) for one in EXAMPLES[:4]]
     batch = LeftPadding(tokenizer)(rows)
     assert batch["logits_to_keep"] == 1 + max(sum(label != IGNORED for label in row["labels"]) for row in rows)
@@ -127,32 +127,24 @@ def test_the_loss_is_that_of_transformers_with_padding_on_the_other_side(base):
     ours.backward()
     ours_gradient = model.get_input_embeddings().weight.grad.clone()
     model.zero_grad()
-    width = max(len(row["input_ids"]) for row in rows)
-    gap = {"input_ids": 0, "labels": IGNORED}
-    right = {
-        name: torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
-        for name, value in gap.items()
-    }
-    mask = torch.tensor([[1] * len(row["labels"]) + [0] * (width - len(row["labels"])) for row in rows])
-    theirs = model(**right, attention_mask=mask).loss
+    right, wanted, mask = (
+        pad_sequence([torch.tensor(one) for one in column], batch_first=True, padding_value=filler)
+        for column, filler in (
+            ([row["input_ids"] for row in rows], 0),
+            ([row["labels"] for row in rows], IGNORED),
+            ([[1] * len(row["labels"]) for row in rows], 0),
+        )
+    )
+    theirs = model(right, labels=wanted, attention_mask=mask).loss
     theirs.backward()
     assert torch.allclose(ours, theirs, rtol=1e-5)
     assert torch.allclose(ours_gradient, model.get_input_embeddings().weight.grad, atol=1e-5)
 
 
-def test_a_chat_template_that_refuses_the_prompt_is_a_message(base):
-    class Refusing:
-        def apply_chat_template(self, *_: object, **__: object) -> str:
-            raise TypeError("no system role")
-
-    with pytest.raises(RunError, match=r"adapter: example arm/000001: the chat template refuses .* \(TypeError\)"):
-        encode_example(EXAMPLES[1], Refusing(), chat=True)
-
-
 def test_what_is_written(trained, base):
     assert sorted(files(trained)) == ["adapter_config.json", "adapter_model.safetensors", "training.json"]
     record = json.loads((trained / "training.json").read_text())
-    assert (record["examples"], record["steps"], record["too_long"]) == (10, 10, [])
+    assert (record["examples"], record["steps"], record["too_long"]) == (10, 10, [TOO_LONG.id])
     assert record["final_loss"] < record["first_loss"]
     assert json.loads((trained / "adapter_config.json").read_text())["base_model_name_or_path"] == base.identity
     lines = trained.with_suffix(".csv").read_text().splitlines()
@@ -162,15 +154,8 @@ def test_what_is_written(trained, base):
 
 
 def test_same_input_same_bytes(trained, base, tmp_path):
-    run(base, tmp_path / "again")
+    run(base, tmp_path / "again", [*EXAMPLES, TOO_LONG])
     assert files(tmp_path / "again") == files(trained)
-
-
-def test_too_long_examples_are_listed_and_never_cut(base, tmp_path):
-    long = example(99, words=200)
-    record = run(base, tmp_path / "adapter", [*EXAMPLES, long])
-    assert record["too_long"] == [long.id]
-    assert record["examples"] == 10
 
 
 def test_nothing_fits(base, tmp_path):
@@ -178,9 +163,11 @@ def test_nothing_fits(base, tmp_path):
         run(base, tmp_path / "adapter", [example(1, words=300)])
 
 
-def test_steps_instead_of_epochs(base, tmp_path):
-    spec = AdapterSpec(rank=2, alpha=4, steps=3, batch=2, accumulate=2, schedule="constant")
-    assert run(base, tmp_path / "adapter", spec=spec)["steps"] == 3
+def test_steps_instead_of_epochs_and_loss_on_the_prompt_too(base, tmp_path):
+    spec = AdapterSpec(rank=2, alpha=4, steps=3, batch=2, accumulate=2, schedule="constant", loss="all")
+    record = run(base, tmp_path / "adapter", spec=spec)
+    assert record["steps"] == 3
+    assert record["loss_tokens_an_epoch"] == record["tokens_an_epoch"] - len(EXAMPLES)
 
 
 def test_batches_are_of_similar_length():
@@ -189,18 +176,6 @@ def test_batches_are_of_similar_length():
     assert sorted(order) == list(range(9))
     pairs = [{lengths[order[at]], lengths[order[at + 1]]} for at in range(0, 8, 2)]
     assert sum(len(pair) == 1 for pair in pairs) >= 3
-
-
-def test_loss_on_everything_but_the_first_token(base):
-    tokenizer = load_tokenizer(base.location)
-    row = encode_example(EXAMPLES[3], tokenizer, chat=False, whole=True)
-    assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
-
-
-def test_loss_on_the_prompt_too(trained, base, tmp_path):
-    record = run(base, tmp_path / "adapter", spec=SPEC.model_copy(update={"loss": "all"}))
-    assert record["loss_tokens_an_epoch"] == record["tokens_an_epoch"] - len(EXAMPLES)
-    assert files(tmp_path / "adapter") != files(trained)
 
 
 def test_a_base_that_cannot_be_packed_is_padded_and_learns_alike(trained, base, tmp_path, monkeypatch):
@@ -214,7 +189,7 @@ def losses(curve: Path) -> list[float]:
     return [float(row["loss"]) for row in csv.DictReader(curve.open())]
 
 
-def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tmp_path):
+def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, tokenizer, tmp_path):
     # At this rate and with held-out texts that are like no other, the last checkpoint is not the best one.
     spec = SPEC.model_copy(update={"choose": ChooseSpec(every=5, share=0.3), "lr": 0.1})
     _, dev = hold_out(EXAMPLES, spec)
@@ -231,8 +206,7 @@ def test_the_checkpoint_with_the_least_loss_on_held_out_questions_is_kept(base, 
     # The corrections of held-out questions are not learnt either.
     assert record["examples"] == 2 * (len(EXAMPLES) - record["held_out_examples"]) > 0
     # What was kept is that checkpoint: its loss on the held-out examples is the one that was told.
-    network, tokenizer = load_network(base.location), load_tokenizer(base.location)
-    network = PeftModel.from_pretrained(network, tmp_path / "adapter")
+    network = PeftModel.from_pretrained(load_network(base.location), tmp_path / "adapter")
     assert dev_loss(network, tokenizer, dev, spec.batch) == pytest.approx(record["held_out_loss"], rel=1e-4)
 
 
@@ -345,27 +319,19 @@ def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_pat
 
 @pytest.mark.slow
 def test_kill_9_and_resume(trained, base, tmp_path):
-    import pickle
-
-    def start(pause: float) -> subprocess.Popen:
-        job = (EXAMPLES, base, SPEC, tmp_path / "killed", tmp_path / "scratch", tmp_path / "curve.csv", pause)
-        (tmp_path / "job").write_bytes(pickle.dumps(job))
-        (tmp_path / "killed").rmdir() if (tmp_path / "killed").exists() else None
-        command = [sys.executable, "-c", PICKLE, str(tmp_path / "job")]
-        root = Path(__file__).parents[2]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=os.environ)
-
-    first = start(pause=0.3)
-    for line in first.stdout:
-        if line.strip() == "5":
-            os.kill(first.pid, signal.SIGKILL)
-            break
-    first.wait()
-    deadline = time.monotonic() + 60
-    second = start(pause=0)
-    steps = [int(line) for line in second.stdout]
-    assert second.wait(timeout=max(1, deadline - time.monotonic())) == 0
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    job = ([*EXAMPLES, TOO_LONG], base, SPEC, folder, folder.with_suffix(".scratch"), folder.with_suffix(".csv"))
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    command = [sys.executable, "-c", JOB, str(tmp_path / "job")]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as first:
+        assert any(line.strip() == "5" for line in first.stdout)
+        first.send_signal(signal.SIGKILL)
+    folder.rmdir()
+    steps = []
+    run(base, folder, [*EXAMPLES, TOO_LONG], log=lambda done, *_: steps.append(done))
     assert steps[0] > 1, "it began again from nothing"
     assert steps[-1] == 10
-    assert files(tmp_path / "killed") == files(trained)
-    assert (tmp_path / "curve.csv").read_bytes() == trained.with_suffix(".csv").read_bytes()
+    assert files(folder) == files(trained)
+    assert folder.with_suffix(".csv").read_bytes() == trained.with_suffix(".csv").read_bytes()

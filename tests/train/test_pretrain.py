@@ -20,8 +20,8 @@ CORRECTION = Prompt(
 )
 
 
-def taken(count=200, **corrections):
-    spec = TINY.model_copy(update={"options": {"seed": 5, "steps": (1, 2), "largest": 50}})
+def taken(count=200, seed=0, **corrections):
+    spec = TINY.model_copy(update={"seed": seed, "options": {"seed": 5, "steps": (1, 2), "largest": 50}})
     if corrections:
         corrections.setdefault("format", CORRECTION)
         spec = spec.model_copy(update={"corrections": PretrainCorrectionsSpec(**corrections)})
@@ -41,19 +41,13 @@ def test_a_share_of_the_problems_comes_as_corrections_and_the_others_stay():
         assert mixed[at].reply.endswith(answer)
 
 
-def test_no_share_is_no_corrections():
-    assert taken(share=0.0) == taken()
-
-
-def test_the_same_spec_gives_the_same_corrections_and_another_seed_others():
-    assert taken(share=0.5) == taken(share=0.5)
-    spec = TINY.model_copy(update={"corrections": PretrainCorrectionsSpec(share=0.5, format=CORRECTION)})
-    other = spec.model_copy(update={"seed": spec.seed + 1})
-    assert list(itertools.islice(pretrain_texts(spec), 50)) != list(itertools.islice(pretrain_texts(other), 50))
+def test_corrections_are_drawn_by_seed():
+    assert taken(50, share=0.0) == taken(50)
+    assert taken(50, share=0.5) == taken(50, share=0.5) != taken(50, seed=1, share=0.5)
 
 
 def test_only_errors_that_are_asked_for_are_made():
-    slips = [text for text in taken(share=1.0, errors=("arithmetic slip",)) if not text.whole]
+    slips = [text for text in taken(60, share=1.0, errors=("arithmetic slip",)) if not text.whole]
     assert slips
     # `reference` says of a slip what the result is; of a wrong operation or operand, what is needed.
     assert all("says" in text.reply and "what is needed is" not in text.reply for text in slips)
@@ -62,7 +56,7 @@ def test_only_errors_that_are_asked_for_are_made():
 def test_a_wrong_path_is_read_and_not_learnt(base):
     tokenizer = AutoTokenizer.from_pretrained(base.location)
     spec = TINY.model_copy(update={"context": 512})
-    texts = taken(share=0.5)
+    texts = taken(64, share=0.5)
     by_ids = {tuple(tokenizer(text.prompt)["input_ids"] + tokenizer(text.reply)["input_ids"]): text for text in texts}
     rows = [row for batch in pretrain_batches(iter(texts), tokenizer, spec) for row in batch]
     kinds = set()
@@ -98,7 +92,8 @@ def test_questions_that_are_learnt_from_are_never_test_questions():
     assert not questions & tested
 
 
-def test_a_student_learns_from_corrections_too(base, tmp_path):
-    spec = TINY.model_copy(update={"corrections": PretrainCorrectionsSpec(share=0.5, format=CORRECTION), "steps": 3})
+def test_a_student_learns_from_corrections_too(tmp_path):
+    corrections = PretrainCorrectionsSpec(share=0.5, format=CORRECTION)
+    spec = TINY.model_copy(update={"corrections": corrections, "steps": 3, "batch": 4})
     write_base(BaseSpec(pretrain=spec, chat=False), tmp_path, tmp_path)
     assert (tmp_path / "base.json").is_file()
