@@ -44,7 +44,7 @@ class World:
 
 @cache
 def world(name: str) -> World:
-    task: Task = part_loader.load("tasks", name)
+    task: Task = part_loader.load_part("tasks", name)
     records = list(islice(_records(name, task), TRAIN + TEST + NEW))
     return World(task, records[:TRAIN], records[TRAIN : TRAIN + TEST], records[TRAIN + TEST :])
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lema.recipe.params import Run
 from lema.recipe.prompt import render
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
+from lema.text.correction_format import Parsed, parse, parse_json
 
 ROOT = Path(__file__).parents[1]
 LEMA = Path(sys.executable).with_name("lema")
@@ -150,7 +152,7 @@ def test_an_edit_of_a_part_concerns_the_stages_that_use_it(project: Path) -> Non
 
 @pytest.mark.usefixtures("parts")
 def test_task() -> None:
-    task = part_loader.load("tasks", TASK)
+    task = part_loader.load_part("tasks", TASK)
     assert isinstance(task, Task)
     assert task.generate is not None
     made = list(islice(task.generate(seed=1, largest=60), 50))
@@ -176,7 +178,7 @@ def test_task() -> None:
     ],
 )
 def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
-    shorter = part_loader.load("filters", FILTER)
+    shorter = part_loader.load_part("filters", FILTER)
     candidates = [candidate("The answer is 42."), candidate("7 + 5 = 12.\nThe answer is 42.")]
     assert list(shorter(candidates, **options)) == [Finding(1, reasons[0]), Finding(2.25, reasons[1])]
 
@@ -184,7 +186,7 @@ def test_filter(options: dict[str, Any], reasons: list[str | None]) -> None:
 @pytest.mark.usefixtures("parts")
 def test_backend() -> None:
     model = Model("careless", BACKEND, "careless")
-    worker = part_loader.load("models", BACKEND)(model, Run(), every=2)
+    worker = part_loader.load_part("models", BACKEND)(model, Run(), every=2)
     asked = [("What is 17 + 25?", 0), ("What is 17 + 25?", 1), ("What is 11 + 22?", 1), ("Hello?", 0)]
     requests = [Request(model, (Message("user", text),), Sampling(), index) for text, index in asked]
     assert worker(requests) == [
@@ -193,6 +195,15 @@ def test_backend() -> None:
         Completion("11 + 22 = 33.\nThe answer is 33.", "stop"),
         Completion("", "failed", "needs a question with two numbers"),
     ]
+
+
+def test_the_replies_of_a_corrector_are_read() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    steps, whole = (parse(block) for block in re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    (reply,) = re.findall(r'^`(\{"incorrect_step.*\})`', text, re.MULTILINE)
+    assert parse_json(reply) == replace(steps, error_type=None, explanation="...")
+    assert (steps.incorrect_step, steps.error_type) == (2, "wrong operation")
+    assert whole == Parsed(None, None, "One or more sentences.", ("The answer is bank.",))
 
 
 def test_prompt() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lema.check import external_files, rules, targets, transfer_sets, variables
+from lema.check.try_parts import part_problems
 from lema.completions.prices import price_of
 from lema.errors import Problem, allowed
 from lema.models.types import Model
 from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
-from lema.recipe.messages import salvage, say
+from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Params, Run, RunName
 from lema.recipe.yaml import Mark, Tree
 
@@ -34,9 +35,9 @@ class Settings:
     runs: Mapping[str, RunName]
     run: Run
 
-    def say(self, *path: str, message: str, key: bool = True) -> Problem:
+    def problem_at(self, *path: str, message: str, key: bool = True) -> Problem:
         """A problem at a path of params.yaml."""
-        return say(self.tree, path, message, key=key)
+        return problem_at(self.tree, path, message, key=key)
 
 
 def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, str] | None) -> Report:
@@ -61,7 +62,7 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
             *transfer_sets.problems(draft),
             *targets.problems(draft),
         ]
-        problems += variables.problems(draft)
+        problems += [*variables.problems(draft), *part_problems(draft, root, settings.run)]
         notes += [*targets.notes(draft), *_rounds(draft, settings)]
         problems += _endpoints(draft, settings)
         problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
@@ -100,11 +101,11 @@ def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
     for name, model in (draft.sections["models"] or {}).items():
         if model.endpoint is not None and model.endpoint not in known:
             message = f"{settings.file} has no endpoint {model.endpoint!r} in `run.endpoints`"
-            yield say(draft.tree, ("models", name, "endpoint"), f"{message}; {allowed(model.endpoint, known)}")
+            yield problem_at(draft.tree, ("models", name, "endpoint"), f"{message}; {allowed(model.endpoint, known)}")
         endpoint = settings.run.endpoints.get(model.endpoint or "")
         if endpoint is not None and endpoint.mode == "batch" and model.backend != "openai":
             message = f"{settings.file} has {model.endpoint} asked in batches, which this backend does not make"
-            yield say(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
+            yield problem_at(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
 
 
 def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
@@ -120,7 +121,7 @@ def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -
         if endpoint and endpoint.key and not env.get(endpoint.key):
             who = f"the recipe {next(iter(names))} needs" if len(names) == 1 else f"the recipes {', '.join(names)} need"
             message = f"the environment variable {endpoint.key} is not set; {who} it"
-            yield settings.say("run", "endpoints", where, "key", message=message, key=False)
+            yield settings.problem_at("run", "endpoints", where, "key", message=message, key=False)
 
 
 def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
@@ -134,7 +135,7 @@ def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
         if name in settings.run.endpoints and settings.run.endpoints[name].mode == "batch":
             message = f"is searched for in a dozen rounds or so, and {settings.file} has {name} asked in batches, each "
             message += "answered within a day: this may take weeks; `mode: online` does not"
-            yield say(draft.tree, ("corrections", "want"), message)
+            yield problem_at(draft.tree, ("corrections", "want"), message)
 
 
 def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
@@ -152,7 +153,7 @@ def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
                     f"the price of {called}, which the recipe {draft.name} asks, is unknown; without it no budget "
                 )
                 message += f"can be held: add `prices: {{{called}: {{input: ..., output: ...}}}}` under run"
-                yield settings.say("run", "budget", message=message)
+                yield settings.problem_at("run", "budget", message=message)
 
 
 def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
@@ -164,25 +165,25 @@ def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     for key, run in settings.runs.items():
         if run.recipe == draft.name and arms and run.arm not in arms:
             message = f"the recipe {draft.name} has no arm {run.arm!r}; {allowed(run.arm, arms)}"
-            yield settings.say("runs", key, "arm", message=message, key=False)
+            yield settings.problem_at("runs", key, "arm", message=message, key=False)
     for arm in arms:
         if arm not in there:
             line = f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}"
             message = f"arm {arm!r} of the recipe {draft.name} is missing; add the line `{line}`"
-            yield settings.say("runs", message=message)
+            yield settings.problem_at("runs", message=message)
     for other in external_files.recipes_read(draft, root):
         if other not in settings.recipes:
             message = f"the recipe {draft.name} reads what {other} makes; add the recipe {other} and its arms"
-            yield settings.say("recipes", draft.name, message=message)
+            yield settings.problem_at("recipes", draft.name, message=message)
     said, needed = settings.recipes[draft.name], external_files.whole(draft)
     names = [name for _, name, _ in external_files.outside_files(draft)]
     if not needed:
         message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
-        yield settings.say("recipes", draft.name, message=message, key=False)
+        yield settings.problem_at("recipes", draft.name, message=message, key=False)
     elif said != needed and not (names and _holds(said, names)):
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
-        yield settings.say("recipes", draft.name, message=message, key=False)
+        yield settings.problem_at("recipes", draft.name, message=message, key=False)
 
 
 def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
@@ -192,7 +193,7 @@ def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
         whole = f"{spec.batch * spec.accumulate} examples an optimizer step (batch times accumulate)"
         shared = f"{settings.run.trainers} trainers cannot share equally"
         message = f"the recipe {draft.name} learns from {whole}, which {shared}"
-        yield settings.say("run", "trainers", message=message, key=False)
+        yield settings.problem_at("run", "trainers", message=message, key=False)
 
 
 def _holds(folder: str, names: Sequence[str]) -> bool:
@@ -207,18 +208,20 @@ def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
     """Recipes and runs of params.yaml name each other and files that are there."""
     for name in settings.recipes:
         if name not in files:
-            yield settings.say("recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}")
+            yield settings.problem_at(
+                "recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
+            )
     for name in settings.run.budget.recipes:
         if name not in files:
             message = f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
-            yield settings.say("run", "budget", "recipes", name, message=message)
+            yield settings.problem_at("run", "budget", "recipes", name, message=message)
     for name, run in settings.runs.items():
         if run.recipe not in settings.tree.keys("recipes"):
             message = f"the recipe {run.recipe!r} is not in `recipes`; {allowed(run.recipe, settings.recipes)}"
-            yield settings.say("runs", name, "recipe", message=message, key=False)
+            yield settings.problem_at("runs", name, "recipe", message=message, key=False)
         if name != f"{run.recipe}-{run.arm}":
             message = f"a run is named after its recipe and arm: write `{run.recipe}-{run.arm}`"
-            yield settings.say("runs", name, message=message)
+            yield settings.problem_at("runs", name, message=message)
 
 
 def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
@@ -227,7 +230,7 @@ def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
     if len(idle) > 1:
         names = ", ".join(draft.name for draft in idle)
         message = f"not built by `dvc repro`: {names}; `lema check NAME` says what to add to have one built"
-        yield settings.say("recipes", message=message)
+        yield settings.problem_at("recipes", message=message)
     for draft in idle if len(idle) == 1 else ():
         yield Mark(draft.file, 0, 0).problem(
             f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"

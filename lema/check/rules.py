@@ -11,7 +11,7 @@ from lema.filters import GIVEN
 from lema.recipe import part_loader
 from lema.recipe.basic_types import Part
 from lema.recipe.load import Draft, options_path
-from lema.recipe.messages import salvage, say
+from lema.recipe.messages import problem_at, salvage
 from lema.recipe.sampler_schema import BranchSampler, InjectSampler, TypedSampler
 from lema.recipe.yaml import KeyPath, Tree
 from lema.tasks import Task
@@ -33,7 +33,7 @@ def problems(draft: Draft, root: Path) -> list[Problem]:
             external_files.rounds(draft, root),
         ),
     )
-    return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+    return [problem_at(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
 
 def tasks(draft: Draft) -> Iterator[Found]:
@@ -55,7 +55,7 @@ def tasks(draft: Draft) -> Iterator[Found]:
 def task(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
     """`options` are those of its generator, None where none is needed."""
     try:
-        found = part_loader.load("tasks", name)
+        found = part_loader.load_part("tasks", name)
     except part_loader.PartError as error:
         yield Found(path, str(error))
         return
@@ -72,7 +72,7 @@ def task(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterato
 def _writes(name: str) -> bool:
     """Whether a task can write records; one that cannot be had is somebody else's problem."""
     try:
-        return getattr(part_loader.load("tasks", name), "write", None) is not None
+        return getattr(part_loader.load_part("tasks", name), "write", None) is not None
     except part_loader.PartError:
         return True
 
@@ -131,7 +131,7 @@ def _part(
     given: Sequence[str] = (),
 ) -> Iterator[Found]:
     try:
-        part = part_loader.load(kind, name)
+        part = part_loader.load_part(kind, name)
     except part_loader.PartError as error:
         yield Found(path, str(error))
         return

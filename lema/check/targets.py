@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from lema.check.external_files import Found
 from lema.errors import Problem
 from lema.recipe.load import Draft
-from lema.recipe.messages import say
+from lema.recipe.messages import problem_at
 from lema.recipe.sampler_schema import ImportSampler, ModelSampler, SamplesSpec
 
 
 def problems(draft: Draft) -> list[Problem]:
     """Everything that is wrong with them."""
     rules = (wrong_paths(draft), accepted(draft))
-    return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+    return [problem_at(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
 
 def notes(draft: Draft) -> Iterator[Problem]:
@@ -24,7 +24,7 @@ def notes(draft: Draft) -> Iterator[Problem]:
             if samples and want and isinstance(samples.samplers.get(name), ModelSampler) and want.counts(name):
                 message = f"{name} stops where there are enough wrong paths, so it makes fewer right ones, too; "
                 message += "`samples.want.samplers` names those that stop"
-                yield say(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
+                yield problem_at(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
 
 
 def wrong_paths(draft: Draft) -> Iterator[Found]:

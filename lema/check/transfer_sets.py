@@ -6,7 +6,7 @@ from lema.check.external_files import Found
 from lema.check.rules import BASE, task
 from lema.errors import Problem
 from lema.recipe.load import Draft
-from lema.recipe.messages import say
+from lema.recipe.messages import problem_at
 
 # Names that scores give to sets of their own.
 TAKEN = ("train", "dev", "test", BASE)
@@ -15,7 +15,7 @@ TAKEN = ("train", "dev", "test", BASE)
 def problems(draft: Draft) -> list[Problem]:
     """Everything that is wrong with them."""
     rules = (dev(draft), transfer(draft))
-    return [say(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+    return [problem_at(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
 
 
 def dev(draft: Draft) -> Iterator[Found]:

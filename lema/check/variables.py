@@ -8,7 +8,7 @@ from lema.errors import Problem, allowed
 from lema.recipe import prompt as prompts
 from lema.recipe.basic_types import Part, Prompt
 from lema.recipe.load import Draft, options_path
-from lema.recipe.messages import dotted, salvage, say
+from lema.recipe.messages import dotted, problem_at, salvage
 from lema.recipe.prompt import PromptError, Turn
 from lema.recipe.sampler_schema import BranchSampler, ModelSampler, TypedSampler
 from lema.recipe.yaml import KeyPath, Tree
@@ -88,7 +88,7 @@ def masks(draft: Draft) -> Iterator[Problem]:
         rows = arm.corrections
         if rows and rows.masked and WRONG not in _written(rows.format or mix.correction):
             message = f"nothing to mask: the format of these rows does not write out `{WRONG}`, the incorrect step"
-            yield say(draft.tree, ("mix", "arms", name, "corrections", "masked"), message)
+            yield problem_at(draft.tree, ("mix", "arms", name, "corrections", "masked"), message)
 
 
 def _written(prompt: Prompt) -> frozenset[str]:

@@ -103,7 +103,7 @@ def _filters(runner: StageRunner) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     parts = runner.recipe.verdicts.parts
     for name, part in zip(distinct_names([part.use for part in parts]), parts, strict=True):
-        function = part_loader.load("filters", part.use)
+        function = part_loader.load_part("filters", part.use)
         given = {one: runner.provide(one) for one in inspect.signature(function).parameters if one in GIVEN}
         # A judge that failed is not asked again by a stage that goes through its corrections several times.
         given |= {"generate": memoize(given["generate"])} if "generate" in given else {}
@@ -114,7 +114,7 @@ def _filters(runner: StageRunner) -> dict[str, Any]:
 def _generators(runner: StageRunner) -> dict[str, Any]:
     """The tasks that generate questions, by name."""
     sources = [runner.recipe.source, *(one.source for one in runner.recipe.questions.transfer.values())]
-    return {one.generator: part_loader.load("tasks", one.generator) for one in sources if one.generator}
+    return {one.generator: part_loader.load_part("tasks", one.generator) for one in sources if one.generator}
 
 
 def _adapters(runner: StageRunner, arm: str) -> dict[int, Path]:
@@ -140,9 +140,9 @@ def checkpoints(runner: StageRunner) -> Path:
 PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "spec": lambda runner: getattr(runner.recipe, runner.artifact),
     "arm": lambda runner: runner.arm,
-    "task": lambda runner: part_loader.load("tasks", runner.recipe.questions.task),
+    "task": lambda runner: part_loader.load_part("tasks", runner.recipe.questions.task),
     "tasks": lambda runner: {
-        split: part_loader.load("tasks", name) for split, name in runner.recipe.questions.tasks.items()
+        split: part_loader.load_part("tasks", name) for split, name in runner.recipe.questions.tasks.items()
     },
     "transfer": lambda runner: {name: one.source for name, one in runner.recipe.questions.transfer.items()},
     "contamination": lambda runner: runner.recipe.verdicts.contamination,

@@ -8,7 +8,7 @@ from typing import Any
 
 from lema.errors import Problem, RecipeError, allowed
 from lema.recipe.basic_types import NAME
-from lema.recipe.messages import NAMES, salvage, say, validate
+from lema.recipe.messages import NAMES, problem_at, salvage, validate
 from lema.recipe.params import Params
 from lema.recipe.schema import Recipe
 from lema.recipe.yaml import KeyPath, Mark, Tree, read_yaml
@@ -211,7 +211,7 @@ class _Files:
         if len(name) > 100 or not PROMPT_NAME.fullmatch(name) or not file.is_file():
             shown = repr(name) if len(name) <= 60 and "\n" not in name else "of this name"
             message = f"there is no prompt {shown} in {PROMPTS}; {allowed(name, prompt_names(self.root))}"
-            self.problems.append(say(tree, path, message))
+            self.problems.append(problem_at(tree, path, message))
         elif prompt := self.read(file):
             return prompt
         # What could not be read has been reported; an empty prompt keeps it from being reported twice.

@@ -10,7 +10,7 @@ from typing_extensions import is_typeddict
 
 from lema.errors import Problem, allowed
 from lema.recipe.basic_types import Prompt
-from lema.recipe.part_loader import wanted
+from lema.recipe.part_loader import describe_type
 from lema.recipe.yaml import KeyPath, Tree
 
 BOUNDS: Mapping[str, str] = {
@@ -45,7 +45,7 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(step) for step in path)
 
 
-def say(tree: Tree, path: KeyPath, message: str, *, key: bool = False) -> Problem:
+def problem_at(tree: Tree, path: KeyPath, message: str, *, key: bool = False) -> Problem:
     """A problem with the value at a path, or with its key; at the nearest thing above it when it is not there."""
     known = path
     while not (found := tree.find(known)):
@@ -86,7 +86,7 @@ def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath
     else:
         message = f"needs {_wanted(kind)}, got {shown}"
     # The dotted path in the message is that of the mapping; the line and column are those of the culprit.
-    located = say(tree, path, "", key=key)
+    located = problem_at(tree, path, "", key=key)
     where = dotted((*above, *place))
     problem = Problem(located.file, located.line, located.column, f"{where}: {message}" if where else message)
     return path, problem, vague
@@ -153,7 +153,7 @@ def _wanted(kind: Any) -> str:
         return "one of " + ", ".join(str(one) for one in typing.get_args(kind))
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "a mapping"
-    return wanted(kind)
+    return describe_type(kind)
 
 
 def _shown(value: Any) -> str:

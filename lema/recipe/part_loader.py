@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import types
@@ -19,10 +20,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
 from lema.errors import LemaError, allowed
 
 Kind = Literal["tasks", "filters", "models"]
 
+INSTALLED = {"site-packages", "dist-packages"}
+IMPORTS_LEMA = re.compile(rb"^\s*(?:from|import)\s+lema\b", re.MULTILINE)
 WORDS: Mapping[str, str] = {"tasks": "task", "filters": "filter", "models": "backend"}
 
 
@@ -33,7 +38,7 @@ class PartError(LemaError):
 
 
 @functools.cache
-def names(kind: Kind) -> tuple[str, ...]:
+def part_names(kind: Kind) -> tuple[str, ...]:
     """The names of our parts of a kind, sorted: modules that define what they are named after. Imports none of them."""
     found = []
     for folder in importlib.import_module(f"lema.{kind}").__path__:
@@ -47,8 +52,10 @@ def names(kind: Kind) -> tuple[str, ...]:
 def module_name(kind: Kind, name: str) -> str:
     """The dotted name of the module that holds a part; raises PartError for a name that cannot be one."""
     if ":" not in name:
-        if name not in names(kind):
-            raise PartError(f"unknown {WORDS[kind]} {name!r}; {allowed(name, names(kind))}, or my_pkg.my_mod:my_part")
+        if name not in part_names(kind):
+            raise PartError(
+                f"unknown {WORDS[kind]} {name!r}; {allowed(name, part_names(kind))}, or my_pkg.my_mod:my_part"
+            )
         return f"lema.{kind}.{name}"
     module, _, thing = name.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), thing]):
@@ -60,10 +67,14 @@ def module_name(kind: Kind, name: str) -> str:
     return module
 
 
-def load(kind: Kind, name: str) -> Any:
+def load_part(kind: Kind, name: str) -> Any:
     """The part itself. Raises PartError, saying what is wrong and what is near, when there is none."""
     home = module_name(kind, name)
     thing = name.rpartition(":")[2]
+    # Nor must it reach what else is installed and was not made to be a part: `hydra.utils:instantiate`.
+    file = source_file(home)
+    if file and INSTALLED & set(file.parts) and not IMPORTS_LEMA.search(file.read_bytes()):
+        raise PartError(f"{WORDS[kind]} {name!r}: {home} is no module of parts: it is installed, and imports no lema")
     try:
         module = importlib.import_module(home)
     except Exception as error:  # a user's module may raise anything while it is imported
@@ -86,7 +97,7 @@ def source_file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
-def summary(kind: Kind, name: str) -> str:
+def part_summary(kind: Kind, name: str) -> str:
     """The first paragraph of a part's docstring, or else of its module's, as one line; empty when neither has one.
     Imports neither."""
     file = source_file(module_name(kind, name))
@@ -100,23 +111,16 @@ def summary(kind: Kind, name: str) -> str:
     return " ".join(about.partition("\n\n")[0].split())
 
 
-def option_errors(part: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the options given to a part: its options are its keyword-only parameters.
-
-    >>> def shorter(candidates, *, than: int): ...
-    >>> option_errors(shorter, {"then": 3})
-    ["unknown option 'then'; did you mean 'than'? allowed: than", "missing option 'than'"]
-    >>> option_errors(shorter, {"than": "three"})
-    ["option 'than' needs a whole number, got 'three'"]
-    """
-    return [message for _, message in option_problems(part, options)]
-
-
 def option_problems(
     part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """As `option_errors`, each with the name of the option. Parameters named in `given` are no options: the pipeline
-    fills them."""
+    """What is wrong with the options given to a part, each with the name of the option: its options are its
+    keyword-only parameters, but for those named in `given`, which the pipeline fills.
+
+    >>> def shorter(candidates, *, than: int): ...
+    >>> option_problems(shorter, {"then": 3})
+    [('then', "unknown option 'then'; did you mean 'than'? allowed: than"), ('than', "missing option 'than'")]
+    """
     try:
         parameters = inspect.signature(part).parameters.values()
     except (TypeError, ValueError):
@@ -128,8 +132,8 @@ def option_problems(
     for name, value in options.items():
         if name not in known and not takes_all:
             problems.append((name, f"unknown option {name!r}; {allowed(name, known)}"))
-        elif name in known and not fits(value, hints.get(name, Any)):
-            problems.append((name, f"option {name!r} needs {wanted(hints[name])}, got {value!r}"))
+        elif name in known and not matches_type(value, hints.get(name, Any)):
+            problems.append((name, f"option {name!r} needs {describe_type(hints[name])}, got {value!r}"))
     missing = [one.name for one in known.values() if one.default is one.empty and one.name not in options]
     return problems + [(name, f"missing option {name!r}") for name in missing]
 
@@ -142,61 +146,44 @@ def _hints(part: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def fits(value: Any, wish: Any) -> bool:
-    """Whether a value from YAML is of an annotated type. Whole numbers fit float, lists fit any sequence; types
-    that YAML cannot write fit everything."""
-    origin, inner = typing.get_origin(wish), typing.get_args(wish)
-    if origin is typing.Annotated:
-        return fits(value, inner[0])
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
-    if wish is None or wish is type(None):
-        return value is None
-    if wish is bool or wish is str:
-        return isinstance(value, wish)
-    if wish is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if wish is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    kind = origin or wish
-    if kind in (dict, Mapping):
-        keys, values = inner or (Any, Any)
-        return isinstance(value, Mapping) and all(fits(k, keys) and fits(v, values) for k, v in value.items())
-    if kind is tuple and inner and inner[-1] is not Ellipsis:
-        return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-    if kind in (list, tuple, set, frozenset, Sequence):
-        return isinstance(value, list | tuple) and all(fits(one, inner[0] if inner else Any) for one in value)
+def matches_type(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML is of an annotated type. Whole numbers fit float, lists fit any sequence; types that
+    YAML cannot write fit everything."""
+    try:
+        TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    except (PydanticUserError, TypeError, ValueError):
+        return True
     return True
 
 
-def wanted(wish: Any) -> str:
+def describe_type(hint: Any) -> str:
     """A type in plain words.
 
-    >>> wanted(int | None)
+    >>> describe_type(int | None)
     'a whole number or null'
-    >>> wanted(list[str])
+    >>> describe_type(list[str])
     'a list, each a text'
     """
-    origin, inner = typing.get_origin(wish), typing.get_args(wish)
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return wanted(inner[0])
+        return describe_type(inner[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(wanted(one) for one in inner)
+        return " or ".join(describe_type(one) for one in inner)
     if origin is Literal:
         return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
     number = "a number"
     plain = {bool: "true or false", str: "a text", int: "a whole number", float: number, Decimal: number}
     plain[type(None)] = "null"
-    if wish in plain:
-        return plain[wish]
-    kind = origin or wish
+    if hint in plain:
+        return plain[hint]
+    kind = origin or hint
     if kind in (dict, Mapping):
         return "a mapping"
     if kind is tuple and inner and inner[-1] is not Ellipsis:
-        return "a list of " + ", ".join(wanted(one) for one in inner)
+        return "a list of " + ", ".join(describe_type(one) for one in inner)
     if kind in (list, tuple, set, frozenset, Sequence):
-        return f"a list, each {wanted(inner[0])}" if inner else "a list"
-    fields = getattr(wish, "model_fields", None)
-    return f"a mapping with {', '.join(fields)}" if fields else getattr(wish, "__name__", str(wish))
+        return f"a list, each {describe_type(inner[0])}" if inner else "a list"
+    fields = getattr(hint, "model_fields", None)
+    return f"a mapping with {', '.join(fields)}" if fields else getattr(hint, "__name__", str(hint))

@@ -102,7 +102,7 @@ def _listing(kind: str, root: Path) -> str:
         files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
         entries = {file.relative_to(folder).with_suffix("").as_posix(): _first_comment(file) for file in files}
     else:
-        entries = {name: part_loader.summary(_KINDS[kind], name) for name in part_loader.names(_KINDS[kind])}
+        entries = {name: part_loader.part_summary(_KINDS[kind], name) for name in part_loader.part_names(_KINDS[kind])}
     column = max([len(name) for name in entries], default=0)
     lines = [f"  {name:<{column}}  {style(about, dim=True)}".rstrip() for name, about in entries.items()]
     return "\n".join([style(kind, bold=True), *(lines or ["  none"])])

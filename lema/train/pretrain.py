@@ -100,7 +100,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
 
 def pretrain_texts(spec: PretrainSpec) -> Iterator[PretrainText]:
     """Training problems, without end: test questions are never among them."""
-    task = part_loader.load("tasks", spec.task)
+    task = part_loader.load_part("tasks", spec.task)
     try:
         records = task.generate(**spec.options)
     except ValueError as error:

@@ -526,15 +526,23 @@ BROKEN = {
         ],
     ),
 }
+TOY = """\
+from lema.tasks import Reading, Task
+
+def read(record):
+    if "question" not in record:
+        raise ValueError("needs `question`")
+    return Reading("?", "1", None)
+
+toy = Task("toy", read, str, str.__eq__)
+"""
 JARGON = ("pydantic", "validation error", "Input should", "Traceback", "https://errors", "type=")
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken(project, kind):
     text, expected = BROKEN[kind]
-    project.write(
-        "recipes/lema_test_tasks.py", "from lema.tasks import Task\ntoy = Task('toy', str, str, str.__eq__)\n"
-    )
+    project.write("recipes/lema_test_tasks.py", TOY)
     project.write("recipes/lema_test_seeds.yaml", "extends: good.yaml\nadapter: {seeds: [7, -2]}\n")
     project.write("recipes/broken.yaml", f"extends: good.yaml\n{text}\n")
     report = check(["broken"], project.root, {})
@@ -828,7 +836,10 @@ def test_round_on_what_another_recipe_makes(project):
 
 
 def test_parts_of_the_user(project):
-    project.write("recipes/parts.py", "def short(candidates, *, limit: int):\n    yield\n")
+    project.write(
+        "recipes/parts.py",
+        "from lema.filters import Finding\ndef short(all, *, limit: int):\n    yield from (Finding(1) for _ in all)\n",
+    )
     filters = "[has_fields, max_tokens: {limit: 50}]"
     project.edit("recipes/good.yaml", filters, "['recipes.parts:short': {limit: 3}]")
     assert check(["good"], project.root, {}).problems == ()

@@ -52,7 +52,7 @@ def candidate(correction: Correction, path: str = PATH, question: Question = QUE
 
 def find(name: str, candidates: Iterable[Candidate], **options: Any) -> list[Finding]:
     """What a filter finds, given what the pipeline would give it."""
-    part: Callable[..., Any] = part_loader.load("filters", name)
+    part: Callable[..., Any] = part_loader.load_part("filters", name)
     asked = {one: WORLD[one] for one in GIVEN if one in inspect.signature(part).parameters}
     return list(part(candidates, **{**asked, **OPTIONS.get(name, {}), **options}))
 

@@ -13,7 +13,7 @@ from lema.pipeline.stage_arguments import PROVIDERS
 from lema.recipe import part_loader
 from tests.filters.candidates import FAILED, GOOD, MALFORMED, PATH, QUESTION, WORLD, candidate, find, judge
 
-NAMES = part_loader.names("filters")
+NAMES = part_loader.part_names("filters")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +35,7 @@ def test_every_filter_copes_with_replies_that_could_not_be_read(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_filter_says_what_it_measures(name: str) -> None:
-    assert part_loader.summary("filters", name).startswith("Measures ")
+    assert part_loader.part_summary("filters", name).startswith("Measures ")
 
 
 @settings(deadline=None, max_examples=50)
@@ -143,7 +143,7 @@ def test_a_failed_or_malformed_row_is_dropped_with_its_own_reason() -> None:
 def test_an_answer_that_cannot_be_compared_is_no_other_answer() -> None:
     open_ = replace(candidate(GOOD), answer_is_gold=None)
     said = "the answer cannot be compared with the gold one"
-    assert list(part_loader.load("filters", "answer_matches")([open_])) == [Finding(None, said)]
+    assert list(part_loader.load_part("filters", "answer_matches")([open_])) == [Finding(None, said)]
 
 
 def test_a_field_that_the_form_does_without_may_be_empty() -> None:

@@ -623,6 +623,6 @@ def test_retry_after_a_date() -> None:
 
 
 def test_it_is_found_by_name_and_its_options_are_checked() -> None:
-    assert part_loader.load("models", "openai") is openai.openai
-    assert part_loader.option_errors(openai.openai, {"omit": ["seed"], "extra": {"a": 1}}) == []
-    assert part_loader.option_errors(openai.openai, {"omitted": ["seed"]})
+    assert part_loader.load_part("models", "openai") is openai.openai
+    assert part_loader.option_problems(openai.openai, {"omit": ["seed"], "extra": {"a": 1}}) == []
+    assert part_loader.option_problems(openai.openai, {"omitted": ["seed"]})

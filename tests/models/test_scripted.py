@@ -70,6 +70,6 @@ def test_a_script_that_says_nothing_is_refused(options: dict[str, Any], message:
 
 
 def test_it_is_found_by_name_and_its_options_are_checked() -> None:
-    assert part_loader.load("models", "scripted") is scripted
-    assert part_loader.option_errors(scripted, {"replies": REPLIES, "rules": [{"when": "a", "reply": "b"}]}) == []
-    assert part_loader.option_errors(scripted, {"replies": "no list"})
+    assert part_loader.load_part("models", "scripted") is scripted
+    assert part_loader.option_problems(scripted, {"replies": REPLIES, "rules": [{"when": "a", "reply": "b"}]}) == []
+    assert part_loader.option_problems(scripted, {"replies": "no list"})

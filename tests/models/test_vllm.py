@@ -19,7 +19,7 @@ from lema.models.transformers import transformers
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.models.vllm import vllm
 from lema.recipe.params import Run, Vllm
-from lema.recipe.part_loader import option_errors
+from lema.recipe.part_loader import option_problems
 from lema.rows import Message
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -251,9 +251,9 @@ def test_without_vllm_the_error_says_how_to_install_it(model: Model, monkeypatch
 
 
 def test_options_are_checked() -> None:
-    assert option_errors(vllm, {"omit": ["seed"], "dtype": "float32", "max_model_len": 4096}) == []
-    assert option_errors(vllm, {"trust_remote_code": True})[0].startswith("unknown option 'trust_remote_code'")
-    assert option_errors(vllm, {"omit": ["temperature"]}) == [
+    assert option_problems(vllm, {"omit": ["seed"], "dtype": "float32", "max_model_len": 4096}) == []
+    assert option_problems(vllm, {"trust_remote_code": True})[0].startswith("unknown option 'trust_remote_code'")
+    assert option_problems(vllm, {"omit": ["temperature"]}) == [
         "option 'omit' needs a list, each 'seed' or 'stop' or 'top_k' or 'top_p' or null, got ['temperature']"
     ]
 

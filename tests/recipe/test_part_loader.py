@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 import pytest
 
-from lema.recipe.part_loader import PartError, fits, load, names, option_errors, summary, wanted
+from lema.recipe.part_loader import (
+    PartError,
+    describe_type,
+    load_part,
+    matches_type,
+    option_problems,
+    part_names,
+    part_summary,
+)
 
 
 @pytest.fixture
@@ -22,16 +30,16 @@ def user(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["tasks", "filters", "models"])
 def test_every_name_of_ours_loads_and_has_a_summary(kind):
-    assert names(kind)
-    for name in names(kind):
+    assert part_names(kind)
+    for name in part_names(kind):
         assert not name.startswith("_")
-        assert load(kind, name) is not None
-        assert summary(kind, name)
+        assert load_part(kind, name) is not None
+        assert part_summary(kind, name)
 
 
 def test_part_of_the_user(user):
-    assert load("filters", "lema_test_parts.good:mine").__name__ == "mine"
-    assert summary("filters", "lema_test_parts.good:mine") == "Keep few, and measure all."
+    assert load_part("filters", "lema_test_parts.good:mine").__name__ == "mine"
+    assert part_summary("filters", "lema_test_parts.good:mine") == "Keep few, and measure all."
 
 
 @pytest.mark.parametrize(
@@ -55,11 +63,16 @@ def test_part_of_the_user(user):
         ("filters", "../x:y", "is not of the form my_pkg.my_mod:my_part"),
         ("filters", "os:system", "parts do not come from Python's standard library"),
         ("filters", "builtins:eval", "parts do not come from Python's standard library"),
+        (
+            "models",
+            "hydra.utils:instantiate",
+            "hydra.utils is no module of parts: it is installed, and",
+        ),
     ],
 )
 def test_no_such_part(user, kind, name, message):
     with pytest.raises(PartError) as error:
-        load(kind, name)
+        load_part(kind, name)
     assert message in str(error.value)
 
 
@@ -112,7 +125,7 @@ def part(
     ],
 )
 def test_options(options, messages):
-    assert option_errors(part, options) == messages
+    assert [message for _, message in option_problems(part, options)] == messages
 
 
 def test_options_of_anything_that_can_be_called():
@@ -121,13 +134,15 @@ def test_options_of_anything_that_can_be_called():
 
         def __call__(self, rows, *, depth: int) -> None: ...
 
-    assert option_errors(Callable, {"size": "x"}) == ["option 'size' needs a whole number, got 'x'"]
-    assert option_errors(Callable(None, size=1), {"depth": "x"}) == ["option 'depth' needs a whole number, got 'x'"]
-    assert option_errors(lambda rows, **rest: rest, {"x": 1}) == []
-    assert option_errors(lambda rows, *, x=1: x, {"x": "any"}) == []
+    assert option_problems(Callable, {"size": "x"}) == [("size", "option 'size' needs a whole number, got 'x'")]
+    assert option_problems(Callable(None, size=1), {"depth": "x"}) == [
+        ("depth", "option 'depth' needs a whole number, got 'x'")
+    ]
+    assert option_problems(lambda rows, **rest: rest, {"x": 1}) == []
+    assert option_problems(lambda rows, *, x=1: x, {"x": "any"}) == []
 
 
 def test_unions_inside_lists():
-    assert fits([1, None], list[int | None])
-    assert not fits([1, "x"], list[int | None])
-    assert wanted(list[int | None]) == "a list, each a whole number or null"
+    assert matches_type([1, None], list[int | None])
+    assert not matches_type([1, "x"], list[int | None])
+    assert describe_type(list[int | None]) == "a list, each a whole number or null"

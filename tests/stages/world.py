@@ -52,7 +52,7 @@ def world(
     wrong = {row.id for row in grades if row.outcome == "incorrect"}
     corrections = [corrected(row, asked[row.question_id]) for row in samples if row.id in wrong]
     options: dict[str, dict[str, Any]] = {"max_tokens": {"limit": 90}, "length": {"of": "ratio", "most": 1.5}}
-    filters = {name: bound(part_loader.load("filters", name), options.get(name, {})) for name in FILTERS}
+    filters = {name: bound(part_loader.load_part("filters", name), options.get(name, {})) for name in FILTERS}
     filters["contamination"] = bound(contamination, {"questions": questions, "read_file": None})
     judged = list(verdicts(questions, samples, corrections, task=word_problems, filters=filters))
     accepted = [row.id for row in judged if row.accepted]
