@@ -24,7 +24,7 @@ from lema.recipe.params import Run
 from lema.recipe.prompt import render
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
-from lema.text.correction_format import Parsed, parse, parse_json
+from lema.text.correction_format import Parsed, parse_correction, parse_correction_json
 
 ROOT = Path(__file__).parents[1]
 LEMA = Path(sys.executable).with_name("lema")
@@ -199,9 +199,11 @@ def test_backend() -> None:
 
 def test_the_replies_of_a_corrector_are_read() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    steps, whole = (parse(block) for block in re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    steps, whole = (
+        parse_correction(block) for block in re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    )
     (reply,) = re.findall(r'^`(\{"incorrect_step.*\})`', text, re.MULTILINE)
-    assert parse_json(reply) == replace(steps, error_type=None, explanation="...")
+    assert parse_correction_json(reply) == replace(steps, error_type=None, explanation="...")
     assert (steps.incorrect_step, steps.error_type) == (2, "wrong operation")
     assert whole == Parsed(None, None, "One or more sentences.", ("The answer is bank.",))
 
