@@ -78,4 +78,4 @@ def endpoint_worker(model: Model, run: Run) -> EndpointWorker:
 
 def load_backend(model: Model, run: Run) -> Any:
     """What the backend that a model names returns for it, called with the model's options."""
-    return part_loader.load("models", model.backend)(model, run, **model.options)
+    return part_loader.load_part("models", model.backend)(model, run, **model.options)
