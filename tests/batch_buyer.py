@@ -8,7 +8,8 @@ from typing import Any
 # So that it is there in every fork.
 import openai.resources  # noqa: F401
 
-from lema.completions import batch_api, batch_queue, batch_records
+from lema.completions import batch_queue, batch_records
+from lema.completions.append_log import AppendLog
 from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
@@ -19,11 +20,17 @@ from lema.rows import Message
 
 def buy(root: Path, url: str, moment: str, output: str) -> None:
     """Sixty replies, at most 25 a batch, one a line of a file. Moments are "before" or "after" a step of a record
-    ("file", "batch", "left"), the beginning of one ("write") or what is added to the store ("add")."""
+    ("file", "batch", "unanswered"), the beginning of one ("write") or what is added to the store ("add")."""
     os.environ["LEMA_HOME"] = str(root)
-    batch_api.FIRST_POLL, batch_api.LONGEST_POLL, batch_api.SETTLE, batch_queue.MOST_REQUESTS = 0.005, 0.02, 0.3, 25
-    batch_records.Record.note = _dies(batch_records.Record.note, moment, None)  # type: ignore[method-assign]
-    batch_records.Record._write = _dies(batch_records.Record._write, moment, "write")  # type: ignore[method-assign]
+    batch_queue.FIRST_POLL, batch_queue.LONGEST_POLL, batch_queue.SETTLE, batch_queue.MAX_REQUESTS = (
+        0.005,
+        0.02,
+        0.3,
+        25,
+    )
+    note = batch_records.BatchRecord.note
+    batch_records.BatchRecord.note = _dies(note, moment, None)  # type: ignore[method-assign]
+    AppendLog.append = _dies(AppendLog.append, moment, "write")  # type: ignore[method-assign]
     Store.add = _dies(Store.add, moment, "add")  # type: ignore[method-assign]
     run = Run(endpoints={"here": Endpoint(url=url, mode="batch")})
     model = Model("strong", "openai", "openai/m", name="m", endpoint="here")
@@ -35,7 +42,7 @@ def buy(root: Path, url: str, moment: str, output: str) -> None:
 
 def _dies(call: Any, moment: str, name: str | None) -> Callable[..., Any]:
     def wrapped(self: Any, *args: Any, **options: Any) -> Any:
-        what = name or args[0]
+        what = name or next(iter(options), "")
         if moment == f"before {what}":
             os.kill(os.getpid(), 9)
         result = call(self, *args, **options)

@@ -1,8 +1,9 @@
 """Requests through the Batch API of an endpoint: the other way to the same replies, for less money.
 
-What is on the way stands in records (`lema.completions.batch_records`) before it is sent, so the process may end at any
-moment: its batches run on, and the next one takes them over. Replies are handed out as those of an endpoint that is
-asked online, and every request is checked off: what a batch leaves without a reply goes into the next one.
+A batch goes from created to uploaded, submitted, finished and collected; each step is in a write-ahead record
+(`lema.completions.batch_records`) before the next, so the process may end at any moment: its batches run on, and the
+next process takes them over. Replies are handed out as those of an endpoint that is asked online, and every request is
+checked off: what a batch leaves without a reply goes into the next one.
 """
 
 import sys
@@ -11,34 +12,38 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lema.completions import batch_records
-from lema.completions.batch_files import OVER, Batches, Trouble, path_of
-from lema.completions.batch_queue import Budget, Group, Job, Pending, Queue, standing
-from lema.completions.batch_records import Record
-from lema.completions.batch_results import Check, lines
+from lema.completions import batch_queue
+from lema.completions.batch_client import FINISHED, BatchCallError, BatchClient, RemoteBatch
+from lema.completions.batch_queue import BatchResults, ModelQueue, RequestPool, RequestReader, UnusableEndpoint
+from lema.completions.batch_records import BatchRecord, create_record, find_records, records_folder, records_lock
+from lema.completions.budget import BudgetTracker
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Endpoint
 
-# All in seconds.
-FIRST_POLL, LONGEST_POLL = 5.0, 60.0  # between two looks, the longer the less happens
-SETTLE = 60.0  # after which an endpoint surely shows what it was sent
-PATIENCE = 900.0  # with an endpoint that does not answer
-GIVE_UP = 26 * 3600.0  # a queue that stays full: a batch that fills it is over by then
-
 NOT_OFFERED = (404, 405, 501)  # the status of what an endpoint does not have
-UNSURE = 3  # batches in a row whose creation had no answer
+
+Answered = tuple[list[Request], list[Completion]]
 
 
-class Over(Exception):
-    """Why nothing more can be had from the endpoint."""
+@dataclass(slots=True)
+class Job:
+    """A batch that this process drives, of the model with this number. `seen` is how it was when it was last looked at,
+    None before it was accepted. Times are those of `time.monotonic`, in seconds."""
+
+    record: BatchRecord
+    number: int
+    seen: RemoteBatch | None = None
+    finished_since: float | None = None
+    failing_since: float | None = None
 
 
-class Driver:
-    """What one stage waits for at one endpoint, named `where`: the requests to each of some models. `say` is told how
-    things stand.
+class BatchDriver:
+    """What one stage waits for at one endpoint, named `where`: for each of some models, its requests, which are read in
+    blocks in the same order each time. `progress` is called with the state of all batches.
 
     A record that another process drives is waited for, too. Of a model, one batch at a time is validated.
 
@@ -49,250 +54,243 @@ class Driver:
     def __init__(
         self,
         models: Sequence[Model],
-        groups: Sequence[Group],
+        readers: Sequence[RequestReader],
         where: str,
         endpoint: Endpoint,
         stop: threading.Event,
-        say: Callable[[str], None],
-        budget: Budget | None = None,
+        progress: Callable[[str], None],
+        budget: BudgetTracker | None = None,
     ) -> None:
-        if theirs := next((model for model in models if model.backend != "openai"), None):
+        if other := next((model for model in models if model.backend != "openai"), None):
             raise RunError(
-                f"model {theirs.label!r}: endpoint {where} is asked in batches, which the backend {theirs.backend} "
+                f"model {other.label!r}: endpoint {where} is asked in batches, which the backend {other.backend} "
                 "does not make"
             )
-        self._models, self._groups, self._where, self._endpoint = models, groups, where, endpoint
-        self._stop, self._say, self._budget = stop, say, budget
-        self._place = batch_records.place(endpoint.url)
-        self._tries: Counter[str] = Counter()
+        self._models, self._readers, self._where, self._endpoint = models, readers, where, endpoint
+        self._stop, self._progress, self._budget = stop, progress, budget
+        self._tries: Counter[str] = Counter()  # of each request the batches that had no reply for it
         self._jobs: dict[Path, Job] = {}
-        self._foreign: list[Record] = []
+        self._foreign: list[BatchRecord] = []
 
-    def stream(self) -> Iterator[tuple[list[Request], list[Completion]]]:
+    def stream(self) -> Iterator[Answered]:
         """Blocks of requests with their replies, as batches end, until every request has one, `stop` is set, or the
-        budget allows none of the rest and nothing is under way that could make room.
+        budget allows none of the rest and nothing is in flight that could make room.
 
         Raises:
             RunError: nothing more can be had from the endpoint; its key is not in the environment; the disk is full or
                 not writable.
         """
-        self._pending = Pending(self._groups, self._budget)
-        self._apis = [Batches(model, self._endpoint) for model in self._models]
-        self._queues = [Queue() for _ in self._apis]
-        pause, before, last = FIRST_POLL, "", False
+        pool = self._pool = RequestPool(self._readers, self._endpoint, self._budget)
+        self._queues = [ModelQueue(BatchClient(model, self._endpoint)) for model in self._models]
+        pause, before, last_try = batch_queue.FIRST_POLL, "", False
         try:
-            while self._pending and not self._stop.is_set():
+            while pool and not self._stop.is_set():
                 yield from self._round()
-                idle = self._pending.stuck and not (self._jobs or self._foreign)
-                if not self._pending or (idle and last):
+                idle = pool.over_budget and not (self._jobs or self._foreign)
+                if not pool or (idle and last_try):
                     return
-                # What is under way elsewhere may make room in the budget when it is answered.
-                last = idle and not (self._budget and self._budget.wait_for_room([self._pending.first()], self._stop))
-                state = standing(self._jobs.values(), len(self._foreign), self._queues)
-                self._say(f"{self._where}: {state}")
-                pause = min(pause * 1.5, LONGEST_POLL) if state == before else FIRST_POLL
+                # What is in flight elsewhere may make room in the budget when it is answered.
+                refused = [*pool.refused.values()][:1]
+                last_try = idle and not (self._budget and self._budget.wait_for_room(refused, self._stop))
+                state = self._state()
+                self._progress(f"{self._where}: {state}")
+                pause = min(pause * 1.5, batch_queue.LONGEST_POLL) if state == before else batch_queue.FIRST_POLL
                 before = state
-                if self._pending:
+                if pool:
                     self._stop.wait(pause)
-        except Over as over:
+        except UnusableEndpoint as error:
             asked = ", ".join(model.label for model in self._models)
-            raise RunError(f"{asked}: {over}; what was bought is kept") from None
+            raise RunError(f"{asked}: {error}; what was bought is kept") from None
         finally:
             for job in self._jobs.values():
                 job.record.release()
-            for api in self._apis:
-                api.close()
+            for queue in self._queues:
+                queue.client.close()
 
-    def _round(self) -> Iterator[tuple[list[Request], list[Completion]]]:
+    def _state(self) -> str:
+        """Where batches are, those of other processes too, in a few words."""
+        seen = [job.seen for job in self._jobs.values()]
+        counts = Counter("validating" if batch is None else batch.status for batch in seen)
+        parts = [f"{count} {status}" for status, count in sorted(counts.items())]
+        if done := sum(batch.done for batch in seen if batch):
+            parts.append(f"{done} requests done")
+        if self._foreign:
+            parts.append(f"{len(self._foreign)} of another process")
+        if any(queue.not_before > time.monotonic() for queue in self._queues):
+            parts.append("the queue is full")
+        return f"batches: {', '.join(parts) or 'none'}"
+
+    def _round(self) -> Iterator[Answered]:
+        """Advance every batch by a step, and submit what waits."""
         if self._foreign or not self._jobs:
-            with batch_records.alone():
+            with records_lock():
                 self._adopt()
         for job in list(self._jobs.values()):
             try:
-                yield from self._step(job)
-                job.ill = None
-            except Trouble as trouble:
-                self._wait(trouble, job)
-        for number in sorted(set(self._pending.open.values())):
-            busy = any(job.group == number and job.seen is None for job in self._jobs.values())
-            if not busy and time.monotonic() >= self._queues[number].until and not self._stop.is_set():
-                self._send(number)
+                yield from self._advance(job)
+                job.failing_since = None
+            except BatchCallError as error:
+                self._wait_out(error, job)
+        for number in sorted(set(self._pool.waiting.values())):
+            validating = any(job.number == number and job.seen is None for job in self._jobs.values())
+            if not validating and time.monotonic() >= self._queues[number].not_before and not self._stop.is_set():
+                self._submit(number)
 
     def _adopt(self) -> None:
-        """Take over what was sent before, by processes that are gone."""
-        pending = self._pending
+        """Take over what was submitted before, by processes that are gone. Called with the records' lock."""
+        pool = self._pool
         for record in self._foreign:
-            pending.uncover(record.asked)
+            pool.uncover(record.covered)
         self._foreign = []
-        for record in batch_records.on_the_way(self._place, pending.open):
-            group = next(pending.open[name] for name in record.asked if name in pending.open)
-            pending.cover(record)
-            if record.handle is None:
+        for record in find_records(self._endpoint.url, pool.waiting):
+            number = next(pool.waiting[name] for name in record.covered if name in pool.waiting)
+            pool.cover(record)
+            if record.log is None:
                 self._foreign.append(record)
             else:
-                self._jobs[record.path] = Job(record, group)
-                self._tell(f"a batch that was submitted before, {len(record.keys)} requests, is fetched")
+                self._jobs[record.path] = Job(record, number)
+                self._notify(f"a batch that was submitted before, {len(record.keys)} requests, is fetched")
 
-    def _send(self, number: int) -> None:
-        """Submit one batch of what is in none yet."""
-        queue, api = self._queues[number], self._apis[number]
-        with tempfile.TemporaryFile(dir=batch_records.folder()) as file:
-            with batch_records.alone():
+    def _submit(self, number: int) -> None:
+        """Put what waits for a model into a batch: created, uploaded, submitted."""
+        queue = self._queues[number]
+        with tempfile.TemporaryFile(dir=records_folder()) as file:
+            with records_lock():
                 self._adopt()
-                names = self._pending.fill(file, number, queue.most, self._endpoint)
+                names = self._pool.fill(file, number, queue.most)
                 if not names:
                     return
-                record = batch_records.begin(self._place, names)
+                record = create_record(self._endpoint.url, names)
             job = self._jobs[record.path] = Job(record, number)
-            self._pending.cover(record)
+            self._pool.cover(record)
             file.seek(0)
             try:
-                record.note("file", api.upload(f"{record.token}.jsonl", file))
-            except Trouble as trouble:
-                self._turned_away(job, trouble)
-                return
-        begun, pause = time.monotonic(), FIRST_POLL / 5
-        while True:
-            try:
-                batch = api.create(str(record.file), path_of(self._models[number]), record.token)
-                break
-            except Trouble as trouble:
-                if trouble.not_yet and time.monotonic() - begun < SETTLE and not self._stop.wait(pause):
-                    pause *= 2
-                elif trouble.unsure:
-                    # It may be there all the same: `_step` looks for it.
-                    record.touch()
-                    queue.unsure += 1
-                    if queue.unsure >= UNSURE:
-                        raise Over(f"{trouble.fault.reason}, when it was to make a batch") from trouble
-                    return
+                submitted = queue.submit(record, file, self._stop)
+            except BatchCallError as error:
+                # Nothing was submitted.
+                self._forget(job)
+                if error.queue_full:
+                    self._back_off(job)
                 else:
-                    self._turned_away(job, trouble)
-                    return
-        queue.ill, queue.unsure, queue.heard = None, 0, True
-        record.note("batch", batch.id)
-        self._tell(
-            f"batch {batch.id} of {len(names)} requests is submitted; it runs on when this process ends, and the next "
-            "run fetches its replies"
-        )
+                    self._wait_out(error, queue)
+                return
+        if submitted:
+            self._notify(
+                f"batch {record.batch} of {len(names)} requests is submitted; it runs on when this process ends, and "
+                "the next run fetches its replies"
+            )
 
-    def _turned_away(self, job: Job, trouble: Trouble) -> None:
-        """Nothing was submitted."""
-        self._forget(job)
-        if trouble.full:
-            self._hold(job)
-        else:
-            self._wait(trouble, self._queues[job.group])
-
-    def _hold(self, job: Job) -> None:
-        queue, size = self._queues[job.group], len(job.record.keys)
-        queue.hold(size)
-        if queue.full is not None and time.monotonic() - queue.full > GIVE_UP:
-            raise Over(f"endpoint {self._where} takes no batch: its queue is full")
-        self._tell(f"its queue has no place for a batch of {size} requests; a smaller one follows later")
+    def _back_off(self, job: Job) -> None:
+        size = len(job.record.keys)
+        if not self._queues[job.number].back_off(size):
+            raise UnusableEndpoint(f"endpoint {self._where} takes no batch: its queue is full")
+        self._notify(f"its queue has no place for a batch of {size} requests; a smaller one follows later")
 
     def _forget(self, job: Job) -> None:
         """Nothing will come of a batch: its requests go into another one."""
-        self._pending.uncover(job.record.asked)
+        self._pool.uncover(job.record.covered)
         job.record.delete()
         del self._jobs[job.record.path]
 
-    def _step(self, job: Job) -> Iterator[tuple[list[Request], list[Completion]]]:
-        """Look what has become of a batch, and hand out its replies when it is over."""
-        record, api = job.record, self._apis[job.group]
+    def _advance(self, job: Job) -> Iterator[Answered]:
+        """Look what has become of a batch, and hand out its replies when it is finished."""
+        record, queue = job.record, self._queues[job.number]
         if record.batch is None:
             try:
-                found = api.find(record.token, str(record.file), time.time() - record.age - 24 * 3600)
-            except Trouble as trouble:
-                if trouble.status not in NOT_OFFERED:
+                found = queue.client.find(record.token, str(record.file), time.time() - record.age - 24 * 3600)
+            except BatchCallError as error:
+                if error.status not in NOT_OFFERED:
                     raise
-                raise self._lost(record, f"lists no batches, so that of {record.file} cannot be found") from trouble
+                raise self._lost(record, f"lists no batches, so that of {record.file} cannot be found") from error
             if found is None:
-                if record.age > SETTLE:
+                if record.age > batch_queue.SETTLE:
                     self._forget(job)
                 return
-            record.note("batch", found.id)
+            record.note(batch=found.id)
         try:
-            batch = api.look(str(record.batch))
-        except Trouble as trouble:
-            if trouble.status != 404:
+            batch = queue.client.look(str(record.batch))
+        except BatchCallError as error:
+            if error.status != 404:
                 raise
-            if record.left is not None:
+            if record.unanswered is not None:
                 self._forget(job)
-            elif record.age > SETTLE:
-                raise self._lost(record, f"knows no batch {record.batch}") from trouble
+            elif record.age > batch_queue.SETTLE:
+                raise self._lost(record, f"knows no batch {record.batch}") from error
             return
         if batch.status == "validating":
             return
         job.seen = batch
-        if batch.status not in OVER:
-            self._queues[job.group].full = None
+        if batch.status not in FINISHED:
+            queue.full_since = None
             return
-        job.over = job.over or time.monotonic()
-        patient = time.monotonic() - job.over < SETTLE
-        found_lines = lines(api, batch, record.keys, patient)
-        if found_lines is not None:
-            yield from self._collect(job, Check(found_lines, batch, self._endpoint, self._tries))
-        elif record.left is not None:
+        job.finished_since = job.finished_since or time.monotonic()
+        patient = time.monotonic() - job.finished_since < batch_queue.SETTLE
+        replies = queue.client.download(batch, patient=patient)
+        if replies is not None:
+            yield from self._collect(job, batch, replies)
+        elif record.unanswered is not None:
             self._forget(job)
         elif not patient:
             raise self._lost(record, f"does not give the replies of batch {batch.id}")
 
-    def _lost(self, record: Record, why: str) -> Over:
+    def _lost(self, record: BatchRecord, why: str) -> UnusableEndpoint:
         """A batch may have been paid for and cannot be fetched: only a person gives it up."""
-        return Over(
+        return UnusableEndpoint(
             f"endpoint {self._where} {why}; if it is lost, delete {record.path} to ask for its {len(record.keys)} "
             "requests again"
         )
 
-    def _collect(self, job: Job, check: Check) -> Iterator[tuple[list[Request], list[Completion]]]:
+    def _collect(self, job: Job, batch: RemoteBatch, replies: dict[str, bytes]) -> Iterator[Answered]:
         """Hand out the replies that somebody waits for, and check off every request of the batch."""
-        record, pending = job.record, self._pending
-        wanted = {name for name in record.asked if name in pending.sent}
-        numbers = sorted({pending.sent[name] for name in wanted})
-        for block, reply in check.off(wanted, [pending.groups[number] for number in numbers]):
-            pending.answered(block)
-            yield block, reply
-        record.note("left", check.left(record.keys))
+        record, pool = job.record, self._pool
+        results = BatchResults(batch, record.keys, replies, self._endpoint, self._tries)
+        wanted = {name for name in record.covered if name in pool.submitted}
+        for block in pool.read_submitted(wanted):
+            if found := list(results.outcomes(block)):
+                for request, _ in found:
+                    del pool.submitted[request.key]
+                yield [request for request, _ in found], [reply for _, reply in found]
+        record.note(unanswered=results.unserved)
         # Not by the record: others may be in later batches by now.
-        pending.uncover(wanted)
-        if record.asked:
+        pool.uncover(wanted)
+        if record.covered:
             del self._jobs[record.path]
             record.release()
         else:
             self._forget(job)
-        if check.fatal is not None:
-            raise Over(check.fatal)
-        if check.full:
-            self._hold(job)
-        elif check.refused is not None:
-            raise Over(f"endpoint {self._where} refuses a batch ({check.refused})")
+        if results.fatal:
+            raise UnusableEndpoint(results.fatal)
+        if batch.status == "failed" and batch.queue_full:
+            self._back_off(job)
+        elif batch.status == "failed" and batch.problem is not None:
+            raise UnusableEndpoint(f"endpoint {self._where} refuses a batch ({batch.problem})")
         else:
-            self._queues[job.group].moved()
-        if check.again:
-            self._tell(
-                f"{check.again} of {len(record.keys)} replies are missing ({check.why}); they are asked for again"
+            self._queues[job.number].advanced()
+        if results.again:
+            self._notify(
+                f"{results.again} of {len(record.keys)} replies are missing ({results.why}); they are asked for again"
             )
 
-    def _wait(self, trouble: Trouble, what: Job | Queue) -> None:
-        """Wait for what passes, as long as it has not been so for too long.
+    def _wait_out(self, error: BatchCallError, what: Job | ModelQueue) -> None:
+        """Wait for a fault that passes, as long as it has not been there for too long.
 
         Raises:
-            Over: it does not pass.
+            UnusableEndpoint: it does not pass.
         """
-        fault = trouble.fault
+        fault = error.fault
         if self._stop.is_set():
             return
-        if trouble.status in NOT_OFFERED:
-            raise Over(f"endpoint {self._where} has no Batch API, or its url is wrong ({trouble.status})")
+        if error.status in NOT_OFFERED:
+            raise UnusableEndpoint(f"endpoint {self._where} has no Batch API, or its url is wrong ({error.status})")
         if fault.what not in ("retry", "limit"):
-            raise Over(fault.reason)
-        what.ill = what.ill or time.monotonic()
-        new = fault.unsent and isinstance(what, Queue) and not what.heard
-        if time.monotonic() - what.ill > (FIRST_POLL if new else PATIENCE):
-            raise Over(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
-        self._say(f"{self._where}: {fault.reason}")
-        self._stop.wait(FIRST_POLL if fault.wait is None else fault.wait)
+            raise UnusableEndpoint(fault.reason)
+        what.failing_since = what.failing_since or time.monotonic()
+        unreached = fault.unsent and isinstance(what, ModelQueue) and not what.reached
+        patience = batch_queue.FIRST_POLL if unreached else batch_queue.PATIENCE
+        if time.monotonic() - what.failing_since > patience:
+            raise UnusableEndpoint(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
+        self._progress(f"{self._where}: {fault.reason}")
+        self._stop.wait(batch_queue.FIRST_POLL if fault.wait is None else fault.wait)
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         print(f"endpoint {self._where}: {text}", file=sys.stderr, flush=True)  # noqa: T201

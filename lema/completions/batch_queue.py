@@ -1,159 +1,215 @@
-"""What waits for the Batch API: requests, which are in a batch or go into the next one, batches and queues."""
+"""What goes into a batch and what comes of it: the requests that wait, the queue of a model, the results of a batch."""
 
 import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from lema.completions.batch_files import MOST_BYTES, MOST_REQUESTS, Batch, line
-from lema.completions.batch_records import Record
-from lema.models.types import Request, key
+from lema.completions.batch_client import (
+    MAX_BYTES,
+    MAX_REQUESTS,
+    BatchCallError,
+    BatchClient,
+    RemoteBatch,
+    is_reply,
+    parse_reply,
+    request_line,
+)
+from lema.completions.batch_records import BatchRecord
+from lema.completions.budget import BudgetTracker
+from lema.completions.packs import SERVED
+from lema.models.types import Completion, Fault, Request
 from lema.recipe.params import Endpoint
 
-FIRST_FULL, LONGEST_FULL = 60.0, 600.0  # seconds before a full queue is tried again
+# In seconds.
+FIRST_POLL, LONGEST_POLL = 5.0, 60.0  # between two looks, the longer the less happens
+FIRST_FULL, LONGEST_FULL = 60.0, 600.0  # before a full queue is tried again
+SETTLE = 60.0  # after which an endpoint surely shows what it was sent
+PATIENCE = 900.0  # with an endpoint that does not answer
+GIVE_UP = 26 * 3600.0  # a queue that stays full: a batch that fills it is over by then
 
-# The requests to one model, in blocks, in the same order each time.
-Group = Callable[[], Iterable[list[Request]]]
+UNSURE = 3  # batches in a row whose creation had no answer
+TRIES = 3  # batches that a request is put into before it has failed
+MISSING = {"expired": "the batch expired", "failed": "the batch failed", "cancelled": "the batch was cancelled"}
+
+# Reads the requests to one model, in blocks, in the same order each time.
+RequestReader = Callable[[], Iterable[list[Request]]]
+
+
+class UnusableEndpoint(Exception):
+    """Why nothing more can be had from the endpoint."""
 
 
 @dataclass(slots=True)
-class Job:
-    """A batch that this process drives, of the group with this number. `seen` is how it was when it was looked at, None
-    before it was accepted; `over` the time at which it was first seen to be over, `ill` that since which it could not
-    be seen."""
+class ModelQueue:
+    """The queue of one model at its endpoint: batches of at most `most` requests, none before `not_before`.
 
-    record: Record
-    group: int
-    seen: Batch | None = None
-    over: float | None = None
-    ill: float | None = None
+    `full_since` is when there was first no room, `pause` how long the last wait for some is, `unsure` how many
+    creations in a row had no answer, `failing_since` when calls began to fail, `reached` whether any had success. Times
+    are those of `time.monotonic`, in seconds.
+    """
 
-
-@dataclass(slots=True)
-class Queue:
-    """A model's queue at the endpoint: batches of at most `most` requests, none before the time `until`. `full` is
-    since when there was no place, `pause` how long the last wait for one is, `unsure` how many creations in a row had
-    no answer, `ill` since when nothing could be sent, `heard` whether anything was."""
-
-    most: int = MOST_REQUESTS
-    until: float = 0.0
-    full: float | None = None
+    client: BatchClient
+    most: int = MAX_REQUESTS
+    not_before: float = 0.0
+    full_since: float | None = None
     pause: float = 0.0
     unsure: int = 0
-    ill: float | None = None
-    heard: bool = False
+    failing_since: float | None = None
+    reached: bool = False
 
-    def hold(self, size: int) -> None:
-        """There was no place for a batch of this size: later, and a smaller one."""
+    def submit(self, record: BatchRecord, file: BinaryIO, stop: threading.Event) -> bool:
+        """Upload a file of requests and have it answered; False when nobody knows whether that was done.
+
+        Raises:
+            BatchCallError: nothing was submitted.
+            UnusableEndpoint: nobody knows, several times in a row.
+        """
+        record.note(file=self.client.upload(f"{record.token}.jsonl", file))
+        begun, pause = time.monotonic(), FIRST_POLL / 5
+        while True:
+            try:
+                record.note(batch=self.client.create(str(record.file), record.token).id)
+                self.failing_since, self.unsure, self.reached = None, 0, True
+                return True
+            except BatchCallError as error:
+                if error.not_ready and time.monotonic() - begun < SETTLE and not stop.wait(pause):
+                    pause *= 2
+                    continue
+                if not error.maybe_done:
+                    raise
+                record.note()
+                self.unsure += 1
+                if self.unsure >= UNSURE:
+                    raise UnusableEndpoint(f"{error.fault.reason}, when it was to make a batch") from error
+                return False
+
+    def back_off(self, size: int) -> bool:
+        """There was no room for a batch of this size: half as much, after an exponential backoff. False when it has
+        been so for too long."""
         now = time.monotonic()
         self.most = max(1, min(size, self.most) // 2)
         self.pause = min(2 * self.pause, LONGEST_FULL) or FIRST_FULL
-        self.until, self.full = now + self.pause, self.full or now
+        self.not_before, self.full_since = now + self.pause, self.full_since or now
+        return now - self.full_since <= GIVE_UP
 
-    def moved(self) -> None:
-        """A batch has left it."""
-        self.until, self.pause, self.most = 0.0, 0.0, min(2 * self.most, MOST_REQUESTS)
-
-
-class Budget(Protocol):
-    """What may be spent."""
-
-    def reserve(self, block: Sequence[Request], /) -> bool:
-        """Set aside what these requests can cost; False when that is too much."""
-        ...
-
-    def wait_for_room(self, block: Sequence[Request], stop: threading.Event, /) -> bool:
-        """Wait until these requests, which were not admitted, may be; False when nothing is under way that could make
-        room, or `stop` is set."""
-        ...
-
-    def release(self, keys: Iterable[str], /) -> None:
-        """Give back what was set aside for requests that were not sent, or not answered."""
-        ...
+    def advanced(self) -> None:
+        """A batch has left the queue."""
+        self.not_before, self.pause, self.most = 0.0, 0.0, min(2 * self.most, MAX_REQUESTS)
 
 
-class Pending:
-    """Requests without a reply, by their keys: `open` are in no batch, `sent` in one; each with the number of its
-    group. The requests themselves are read again when they are needed. Of the groups in `refused` the budget allowed
-    nothing when a file was last to be filled."""
+class RequestPool:
+    """Requests without a reply, by their keys: `waiting` are in no batch, `submitted` in one; each with the number of
+    its model. The requests themselves are read again when they are needed."""
 
-    def __init__(self, groups: Sequence[Group], budget: Budget | None) -> None:
-        self.groups, self._budget = groups, budget
-        self.refused: set[int] = set()
-        self.sent: dict[str, int] = {}
-        self.open = {
-            key(request): number for number, group in enumerate(groups) for block in group() for request in block
+    def __init__(self, readers: Sequence[RequestReader], endpoint: Endpoint, budget: BudgetTracker | None) -> None:
+        self._readers, self._endpoint, self._budget = readers, endpoint, budget
+        # Of models of which the budget allowed nothing when it was last asked, the first request.
+        self.refused: dict[int, Request] = {}
+        self.submitted: dict[str, int] = {}
+        self.waiting = {
+            request.key: number for number, read in enumerate(readers) for block in read() for request in block
         }
 
     def __len__(self) -> int:
-        return len(self.open) + len(self.sent)
+        return len(self.waiting) + len(self.submitted)
 
     @property
-    def stuck(self) -> bool:
-        """Whether the budget has allowed nothing of what is in no batch."""
-        return self.refused.issuperset(self.open.values())
+    def over_budget(self) -> bool:
+        """Whether the budget has allowed nothing of what waits."""
+        return {*self.waiting.values()} <= {*self.refused}
 
-    def cover(self, record: Record) -> None:
+    def cover(self, record: BatchRecord) -> None:
         """The requests of this record are in its batch."""
-        self.sent.update((name, self.open.pop(name)) for name in record.asked if name in self.open)
+        self.submitted.update((name, self.waiting.pop(name)) for name in record.covered if name in self.waiting)
 
     def uncover(self, names: Iterable[str]) -> None:
-        """Those of these requests that still wait go into another batch."""
-        again = {name: self.sent.pop(name) for name in names if name in self.sent}
-        self.open.update(again)
+        """Those of these requests that have no reply go into another batch."""
+        again = {name: self.submitted.pop(name) for name in names if name in self.submitted}
+        self.waiting.update(again)
         if self._budget is not None:
             self._budget.release(again)
 
-    def answered(self, block: Sequence[Request]) -> None:
-        """These requests wait no more."""
-        for request in block:
-            del self.sent[key(request)]
+    def read_submitted(self, names: Collection[str]) -> Iterator[list[Request]]:
+        """These requests, all of which are in batches, a few at a time."""
+        left = len(names)
+        for number in sorted({self.submitted[name] for name in names}):
+            for block in self._readers[number]():
+                found = [request for request in block if request.key in names]
+                left -= len(found)
+                if found:
+                    yield found
+                if not left:
+                    return
 
-    def first(self) -> Request:
-        """A request that is in no batch, of those that there are."""
-        blocks = (block for group in self.groups for block in group())
-        return next(one for block in blocks for one in block if key(one) in self.open)
-
-    def fill(self, file: BinaryIO, number: int, most: int, endpoint: Endpoint) -> list[str]:
-        """Write at most so many open requests of a group as lines of a batch, and return their keys."""
+    def fill(self, file: BinaryIO, number: int, most: int) -> list[str]:
+        """Write at most so many waiting requests to a model as lines of a batch, as many as the budget allows, and
+        return their keys."""
         names: list[str] = []
-        size, full = 0, False
-        for block in self.groups[number]():
-            fitting: list[tuple[Request, bytes]] = []
-            for one in block:
-                if (name := key(one)) not in self.open:
-                    continue
-                content = line(name, one, endpoint)
-                count, size = len(names) + len(fitting), size + len(content)
-                full = count == min(most, MOST_REQUESTS) or (count > 0 and size > MOST_BYTES)
-                if full:
-                    break
-                fitting.append((one, content))
-            admitted = self._admitted([one for one, _ in fitting])
-            names += map(key, admitted)
-            file.writelines(content for _, content in fitting[: len(admitted)])
-            if full or len(admitted) < len(fitting):
+        size, budget = 0, self._budget
+        self.refused.pop(number, None)
+        for request in itertools.chain.from_iterable(self._readers[number]()):
+            if request.key not in self.waiting:
+                continue
+            line = request_line(request, self._endpoint)
+            size += len(line)
+            if len(names) == min(most, MAX_REQUESTS) or (names and size > MAX_BYTES):
                 break
-        (self.refused.add if self.open and not names else self.refused.discard)(number)
+            if budget is not None and not budget.reserve([request]):
+                if not names:
+                    self.refused[number] = request
+                break
+            names.append(request.key)
+            file.write(line)
         return names
 
-    def _admitted(self, block: list[Request]) -> list[Request]:
-        """The first of these requests, as many as the budget allows."""
-        budget = self._budget
-        if not block or budget is None or budget.reserve(block):
-            return block
-        return list(itertools.takewhile(lambda one: budget.reserve([one]), block))
 
+class BatchResults:
+    """What became of the requests of a finished batch, by the lines of its `replies`. `tries` counts for each request
+    the batches that had no reply for it.
 
-def standing(jobs: Collection[Job], foreign: int, queues: Iterable[Queue]) -> str:
-    """Where batches are, those of other processes too, in a few words."""
-    counts = Counter("validating" if job.seen is None else job.seen.status for job in jobs)
-    parts = [f"{count} {status}" for status, count in sorted(counts.items())]
-    done = sum(job.seen.done for job in jobs if job.seen is not None)
-    parts += [f"{done} requests done"] * bool(done)
-    parts += [f"{foreign} of another process"] * bool(foreign)
-    parts += ["the queue is full"] * any(queue.until > time.monotonic() for queue in queues)
-    return f"batches: {', '.join(parts) or 'none'}"
+    After `outcomes`, `unserved` are the keys without a reply that can be served, `again` requests go into another
+    batch, `why` in words, and `fatal` is why all others would fail, too.
+    """
+
+    def __init__(
+        self,
+        batch: RemoteBatch,
+        keys: Iterable[str],
+        replies: Mapping[str, bytes],
+        endpoint: Endpoint,
+        tries: Counter[str],
+    ) -> None:
+        self._batch, self._replies, self._endpoint, self._tries = batch, replies, endpoint, tries
+        self.unserved = {name for name in keys if name not in replies or not is_reply(replies[name])}
+        self.again, self.why, self.fatal = 0, MISSING.get(batch.status, "no reply in the batch"), ""
+        self._missing = Fault("retry", self.why)
+
+    def outcomes(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Completion]]:
+        """Requests of the batch with their replies, or the records of their failures, unless they go into another."""
+        for request in requests:
+            reply = self._outcome(request)
+            if reply is None or reply.finish not in SERVED:
+                self.unserved.add(request.key)
+            if reply is not None:
+                yield request, reply
+
+    def _outcome(self, request: Request) -> Completion | None:
+        name = request.key
+        there = name in self._replies
+        outcome = parse_reply(self._replies[name], request, self._endpoint) if there else self._missing
+        if isinstance(outcome, Completion):
+            return outcome
+        if outcome.what == "refused":
+            return Completion("", "refused", outcome.reason)
+        if outcome.what == "stop":
+            self.fatal = self.fatal or outcome.reason
+        elif there or self._batch.status != "failed":
+            self._tries[name] += 1
+            if outcome.what == "row" or self._tries[name] >= TRIES:
+                return Completion("", "failed", outcome.reason)
+            self.again, self.why = self.again + 1, outcome.reason
+        return None

@@ -16,8 +16,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lema.completions.batch_api import Driver
-from lema.completions.batch_records import refuse_twice
+from lema.completions.batch_api import BatchDriver
+from lema.completions.batch_records import refuse_submitted
 from lema.completions.budget import BudgetTracker
 from lema.completions.index import Keys
 from lema.completions.online import Answered, Online, Source
@@ -157,9 +157,9 @@ class Generate:
             reads = [partial(missing.blocks, group, READ // 8) for group in groups]
             if endpoint.mode == "batch":
                 models = [group.model for group in groups]
-                yield Driver(models, reads, where, endpoint, stop, partial(tell, where), self._budget).stream()
+                yield BatchDriver(models, reads, where, endpoint, stop, partial(tell, where), self._budget).stream()
             else:
-                refuse_twice(where, endpoint.url, reads)
+                refuse_submitted(where, endpoint.url, reads)
                 turns = itertools.zip_longest(*(missing.requests(group) for group in groups))
                 online.append(Source(where, self._run, (one for turn in turns for one in turn if one)))
         if online:

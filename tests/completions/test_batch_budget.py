@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lema.completions import batch_api, ledger
+from lema.completions import batch_api, batch_queue, ledger
 from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.store import Store
@@ -30,9 +30,9 @@ def requests(count: int) -> list[Request]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BatchServer]:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(batch_api, "FIRST_POLL", 0.005)
-    monkeypatch.setattr(batch_api, "LONGEST_POLL", 0.02)
-    monkeypatch.setattr(batch_api, "SETTLE", 0.2)
+    monkeypatch.setattr(batch_queue, "FIRST_POLL", 0.005)
+    monkeypatch.setattr(batch_queue, "LONGEST_POLL", 0.02)
+    monkeypatch.setattr(batch_queue, "SETTLE", 0.2)
     with BatchServer(answer=lambda _: "w " * 10) as running:
         yield running
 
@@ -70,7 +70,7 @@ def test_a_batch_that_was_taken_over_is_settled(buy: Callable[[object], Any], se
         raise RunError("the process ends when the batch is submitted")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_api.Driver, "_tell", end)
+        patch.setattr(batch_api.BatchDriver, "_notify", end)
         with pytest.raises(RunError, match="the process ends"):
             buy(4)
     assert ledger.fold_spending(ledger.ledger_folder()).total() == 60 * MOST

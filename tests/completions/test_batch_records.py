@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from lema.completions import batch_records
-from lema.completions.batch_records import Record, alone, begin, on_the_way
+from lema.completions.append_log import AppendLog
+from lema.completions.batch_records import BatchRecord, create_record, find_records, records_lock
 from lema.errors import RunError
 
-HERE, THERE = batch_records.place("http://here/v1"), batch_records.place("http://there/v1")
+HERE, THERE = "http://here/v1", "http://there/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -17,19 +18,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path))
 
 
-def found(*wanted: str, endpoint: str = HERE) -> list[Record]:
-    with alone():
-        records = list(on_the_way(endpoint, wanted))
+def found(*wanted: str, endpoint: str = HERE) -> list[BatchRecord]:
+    with records_lock():
+        records = list(find_records(endpoint, wanted))
     for record in records:
         record.release()
     return records
 
 
-def made(*keys: str, **steps: str) -> Record:
-    with alone():
-        record = begin(HERE, keys)
+def made(*keys: str, **steps: str) -> BatchRecord:
+    with records_lock():
+        record = create_record(HERE, keys)
     for step, value in steps.items():
-        record.note(step, value)
+        record.note(**{step: value})
     record.release()
     return record
 
@@ -37,9 +38,15 @@ def made(*keys: str, **steps: str) -> Record:
 def test_a_record_is_read_as_it_was_written() -> None:
     record = made("a", "b", file="f", batch="b1")
     (again,) = found("b", "c")
-    assert (again.path, again.keys, again.file, again.batch, again.left) == (record.path, {"a", "b"}, "f", "b1", None)
+    assert (again.path, again.keys, again.file, again.batch, again.unanswered) == (
+        record.path,
+        {"a", "b"},
+        "f",
+        "b1",
+        None,
+    )
     assert found("c") == found("a", endpoint=THERE) == []
-    assert batch_records.place("http://here/v1/") == HERE
+    assert len(found("a", endpoint="http://here/v1/")) == 1
 
 
 def test_what_was_not_sent_is_forgotten() -> None:
@@ -49,13 +56,13 @@ def test_what_was_not_sent_is_forgotten() -> None:
 
 
 def test_what_another_process_drives_is_left_to_it() -> None:
-    with alone():
-        record = begin(HERE, ["a"])
+    with records_lock():
+        record = create_record(HERE, ["a"])
     (other,) = found("a")
-    assert (other.path, other.handle, other.file) == (record.path, None, None)
-    record.note("file", "f")
-    record.note("left", [])
-    assert found("a")[0].left == frozenset()
+    assert (other.path, other.log, other.file) == (record.path, None, None)
+    record.note(file="f")
+    record.note(unanswered=[])
+    assert found("a")[0].unanswered == frozenset()
     record.delete()
     assert found("a") == []
 
@@ -66,23 +73,23 @@ def test_a_step_that_was_torn_did_not_happen() -> None:
         file.write('\n{"batch": "b')
     (again,) = found("a")
     assert (again.file, again.batch) == ("f", None)
-    again.handle = os.open(record.path, os.O_RDWR | os.O_APPEND)
-    again.note("batch", "b2")
-    again.note("left", ["a"])
+    again.log = AppendLog(record.path, fsync=True, new=False)
+    again.note(batch="b2")
+    again.note(unanswered=["a"])
     (last,) = found("b")
-    assert (last.batch, last.left, last.asked) == ("b2", {"a"}, {"b"})
+    assert (last.batch, last.unanswered, last.covered) == ("b2", {"a"}, {"b"})
     assert found("a") == []
 
 
 def test_what_is_over_is_deleted_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     record, waiting = made("a", "b", file="f", batch="b1"), made("c", file="f", batch="b2")
-    record.handle = os.open(record.path, os.O_RDWR | os.O_APPEND)
-    record.note("left", ["a"])
+    record.log = AppendLog(record.path, fsync=True, new=False)
+    record.note(unanswered=["a"])
     record.release()
     os.utime(record.path, (1, 1))
     os.utime(waiting.path, (1, 1))
     assert [one.path for one in found("a", "b", "c")] == [waiting.path]
-    assert list(batch_records.folder().glob("*.jsonl")) == [waiting.path]
+    assert list(batch_records.records_folder().glob("*.jsonl")) == [waiting.path]
 
 
 def test_a_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +97,29 @@ def test_a_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     made("a", file="f")
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(AppendLog, "append", full)
     with pytest.raises(RunError, match=r"jsonl: cannot be written: No space left on device"):
         made("b")
     monkeypatch.undo()
-    assert len(list(batch_records.folder().glob("*.jsonl"))) <= 1
+    assert len(list(batch_records.records_folder().glob("*.jsonl"))) <= 1
+
+
+def test_records_of_earlier_versions_are_read() -> None:
+    """Each line began with its newline, so that the last one had none; and one was torn by a kill."""
+    batch_records.records_folder().mkdir(parents=True)
+    path = batch_records.records_folder() / "0123.jsonl"
+    path.write_text('\n{"endpoint": "33f2d5f41f4b78ba", "keys": ["a", "b"]}\n{"file": "f"}\n{"batch": "b1"}')
+    driven = AppendLog(path, fsync=True, new=False)  # as by a process of the version before
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    (record,) = found("a")
+    assert (record.log, record.keys, record.file, record.batch) == (None, {"a", "b"}, "f", "b1")
+    driven.close()
+    with path.open("a") as file:
+        file.write('\n{"left": ["a"')
+    (record,) = found("b")
+    assert (record.batch, record.unanswered) == ("b1", None)
+    record.log = AppendLog(path, fsync=True, new=False)
+    record.note(unanswered=["a"])
+    record.release()
+    assert [one.covered for one in found("b")] == [{"b"}]
+    assert path.read_text().splitlines()[-1] == '{"left": ["a"]}'

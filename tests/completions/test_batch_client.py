@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
-from lema.completions.batch_files import Batch, Batches, Trouble, answered, custom_id, line, result
-from lema.models.openai import Fault
-from lema.models.types import Completion, Model, Request, Sampling
+from lema.completions.batch_client import (
+    BatchCallError,
+    BatchClient,
+    RemoteBatch,
+    is_reply,
+    parse_reply,
+    request_key,
+    request_line,
+)
+from lema.models.types import Completion, Fault, Model, Request, Sampling, key
 from lema.recipe.params import Endpoint
 from lema.rows import Message
 from tests.batch_server import BatchServer
@@ -30,8 +37,8 @@ def server() -> Iterator[BatchServer]:
 
 
 def test_a_line_is_what_would_be_sent_online() -> None:
-    assert json.loads(line("k", asked(MODEL), HERE)) == {
-        "custom_id": "k",
+    assert json.loads(request_line(asked(MODEL), HERE)) == {
+        "custom_id": key(asked(MODEL)),
         "method": "POST",
         "url": "/v1/chat/completions",
         "body": {
@@ -43,15 +50,15 @@ def test_a_line_is_what_would_be_sent_online() -> None:
             "e": 1,
         },
     }
-    plain = json.loads(line("k", asked(PLAIN), HERE))
+    plain = json.loads(request_line(asked(PLAIN), HERE))
     assert (plain["url"], plain["body"]["model"], plain["body"]["seed"]) == ("/v1/completions", "b-q8", 1)
 
 
 def test_a_batch_is_found_by_its_token_or_its_file(server: BatchServer) -> None:
-    api = Batches(MODEL, Endpoint(url=server.url))
-    file = api.upload("name.jsonl", io.BytesIO(line("k", asked(MODEL), HERE)))
-    made = [api.create(file, "/v1/chat/completions", f"token {n}") for n in range(5)]
-    assert made[0] == Batch("batch_0", "validating", total=1)
+    api = BatchClient(MODEL, Endpoint(url=server.url))
+    file = api.upload("name.jsonl", io.BytesIO(request_line(asked(MODEL), HERE)))
+    made = [api.create(file, f"token {n}") for n in range(5)]
+    assert made[0] == RemoteBatch("batch_0", "validating")
     assert api.find("token 1", "no file", 0) == made[1]
     assert api.find("no token", file, 0) == made[4]
     assert api.find("no token", "no file", 0) is None
@@ -81,9 +88,9 @@ def test_a_batch_is_found_by_its_token_or_its_file(server: BatchServer) -> None:
 )
 def test_results(said: dict[str, Any], expected: Any) -> None:
     one = json.dumps({"custom_id": "k", **said}).encode()
-    outcome = result(one, asked(PLAIN), HERE)
-    assert custom_id(one) == "k"
-    assert answered(one) == (said["response"] is not None and said["response"].get("status_code") == 200)
+    outcome = parse_reply(one, asked(PLAIN), HERE)
+    assert request_key(one) == "k"
+    assert is_reply(one) == (said["response"] is not None and said["response"].get("status_code") == 200)
     if isinstance(expected, str):
         assert isinstance(outcome, Fault)
         assert outcome.reason.startswith(expected)
@@ -94,7 +101,7 @@ def test_results(said: dict[str, Any], expected: Any) -> None:
 
 @pytest.mark.parametrize("one", [b"{", b"[1]", b"3", b"{}", b'{"custom_id": 3}', b"\xff"])
 def test_lines_that_are_none(one: bytes) -> None:
-    assert custom_id(one) is None
+    assert request_key(one) is None
 
 
 @pytest.mark.parametrize(
@@ -108,13 +115,15 @@ def test_lines_that_are_none(one: bytes) -> None:
         ("400", 400, False, False, False),
     ],
 )
-def test_troubles(server: BatchServer, fault: str, status: int | None, full: bool, not_yet: bool, unsure: bool) -> None:
+def test_errors_of_calls(
+    server: BatchServer, fault: str, status: int | None, full: bool, not_yet: bool, unsure: bool
+) -> None:
     server.calls = {"create": [fault]}
-    with pytest.raises(Trouble) as caught:
-        Batches(MODEL, Endpoint(url=server.url)).create("file", "/v1/chat/completions", "token")
-    trouble = caught.value
-    assert (trouble.status, trouble.full, trouble.not_yet, trouble.unsure) == (status, full, not_yet, unsure)
-    assert "PROMPT" not in str(trouble)
+    with pytest.raises(BatchCallError) as caught:
+        BatchClient(MODEL, Endpoint(url=server.url)).create("file", "token")
+    error = caught.value
+    assert (error.status, error.queue_full, error.not_ready, error.maybe_done) == (status, full, not_yet, unsure)
+    assert "PROMPT" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_troubles(server: BatchServer, fault: str, status: int | None, full: boo
     ],
 )
 def test_what_nobody_can_have_got_is_sure_not_to_be_there(url: str, reason: str) -> None:
-    with pytest.raises(Trouble) as raised:
-        Batches(MODEL, HERE.model_copy(update={"url": url})).create("file", "/v1/chat/completions", "token")
+    with pytest.raises(BatchCallError) as raised:
+        BatchClient(MODEL, HERE.model_copy(update={"url": url})).create("file", "token")
     assert reason in raised.value.fault.reason
-    assert (raised.value.status, raised.value.unsure) == (None, False)
+    assert (raised.value.status, raised.value.maybe_done) == (None, False)
