@@ -4,19 +4,20 @@ Questions that are too easy bring no mistakes, and those that are too hard no go
 the questions of accepted corrections, with replacement. Optional: a recipe without the key has none.
 """
 
+import hashlib
 import json
 import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, key
+from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import EvolvedSpec
-from lema.rows import Evolved, Question, Verdict
-from lema.stages.common import Generate, provenance, sampling_parameters
+from lema.rows import Evolved, Question, Verdict, row_class
+from lema.stages.common import Generate, complete, provenance, sampling_parameters
 from lema.tasks import Reading, Task, majority_vote
 from lema.text.final_answer import drop_answer_step
 from lema.text.steps import split_steps
@@ -25,16 +26,22 @@ _LABEL = re.compile(r"^[\s#*]*(?:(?:new|related|evolved)\s+)?(?:question|problem
 _END = re.compile(r"\n[\s#*]*(?:answer|solution|explanation)\**\s*:", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@row_class
 class _New:
-    """A new question as far as it has come: `reason` says why it goes no further."""
+    """A new question as far as it has come: `reason` says why it goes no further, `completion` and the tokens are the
+    writer's."""
 
-    seed: Question
+    seed_id: str
     index: int
-    request: Request
-    reply: Completion
     text: str
     reason: str | None
+    completion: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.seed_id}/e{self.index}"
 
 
 def evolved(
@@ -55,54 +62,55 @@ def evolved(
         return
     if task.write is None:
         raise RunError(f"evolved: the task {task.name} cannot write records")
-    known, asked = {**models, "base": base}, list(questions)
-    seeds = _seeds(asked, verdicts, spec)
-    writer, how, origin = known[spec.write.model], sampling_parameters(spec.write), digest(spec.write.prompt)
-    requests = [
-        Request(writer, render(spec.write.prompt, {"question": seed.text}), how, index, origin) for seed, index in seeds
-    ]
-    taken = {_same(question.text): question.id for question in asked}
-    written = [
-        _new(seed, index, request, reply, taken)
-        for (seed, index), request, reply in zip(seeds, requests, generate(requests), strict=True)
-    ]
-    solver = known[spec.solve.model]
-    how, origin = sampling_parameters(spec.solve), digest(spec.solve.prompt)
-    tries = [
-        Request(solver, render(spec.solve.prompt, {"question": new.text}), how, index, origin)
-        for new in written
-        if new.reason is None
-        for index in range(spec.answers)
-    ]
-    replies = iter(list(zip(tries, generate(tries), strict=True)) if tries else [])
-    for new in written:
-        own = [next(replies) for _ in range(spec.answers)] if new.reason is None else []
-        yield _row(new, own, solver, origin, task)
+    known = {**models, "base": base}
+    seeds = _draw_seeds(questions, verdicts, spec)
+    drawn, seen = {name for name, _ in seeds}, dict[bytes, str]()
+    texts: dict[str, str] = {}
+    for question in questions:
+        seen[_text_digest(question.text)] = question.id
+        if question.id in drawn:
+            texts[question.id] = question.text
+
+    def write(seed: tuple[str, int]) -> Request:
+        messages = render(spec.write.prompt, {"question": texts[seed[0]]})
+        return Request(writer, messages, sampling_parameters(spec.write), seed[1], write_prompt)
+
+    def solve(attempt: tuple[_New, int]) -> Request:
+        messages = render(spec.solve.prompt, {"question": attempt[0].text})
+        return Request(solver, messages, sampling_parameters(spec.solve), attempt[1], solve_prompt)
+
+    writer, write_prompt = known[spec.write.model], digest(spec.write.prompt)
+    solver, solve_prompt = known[spec.solve.model], digest(spec.solve.prompt)
+    written = [_new_question(*item, seen) for item in complete(lambda: seeds, write, generate)]
+    new = [entry for entry in written if entry.reason is None]
+    replies = complete(lambda: product(new, range(spec.answers)), solve, generate) if new else iter(())
+    for entry in written:
+        own = [] if entry.reason else [next(replies)[1:] for _ in range(spec.answers)]
+        yield _row(entry, own, task, writer=(writer, write_prompt), solver=(solver, solve_prompt))
 
 
-def _seeds(questions: Sequence[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[Question, int]]:
-    """Draws with replacement, a question as often as it has accepted corrections; the index tells apart those of one
-    question. Each draw has its own random numbers, so that asking for more keeps the first ones."""
-    train = {question.id: question for question in questions if question.split == "train"}
+def _draw_seeds(questions: Iterable[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[str, int]]:
+    """Ids of questions, drawn with replacement, a question as often as it has accepted corrections; the index tells
+    apart those of one question. Each draw has its own random numbers, so that asking for more keeps the first ones."""
+    train = [question.id for question in questions if question.split == "train"]
+    pool = train
     if spec.seeds == "corrections":
-        pool = [train[row.question_id] for row in verdicts if row.accepted and row.question_id in train]
-    else:
-        pool = list(train.values())
+        names = {name: name for name in train}  # one text an id, however often it is in the pool
+        pool = [names[row.question_id] for row in verdicts if row.accepted and row.question_id in names]
     if not pool:
         raise RunError("evolved: no correction was accepted, so there are no seeds")
     drawn: Counter[str] = Counter()
     seeds = []
     for number in range(spec.questions):
         seed = random.Random(f"{spec.seed}:{number}").choice(pool)
-        seeds.append((seed, drawn[seed.id]))
-        drawn[seed.id] += 1
+        seeds.append((seed, drawn[seed]))
+        drawn[seed] += 1
     return seeds
 
 
-def _new(seed: Question, index: int, request: Request, reply: Completion, taken: dict[str, str]) -> _New:
-    """The question in a reply, unless it is none or is there already; what it is then is taken."""
+def _new_question(seed: tuple[str, int], completion: str, reply: Completion, seen: dict[bytes, str]) -> _New:
+    """The question in a reply, unless it is none or was seen before; it is then seen."""
     text = " ".join(_LABEL.sub("", _END.split(reply.text, maxsplit=1)[0], count=1).split())
-    name = f"{seed.id}/e{index}"
     reason = None
     if reply.finish in ("failed", "refused"):
         text, reason = "", f"the writer failed: {reply.error}"
@@ -110,19 +118,29 @@ def _new(seed: Question, index: int, request: Request, reply: Completion, taken:
         reason = "the question was cut at max_tokens"
     elif not text:
         reason = "the writer wrote no question"
-    elif _same(text) in taken:
-        reason = f"the same as {taken[_same(text)]}"
-    else:
-        taken[_same(text)] = name
-    return _New(seed, index, request, reply, text, reason)
+    elif same := seen.get(_text_digest(text)):
+        reason = f"the same as {same}"
+    new = _New(*seed, text, reason, completion, reply.prompt_tokens, reply.completion_tokens)
+    if reason is None:
+        seen[_text_digest(text)] = new.id
+    return new
 
 
-def _same(text: str) -> str:
-    """Questions are the same whatever their case, punctuation and white space; "3 + 4" and "3 - 4" are not."""
-    return " ".join(re.findall(r"\w+|[-+*/^=<>|]", text.casefold()))
+def _text_digest(text: str) -> bytes:
+    """Equal for questions that differ in case, punctuation and white space alone; "3 + 4" and "3 - 4" are not equal."""
+    words = " ".join(re.findall(r"\w+|[-+*/^=<>|]", text.casefold()))
+    return hashlib.sha256(words.encode()).digest()[:16]
 
 
-def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, origin: str, task: Task) -> Evolved:
+def _row(
+    new: _New,
+    own: Sequence[tuple[str, Completion]],
+    task: Task,
+    *,
+    writer: tuple[Model, str],
+    solver: tuple[Model, str],
+) -> Evolved:
+    """A new question with its solutions; `writer` and `solver` are a model and the SHA-256 of its prompt."""
     answers = [task.extract(reply.text) if reply.finish == "stop" else None for _, reply in own]
     agreeing = majority_vote(answers, task.equal)
     votes, place = len(agreeing), agreeing[0] if agreeing else None
@@ -135,8 +153,8 @@ def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, or
     if reason is None and place is not None:
         record, reason = _record(new.text, str(answers[place]), own[place][1].text, task)
     return Evolved(
-        id=f"{new.seed.id}/e{new.index}",
-        seed_id=new.seed.id,
+        id=new.id,
+        seed_id=new.seed_id,
         index=new.index,
         text=new.text,
         answers=tuple(answers),
@@ -144,12 +162,12 @@ def _row(new: _New, own: Sequence[tuple[Request, Completion]], solver: Model, or
         accepted=reason is None,
         reason=reason,
         record=record,
-        **provenance(new.request.model, new.request.prompt, key(new.request)),
-        solver=solver.identity,
-        solver_prompt=origin,
-        completions=tuple(key(request) for request, _ in own),
-        prompt_tokens=new.reply.prompt_tokens + sum(reply.prompt_tokens for _, reply in own),
-        completion_tokens=new.reply.completion_tokens + sum(reply.completion_tokens for _, reply in own),
+        **provenance(*writer, new.completion),
+        solver=solver[0].identity,
+        solver_prompt=solver[1],
+        completions=tuple(name for name, _ in own),
+        prompt_tokens=new.prompt_tokens + sum(reply.prompt_tokens for _, reply in own),
+        completion_tokens=new.completion_tokens + sum(reply.completion_tokens for _, reply in own),
     )
 
 

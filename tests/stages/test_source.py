@@ -193,11 +193,13 @@ def test_two_rounds_choose_the_same_of_their_test_records() -> None:
     )
     own = [{"id": row.id, "record": row.record} for row in first if row.split == "test"]
     new = [{"id": None, "record": json.dumps(records[0])}]
-    second = source(
-        spec=SourceSpec(evolved="one"),
-        transfer={},
-        generators={},
-        read_split=lambda _, split: own if split == "test" else new,
+    second = list(
+        source(
+            spec=SourceSpec(evolved="one"),
+            transfer={},
+            generators={},
+            read_split=lambda _, split: own if split == "test" else new,
+        )
     )
     spec = QuestionsSpec(task="toy", train=1, test=4)
     usual = {"tasks": defaultdict(task), "contamination": False, "read_file": list, "say": print}
