@@ -35,8 +35,7 @@ KEYWORD_CODE = {
     "build": "lema.train.base:write_base",
     "count_tokens": "lema.models.tokenize:count_tokens",
     "losses": "lema.train.likelihood:completion_losses",
-    "read_file": "lema.stages._records:read_file",
-    "read_split": "lema.stages._records:read_split",
+    "read_file": "lema.text.record_files:read_file",
     "train": "lema.train.lora:train_adapter",
 }
 # Of how rows are written: their Arrow schema, and the layout of the file.

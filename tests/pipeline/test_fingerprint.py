@@ -32,8 +32,8 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("stages/grades.py", "grade_text", {"grades", "samples", "answers"}),
     ("stages/common.py", "trained_models", {"answers", "probe"}),
     # Reading of files decides the bytes of `source` and of what else reads files.
-    ("stages/_records.py", "_jsonl", {"source", "questions", "samples"}),
-    ("stages/_records.py", NEW, set()),
+    ("text/record_files.py", "_jsonl", {"source", "questions", "samples"}),
+    ("text/record_files.py", NEW, set()),
     # Text: the plain base and the adapter use none of it.
     ("text/correction_format.py", NEW, set()),
     ("text/correction_format.py", "parse_correction", {"corrections"}),
@@ -160,7 +160,7 @@ def test_every_package_of_lema_is_in_the_table() -> None:
 
 def test_code_of_lema_looks_nothing_up_that_cannot_be_followed() -> None:
     """No registries, no star imports, no look-ups in namespaces: what is used stands there by name."""
-    known = {"dataclass", "cache", "lru_cache", "contextmanager", "fixed", "row", "dataclass_transform"}
+    known = {"dataclass", "cache", "lru_cache", "contextmanager", "fixed", "row_class", "dataclass_transform"}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         if f"{name}.".startswith(tuple(f"{one}." for one in LEFT_OUT)):

@@ -9,8 +9,9 @@ from ruamel.yaml import YAML
 from yaml import safe_load
 
 import lema
-from lema.pipeline.fingerprint import CodeGraph
-from lema.pipeline.plan import arm_settings, make_plan, plan_key, plan_text
+from lema.pipeline.fingerprint import CodeGraph, fingerprint
+from lema.pipeline.plan import KEYWORD_CODE, arm_settings, make_plan, plan_key, plan_text
+from lema.pipeline.stage_arguments import PROVIDERS
 from lema.recipe.load import load_recipe
 
 KEYS = {
@@ -271,3 +272,9 @@ def test_the_task_matters_to_samplers_that_begin_with_right_paths_or_stop(projec
         before = plan(project)
         file.write_text(file.read_text(encoding="utf-8") + "\nprint()\n")
         assert ("samples" in changed(before, plan(project))) is concerned
+
+
+@pytest.mark.parametrize("name", sorted(KEYWORD_CODE))
+def test_the_code_behind_a_keyword_is_there(name):
+    assert name in PROVIDERS
+    assert fingerprint([KEYWORD_CODE[name]], Path.cwd())
