@@ -12,6 +12,7 @@ and kept). An option called `model` names a model of the recipe, one called `pro
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from lema.rows import Correction, Finding, Question, Sample
@@ -21,7 +22,7 @@ from lema.text.steps import split_steps
 GIVEN = ("questions", "task", "hint", "read_file", "models", "generate")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """All that a filter may look at: the correction, the wrong path that it corrects, the question, and whether
     the answer of the correction equals the gold answer (None when it has no answer)."""
@@ -31,18 +32,18 @@ class Candidate:
     correction: Correction
     answer_is_gold: bool | None
 
-    @property
+    @cached_property
     def path(self) -> tuple[str, ...]:
         """The steps of the wrong path; here and below every run of white space is one space."""
         return tuple(normalize_space(step) for step in split_steps(self.sample.text))
 
-    @property
+    @cached_property
     def solution(self) -> tuple[str, ...]:
         """The steps of the corrected solution, a first "..." among them; none where the reply could not be parsed."""
         lines = (self.correction.solution or "").splitlines()
         return tuple(normalize_space(line) for line in lines if line.strip())
 
-    @property
+    @cached_property
     def whole_solution(self) -> tuple[str, ...]:
         """The steps of the corrected solution with "..." replaced by those that it stands for."""
         return expand_ellipsis(self.solution, self.correction.incorrect_step or 1, self.path)

@@ -1,5 +1,6 @@
 """The same correction once."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 from lema.filters import Candidate, Finding, normalize_space
@@ -10,12 +11,15 @@ def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
     White space and "..." make no difference. Replies without a solution are not judged.
     """
-    earlier: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    first: dict[bytes, str] = {}
+    earlier: dict[bytes, int] = {}
     for candidate in candidates:
-        if not candidate.correction.solution:
+        row = candidate.correction
+        if not row.solution:
             yield Finding(None)
             continue
         content = (normalize_space(candidate.question.text), candidate.path, candidate.whole_solution)
-        same = earlier.setdefault(content, [])
-        yield Finding(len(same), f"same as {same[0]}" if same else None)
-        same.append(candidate.correction.id)
+        key = hashlib.sha256(repr(content).encode()).digest()
+        count = earlier[key] = earlier.get(key, -1) + 1
+        yield Finding(count, f"same as {first[key]}" if count else None)
+        first.setdefault(key, row.id)

@@ -1,6 +1,7 @@
 """A model reads every correction and says yes or no."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -31,17 +32,24 @@ def judge(
     The prompt knows `question`, `gold`, `rationale`, `path`, `steps`, `incorrect_step`, `explanation`, `solution` (a
     list of numbered steps) and `answer`.
     """
-    rows = list(candidates)
-    asked = [row for row in rows if row.correction.solution]
-    how, origin = Sampling(temperature=temperature, max_tokens=max_tokens), digest(prompt)
-    requests = [Request(models[model], render(prompt, variables(row)), how, prompt=origin) for row in asked]
-    said = {row.correction.id: reply for row, reply in zip(asked, generate(requests), strict=True)}
-    for row in rows:
-        yield _finding(said[row.correction.id]) if row.correction.id in said else Finding(None)
+    sampling, origin = Sampling(temperature=temperature, max_tokens=max_tokens), digest(prompt)
+    asked: deque[bool] = deque()  # of candidates read and not yet judged, which `generate` may read far ahead
+
+    def requests() -> Iterator[Request]:
+        for candidate in candidates:
+            asked.append(bool(candidate.correction.solution))
+            if asked[-1]:
+                yield Request(models[model], render(prompt, judge_variables(candidate)), sampling, prompt=origin)
+
+    for reply in generate(requests()):
+        while not asked.popleft():
+            yield Finding(None)
+        yield _read_verdict(reply)
+    yield from (Finding(None) for _ in asked)
 
 
-def variables(candidate: Candidate) -> dict[str, Any]:
-    """What a prompt is told of a candidate."""
+def judge_variables(candidate: Candidate) -> dict[str, Any]:
+    """The variables of a judge's prompt."""
     row, question = candidate.correction, candidate.question
     return {
         "question": question.text,
@@ -56,7 +64,7 @@ def variables(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _finding(reply: Completion) -> Finding:
+def _read_verdict(reply: Completion) -> Finding:
     if reply.finish in ("failed", "refused"):
         return Finding(None, f"the judge did not reply: {reply.error}")
     lines = [line for line in reply.text.splitlines() if line.strip()]

@@ -15,22 +15,24 @@ def near_duplicate(candidates: Iterable[Candidate], *, threshold: float = 0.85) 
     """Measures likeness to the nearest earlier correction that was kept, 0 to 1; drops `threshold` and more.
 
     Likeness is the share of runs of three words that two texts have in common (Jaccard), the text being question and
-    whole solution; MinHash with 256 permutations estimates it to about 0.03. What is less than half alike measures 0.
+    whole solution; MinHash with 256 permutations estimates it to about 0.03, and locality-sensitive hashing finds the
+    pairs to compare. What is less than half alike measures 0.
     Replies without a solution are not judged. MinHash: Broder 1997, by the library datasketch.
     """
-    from datasketch import MinHash, MinHashLSH  # slow to import, for those who only check a recipe
+    from datasketch import LeanMinHash, MinHash, MinHashLSH  # slow to import, for those who only check a recipe
 
     if not 0 < threshold <= 1:
         raise RunError(f"verdicts: near_duplicate: threshold is {threshold:g}, and needs to be above 0, at most 1")
     index = MinHashLSH(threshold=min(FLOOR, threshold), num_perm=PERMUTATIONS)
-    kept: list[tuple[str, MinHash]] = []
+    kept: list[tuple[str, LeanMinHash]] = []
     for candidate in candidates:
         if not candidate.correction.solution:
             yield Finding(None)
             continue
         text = words(" ".join([candidate.question.text, *candidate.whole_solution]))
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=SEED)
-        sketch.update_batch([" ".join(gram).encode() for gram in sorted(ngrams(text, SHINGLE) or {text})])
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=SEED)
+        minhash.update_batch([" ".join(gram).encode() for gram in sorted(ngrams(text, SHINGLE) or {text})])
+        sketch = LeanMinHash(minhash)  # without the permutations, which take twice the room of the hashes
         alike = [(round(float(sketch.jaccard(kept[at][1])), 4), -at) for at in index.query(sketch)]
         value, place = max(alike, default=(0.0, 0))
         if value >= threshold:

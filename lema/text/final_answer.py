@@ -27,7 +27,7 @@ _ABOUT = (
 _CORE = rf"(?:(?:final|correct|right)\s+)?answer\s+is\b{_ABOUT}"
 _SENTENCE = re.compile(rf"\bthe\s+{_CORE}[\s:*_]*", re.IGNORECASE)
 # The sentence with all that follows it; at the beginning of a step it may do without "the".
-_TAIL = re.compile(rf"(?:^\W*{_CONNECTIVE}(?:the\s+)?|\s*\b{_CONNECTIVE}the\s+){_CORE}.*", re.IGNORECASE)
+_TAIL = re.compile(rf"(?:^\W*{_CONNECTIVE}|\s*\b{_CONNECTIVE}the\s+){_CORE}.*", re.IGNORECASE)
 _ONLY = re.compile(
     rf"^{_CONNECTIVE}(?:the )?(?:(?:final|correct|right) )?answer (?:is|should be):? \S+(?: \w+)?\W*$", re.IGNORECASE
 )
@@ -72,7 +72,8 @@ def strip_answers(steps: Iterable[str]) -> list[str]:
 
 def drop_answer_step(steps: Sequence[str]) -> tuple[str, ...]:
     """A path without a last step that begins with the answer."""
-    return tuple(steps if strip_answers(steps[-1:]) else steps[:-1])
+    stated = _TAIL.search(steps[-1]) if steps else None
+    return tuple(steps[:-1] if stated and not re.search(r"\w", steps[-1][: stated.start()]) else steps)
 
 
 def conclusion(text: str) -> str:
