@@ -30,8 +30,6 @@ from lema.stages.common import memoize
 from lema.text.record_files import read_file
 from lema.train.jobs import train_adapters
 
-BY_ARM_ORDER = ("answers", "probe")  # read in the order of the recipe's arms
-
 
 def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
     """An input of a stage: rows, a model, models by arm, or what the report shows of them. Raises RunError."""
@@ -46,16 +44,11 @@ def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
     if name == "adapters":
         return {arm: training(list(_adapters(runner, arm).values()), _curve(runner, arm)) for arm in arms}
     if name == "mix" and runner.arm is None:
-        return {arm: parquet.read_rows(artifact_path("mix", recipe, arm), Example) for arm in arms}
+        return {arm: parquet.Rows(artifact_path("mix", recipe, arm), Example) for arm in arms}
     path, row_type = artifact_path(name, recipe, runner.arm), ARTIFACTS[name]
     if row_type is None:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    if name in BY_ARM_ORDER:
-        # Rows lie sorted by id; scores and report take the base first, then the arms as the recipe orders them.
-        order = {arm: rank for rank, arm in enumerate(["base", *arms])}
-        rows: list[Any] = parquet.read_rows(path, row_type)
-        return sorted(rows, key=lambda row: order[row.arm])
     return parquet.Rows(path, row_type) if iterable else parquet.read_rows(path, row_type)
 
 
@@ -140,6 +133,7 @@ def checkpoints(runner: StageRunner) -> Path:
 PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "spec": lambda runner: getattr(runner.recipe, runner.artifact),
     "arm": lambda runner: runner.arm,
+    "arms": lambda runner: ["base", *runner.recipe.mix.arms],
     "task": lambda runner: part_loader.load_part("tasks", runner.recipe.questions.task),
     "tasks": lambda runner: {
         split: part_loader.load_part("tasks", name) for split, name in runner.recipe.questions.tasks.items()

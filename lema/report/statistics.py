@@ -31,7 +31,7 @@ any false finding among them and needs no independence.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, inf, sqrt
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
 POWER = 0.8
@@ -77,7 +77,7 @@ def share(right: Any, confidence: float) -> tuple[float, float]:
     n, seeds = right.shape
     mean, means = float(right.mean()), right.mean(1)
     if seeds == 1 or mean in (0, 1):
-        return wilson(mean * n, n, confidence)
+        return wilson(round(mean * n), n, confidence)
     error, freedom = _error([(float(means.var()) / n, n - 1), *_seeds(right)])
     size = min(mean * (1 - mean) / error**2, n * seeds) if error else n * seeds
     return _wilson(mean, size, t_quantile((1 + confidence) / 2, freedom))
@@ -103,7 +103,7 @@ def _error(parts: list[tuple[float, float]]) -> tuple[float, float]:
     return sqrt(variance), max(1.0, variance**2 / spread) if spread else inf
 
 
-def mean(values: Sequence[float], confidence: float) -> tuple[float, float]:
+def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
     """Student's interval for the mean of values of any size; both ends are the value where there is only one."""
     middle, n = fmean(values), len(values)
     if n == 1:
@@ -112,9 +112,12 @@ def mean(values: Sequence[float], confidence: float) -> tuple[float, float]:
     return middle - reach, middle + reach
 
 
-def wilson(correct: float, n: float, confidence: float) -> tuple[float, float]:
+def wilson(correct: int, n: int, confidence: float) -> tuple[float, float]:
     """Wilson's interval for a share of `correct` in `n`."""
-    return _wilson(correct / n, n, quantile(confidence))
+    from scipy.stats import binomtest
+
+    low, high = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
@@ -126,8 +129,9 @@ def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
 
 def mcnemar(won: int, lost: int) -> float:
     """Two-sided exact p of `won` out of `won + lost` under a fair coin; 1 when both are 0."""
-    n = won + lost
-    return min(1.0, 2 * sum(comb(n, k) for k in range(min(won, lost) + 1)) / (1 << n))
+    from scipy.stats import binomtest
+
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def bootstrap(won: int, lost: int, n: int, *, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
@@ -145,19 +149,15 @@ def detectable(discordant: float, n: int, confidence: float) -> float:
 
     `discordant` is the share of questions on which the two models differ.
     """
-    z, z_power = quantile(confidence), NormalDist().inv_cdf(POWER)
+    from scipy.optimize import brentq
+
+    z, z_power = t_quantile((1 + confidence) / 2), t_quantile(POWER)
 
     def missing(difference: float) -> float:
         share = max(discordant, difference)
         return z * sqrt(share) + z_power * sqrt(share - difference**2) - sqrt(n) * difference
 
-    low, high = 0.0, 1.0
-    if missing(high) > 0:
-        return 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if missing(middle) > 0 else (low, middle)
-    return high
+    return 1.0 if missing(1) > 0 else float(brentq(missing, 1e-12, 1))
 
 
 def holm(ps: Mapping[str, float]) -> dict[str, float]:
@@ -174,11 +174,8 @@ def pass_at(k: int, n: int, correct: int) -> float:
     return 1 - comb(n - correct, k) / comb(n, k)
 
 
-def quantile(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def t_quantile(share: float, freedom: float) -> float:
+def t_quantile(share: float, freedom: float = inf) -> float:
+    """Of Student's t; of the normal distribution without degrees of freedom."""
     from scipy.special import stdtrit
 
-    return NormalDist().inv_cdf(share) if freedom == inf else float(stdtrit(freedom, share))
+    return float(stdtrit(freedom, share))

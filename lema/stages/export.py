@@ -48,7 +48,7 @@ def export(
     locations: Sequence[Location],
     corrections: Sequence[Correction],
     verdicts: Sequence[Verdict],
-    mix: Mapping[str, Sequence[Example]],
+    mix: Mapping[str, Iterable[Example]],
     *,
     spec: ExportSpec,
     cot: Prompt,

@@ -5,24 +5,49 @@ The formulae and their sources are in `lema.report.statistics`.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import exp
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from lema.errors import RunError
 from lema.recipe.training_schema import ScoresSpec
 from lema.report import statistics as statistics
-from lema.rows import Answer, Outcome, Probe, Question
+from lema.rows import Answer, Outcome, Probe, Question, Stratum
 
 POWER = statistics.POWER
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+class Result(NamedTuple):
+    """What counts of one answer."""
+
+    outcome: Outcome
+    tokens: int
+
+
 # The answers of one model to one set of questions: by seed of its training, then by question.
-Sheet = dict[int | None, dict[str, Answer]]
+Sheet = dict[int | None, dict[str, Result]]
+
+
+@dataclass(slots=True)
+class AnswerSet:
+    """The answers to one set of questions by arm; of the votes on a question, how many are right."""
+
+    single: dict[str, Sheet] = field(default_factory=dict)
+    majority: dict[str, Sheet] = field(default_factory=dict)
+    votes: dict[str, Counter[tuple[int | None, str]]] = field(default_factory=dict)
+    drawn: int = 0  # votes a question
 
 
 def scores(
-    questions: Iterable[Question], answers: Sequence[Answer], probe: Sequence[Probe], *, spec: ScoresSpec
+    questions: Iterable[Question],
+    answers: Iterable[Answer],
+    probe: Iterable[Probe],
+    *,
+    spec: ScoresSpec,
+    arms: Sequence[str],
 ) -> dict[str, Any]:
     """Figures of every model and of every pair, nested for `dvc metrics show`; shares, not per cent.
 
@@ -36,39 +61,67 @@ def scores(
     - `probe.<arm>`, when there is one: n, right and wrong (mean perplexities of the paths), delta (wrong - right) with
       low and high, by t over the questions; preferred, the share of questions whose right path is the likelier one.
 
-    Failed requests count as not right. Raises RunError when there are no answers to test questions, or when the models
-    did not answer the same questions.
+    Models come in the order of `arms`. Failed requests count as not right. Raises RunError when there are no answers to
+    test questions, or when the models did not answer the same questions.
     """
-    asked = {question.id: question for question in questions}
-    sets = defaultdict[str, list[Answer]](list)
-    for row in answers:
-        sets[asked[row.question_id].split].append(row)
+    asked = {row.id: (row.split, row.strata) for row in questions if row.split != "train"}
+    sets = _answer_sets(answers, {name: split for name, (split, _) in asked.items()}, arms)
     if "test" not in sets:
         raise RunError("scores: there are no answers; does the recipe have test questions?")
-    others = {name: _set(rows, spec) for name, rows in sets.items() if name != "test"}
+    others = {name: _set_scores(rows, spec) for name, rows in sets.items() if name != "test"}
     made = {
         "confidence": spec.confidence,
         "power": POWER,
-        **_set(sets["test"], spec),
-        "strata": _strata(asked, _sheets(sets["test"], "single")),
+        **_set_scores(sets["test"], spec),
+        "strata": _strata({name: strata for name, (_, strata) in asked.items()}, sets["test"].single),
         "transfer": {name: figures for name, figures in others.items() if name != "dev"},
     }
     dev = {"dev": others["dev"]} if "dev" in others else {}
-    return made | dev | ({"probe": _probe(probe, spec.confidence)} if probe else {})
+    perplexities = _perplexities(probe, spec.confidence, arms)
+    return made | dev | ({"probe": perplexities} if perplexities else {})
 
 
-def _set(answers: Sequence[Answer], spec: ScoresSpec) -> dict[str, Any]:
-    """Models and pairs on one set of questions."""
-    arms, majorities = _sheets(answers, "single"), _sheets(answers, "majority")
-    votes = defaultdict[str, Counter[tuple[int | None, str]]](Counter)
-    drawn = max((row.index + 1 for row in answers if row.kind == "vote"), default=0)
+def _answer_sets(answers: Iterable[Answer], splits: Mapping[str, str], arms: Sequence[str]) -> dict[str, AnswerSet]:
+    """The answers by set of questions, each with all arms in their order. Raises RunError for a second answer."""
+    names = {name: name for name in splits}  # one string a question for all of its answers
+    sets = defaultdict[str, AnswerSet](AnswerSet)
     for row in answers:
+        own, name = sets[splits[row.question_id]], names[row.question_id]
         if row.kind == "vote":
-            votes[row.arm][row.seed, row.question_id] += row.outcome == "correct"
+            own.drawn = max(own.drawn, row.index + 1)
+            own.votes.setdefault(row.arm, Counter())[row.seed, name] += row.outcome == "correct"
+            continue
+        sheets = own.single if row.kind == "single" else own.majority
+        sheet = sheets.setdefault(row.arm, {}).setdefault(row.seed, {})
+        if name in sheet:
+            raise RunError(f"scores: {row.arm!r} answered question {name} twice")
+        sheet[name] = Result(row.outcome, row.completion_tokens)
+    for own in sets.values():
+        own.single, own.majority = (_ordered_sheets(sheets, arms) for sheets in (own.single, own.majority))
+    return sets
+
+
+def _ordered_sheets(sheets: Mapping[str, Sheet], arms: Sequence[str]) -> dict[str, Sheet]:
+    """Arms and seeds in their order. Raises RunError unless all trainings of all arms answered the same questions."""
+    ordered = {arm: dict(sorted(sheets[arm].items(), key=lambda one: one[0] or 0)) for arm in arms if arm in sheets}
+    first, whole = next(((arm, one) for arm, sheet in ordered.items() for one in sheet.values()), ("", {}))
+    for arm, sheet in ordered.items():
+        for one in sheet.values():
+            if odd := sorted(one.keys() ^ whole.keys()):
+                raise RunError(
+                    f"scores: {first!r} and {arm!r} answered different questions, so they cannot be compared: "
+                    f"{len(odd)} are answered by one of them only, such as {odd[0]}; make `answers` again"
+                )
+    return ordered
+
+
+def _set_scores(answers: AnswerSet, spec: ScoresSpec) -> dict[str, Any]:
+    """Models and pairs on one set of questions."""
+    arms = answers.single
     models = {arm: _model(sheet, spec.confidence) for arm, sheet in arms.items()}
-    for arm, sheet in majorities.items():
-        models[arm]["majority"] = {"votes": drawn, **_accuracy(sheet, spec.confidence)}
-        models[arm]["pass_at"] = _pass_at(votes[arm].values(), drawn)
+    for arm, sheet in answers.majority.items():
+        models[arm]["majority"] = {"votes": answers.drawn, **_accuracy(sheet, spec.confidence)}
+        models[arm]["pass_at"] = _pass_at(answers.votes[arm].values(), answers.drawn)
     pairs = {
         f"{second}-minus-{first}": _pair(arms[second], arms[first], spec) for first, second in combinations(arms, 2)
     }
@@ -80,26 +133,6 @@ def _pass_at(right: Collection[int], drawn: int) -> dict[str, float]:
     """Mean pass@k over questions and seeds, for k = 1, 2, 4, ... up to the votes that were drawn."""
     ks = [1 << power for power in range(drawn.bit_length())]
     return {str(k): round(sum(statistics.pass_at(k, drawn, count) for count in right) / len(right), 4) for k in ks}
-
-
-def _sheets(answers: Sequence[Answer], kind: str) -> dict[str, Sheet]:
-    """The answers of one kind by arm; every training of every arm has the same questions, each once."""
-    arms: dict[str, Sheet] = {}
-    for row in answers:
-        if row.kind == kind:
-            one = arms.setdefault(row.arm, {}).setdefault(row.seed, {})
-            if row.question_id in one:
-                raise RunError(f"scores: {row.arm!r} answered question {row.question_id} twice")
-            one[row.question_id] = row
-    first, whole = next(((arm, one) for arm, sheet in arms.items() for one in sheet.values()), ("", {}))
-    for arm, sheet in arms.items():
-        for one in sheet.values():
-            if odd := sorted(one.keys() ^ whole.keys()):
-                raise RunError(
-                    f"scores: {first!r} and {arm!r} answered different questions, so they cannot be compared: "
-                    f"{len(odd)} are answered by one of them only, such as {odd[0]}; make `answers` again"
-                )
-    return {arm: dict(sorted(sheet.items(), key=lambda entry: entry[0] or 0)) for arm, sheet in arms.items()}
 
 
 def _right(sheet: Sheet) -> Any:
@@ -126,7 +159,7 @@ def _model(sheet: Sheet, confidence: float) -> dict[str, Any]:
         "correct": correct if len(sheet) == 1 else round(correct / len(sheet), 1),
         **_accuracy(sheet, confidence),
         "by_seed": {seed: round(accuracy, 4) for seed, accuracy in by_seed.items() if seed != "None"},
-        "completion_tokens": round(sum(row.completion_tokens for row in rows) / len(rows), 1),
+        "completion_tokens": round(sum(row.tokens for row in rows) / len(rows), 1),
         "outcomes": {outcome: outcomes[outcome] for outcome in _OUTCOMES},
     }
 
@@ -154,19 +187,21 @@ def _rounded(pair: Mapping[str, Any], holm: float) -> dict[str, Any]:
     return {**shares, **chances, "won": pair["won"], "lost": pair["lost"], "detectable": round(pair["detectable"], 4)}
 
 
-def _probe(probe: Sequence[Probe], confidence: float) -> dict[str, Any]:
+def _perplexities(probe: Iterable[Probe], confidence: float, arms: Sequence[str]) -> dict[str, Any]:
     """Perplexities by arm; of several trainings the mean counts for a question."""
-    arms = defaultdict[str, dict[str, list[Probe]]](lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Probe]]] = {arm: defaultdict(list) for arm in arms}
     for row in probe:
-        arms[row.arm][row.question_id].append(row)
+        found[row.arm][row.question_id].append(row)
     made = {}
-    for arm, questions in arms.items():
+    for arm, questions in found.items():
+        if not questions:
+            continue
         right, wrong = (
             [fmean(exp(getattr(row, kind)) for row in rows) for rows in questions.values()]
             for kind in ("right", "wrong")
         )
         gaps = [bad - good for good, bad in zip(right, wrong, strict=True)]
-        low, high = statistics.mean(gaps, confidence)
+        low, high = statistics.mean_interval(gaps, confidence)
         shown = {"right": fmean(right), "wrong": fmean(wrong), "delta": fmean(gaps), "low": low, "high": high}
         preferred = fmean(row.right < row.wrong for rows in questions.values() for row in rows)
         made[arm] = {"n": len(gaps), **{name: round(value, 4) for name, value in shown.items()}}
@@ -174,11 +209,11 @@ def _probe(probe: Sequence[Probe], confidence: float) -> dict[str, Any]:
     return made
 
 
-def _strata(asked: Mapping[str, Question], arms: Mapping[str, Sheet]) -> dict[str, Any]:
+def _strata(strata: Mapping[str, Sequence[Stratum]], arms: Mapping[str, Sheet]) -> dict[str, Any]:
     """Accuracy of every arm for every value of every stratum that tells test questions apart."""
     groups = defaultdict[str, dict[str, set[str]]](lambda: defaultdict(set))
     for name in next(iter(next(iter(arms.values())).values())):
-        for stratum in asked[name].strata:
+        for stratum in strata[name]:
             groups[stratum.name][stratum.value].add(name)
     return {
         name: {

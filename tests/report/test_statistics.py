@@ -144,7 +144,7 @@ def test_what_must_hold_of_every_share(right: Any) -> None:
     assert 0 <= low <= right.mean() + 1e-9
     assert right.mean() - 1e-9 <= high <= 1
     if right.shape[1] == 1:
-        assert (low, high) == wilson(right.sum(), len(right), 0.95)
+        assert (low, high) == wilson(int(right.sum()), len(right), 0.95)
 
 
 def simulated(rng: Any, n: int, seeds: int, hard: Any, ability: float, luck: float) -> Any:

@@ -39,7 +39,8 @@ def score(answers: list[Answer], splits: str = "", probe: Sequence[Probe] = (), 
         )
         for at in range(30)
     ]  # fmt: skip
-    return scores(questions, answers, probe, spec=ScoresSpec())
+    arms = list(dict.fromkeys(row.arm for row in [*answers, *probe]))
+    return scores(questions, answers, probe, spec=ScoresSpec(), arms=arms)
 
 
 def test_figures_of_a_model() -> None:

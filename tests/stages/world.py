@@ -84,7 +84,7 @@ def world(
         "mix": mix,
         "adapters": {arm: trained(arm, len(rows)) for arm, rows in mix.items()},
         "answers": answers,
-        "scores": scores(questions, answers, [], spec=ScoresSpec(resamples=500)),
+        "scores": scores(questions, answers, [], spec=ScoresSpec(resamples=500), arms=list(arms)),
     }
 
 
