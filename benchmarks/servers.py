@@ -111,7 +111,7 @@ def project(root: Path, way: Way, model: Path, port: int, questions: int) -> Non
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "constraints.txt", root)
     (root / "hub").mkdir()
-    for link in (root / NAME, root / ".lema/models" / embedded.NAME):
+    for link in (root / NAME, root / ".lema/models" / embedded.EMBEDDED_MODEL):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(model)
     recipe = {

