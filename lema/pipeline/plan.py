@@ -54,7 +54,7 @@ def plan_key(artifact: str, recipe: Recipe, graph: CodeGraph) -> dict[str, Any]:
     settings = plan_settings(artifact, recipe)
     if not settings:
         return {}
-    code = {"code": _code(artifact, recipe, graph)}
+    code = {"code": plan_code(artifact, recipe, graph)}
     return {arm: own | code for arm, own in settings.items()} if artifact == "mix" else settings | code
 
 
@@ -121,7 +121,8 @@ def _graded(artifact: str, recipe: Recipe) -> bool:
     return artifact in ("grades", "corrections", "verdicts", "evolved")
 
 
-def _code(artifact: str, recipe: Recipe, graph: CodeGraph) -> str:
+def plan_code(artifact: str, recipe: Recipe, graph: CodeGraph) -> str:
+    """The fingerprint of the code that an artifact depends on."""
     made = [module for origin, module in MAKERS.items() if getattr(recipe.base, origin)] if artifact == "base" else []
     return graph.fingerprint(_parts(artifact, recipe), without=[one for one in MAKERS.values() if one not in made])
 
@@ -159,6 +160,17 @@ def _part(kind: Kind, name: str) -> str:
 def plan_text(plan: Mapping[str, Any]) -> str:
     """A plan as YAML that YAML 1.1 and 1.2 read alike; equal plans make equal bytes."""
     return yaml.dump(dict(plan), Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=10_000)
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A plan that was written; empty when there is none."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    # The loader in C, where PyYAML has it, takes a tenth of the time.
+    made: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return made
 
 
 def plain(value: Any) -> Any:

@@ -8,19 +8,17 @@ providers.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lema.check.check import check
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path
 from lema.errors import RecipeError, RunError, allowed
 from lema.pipeline.fingerprint import CodeGraph
-from lema.pipeline.plan import make_plan, plan_key, plan_text
+from lema.pipeline.plan import make_plan, plan_code, plan_settings, plan_text, read_plan
 from lema.pipeline.stage_arguments import PROVIDERS, checkpoints, read_input
 from lema.pipeline.stage_runner import StageRunner, stage_signature
 from lema.recipe.load import Loaded, load_params, load_recipe
@@ -45,7 +43,7 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
             return
         root = Path.cwd()
         loaded = load_recipe(root / "recipes" / f"{recipe}.yaml", root)
-        plan = _current_plan(artifact, loaded, root)
+        plan = _current_plan(artifact, loaded, arm)
         settings = load_params(root / "params.yaml").run
         with StageRunner(artifact, loaded, settings, read_input, PROVIDERS, arm, offline, plan) as runner:
             _write(runner, artifact_path(artifact, recipe, arm))
@@ -53,6 +51,8 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
 
 def _write_plan(recipe: str) -> None:
     """The recipe is checked first, so that every error shows before anything is paid for."""
+    from lema.check.check import check
+
     root = Path.cwd()
     path = root / "recipes" / f"{recipe}.yaml"
     # A missing API key is no error here: who has pulled all completions needs none. Generating checks again.
@@ -64,19 +64,34 @@ def _write_plan(recipe: str) -> None:
         out.write_text(plan_text(plan), encoding="utf-8")
 
 
-def _current_plan(artifact: str, loaded: Loaded, root: Path) -> Mapping[str, Any]:
-    """The artifact's part of the plan; raises RunError when there is no plan or it is stale."""
-    try:
-        made = yaml.safe_load(artifact_path("plan", loaded.name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"no plan yet: lema make plan {loaded.name}, or dvc repro for everything") from None
-    key = plan_key(artifact, loaded.recipe, CodeGraph(root))
-    if made.get(artifact) != key:
-        raise RunError(
-            f"the recipe or the code of {artifact} has changed since the plan was made: "
-            f"lema make plan {loaded.name}, or dvc repro for everything"
-        )
-    return key
+def _current_plan(artifact: str, loaded: Loaded, arm: str | None) -> Mapping[str, Any]:
+    """What the plan holds of an artifact.
+
+    A plan that was made of other settings is refused, and one of other code: but DVC has just made the plan, if that
+    was due, so for DVC the code is not read again.
+
+    Raises:
+        RunError: there is no plan, or it is stale.
+    """
+    root, advice = Path.cwd(), f"lema make plan {loaded.name}, or lema repro {loaded.name} for everything"
+    made = read_plan(artifact_path("plan", loaded.name))
+    if not made:
+        raise RunError(f"no plan yet: {advice}")
+    planned, settings = made.get(artifact) or {}, plan_settings(artifact, loaded.recipe)
+    if arm is not None and artifact == "mix":
+        planned, settings = planned.get(arm, {}), settings.get(arm, {})
+    stale = {name: value for name, value in planned.items() if name != "code"} != settings
+    if not stale and not _started_by_dvc(artifact, loaded.name, root):
+        stale = planned.get("code") != plan_code(artifact, loaded.recipe, CodeGraph(root))
+    if stale:
+        raise RunError(f"the recipe or the code of {artifact} has changed since the plan was made: {advice}")
+    return planned
+
+
+def _started_by_dvc(artifact: str, recipe: str, root: Path) -> bool:
+    """Whether this is the command of the artifact's stage, run by `dvc repro` in this project."""
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    return stage.startswith(f"{artifact}@{recipe}") and os.environ.get("DVC_ROOT") == str(root)
 
 
 def _write(runner: StageRunner, out: Path) -> None:

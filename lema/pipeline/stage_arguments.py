@@ -1,4 +1,7 @@
-"""What stages are called with: their inputs from the disk, and a provider for every keyword parameter."""
+"""What stages are called with: their inputs from the disk, and a provider for every keyword parameter.
+
+What takes long to import is imported by the provider that needs it: most stages ask no model and train none.
+"""
 
 import hashlib
 import inspect
@@ -6,13 +9,8 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lema.completions.budget import BudgetTracker
-from lema.completions.generate import Generate
-from lema.completions.store import Store, packs_folder
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path
 from lema.compute.executor import Executor, pmap
@@ -21,6 +19,7 @@ from lema.errors import RunError
 from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens
 from lema.models.types import Model
+from lema.pipeline.plan import read_plan
 from lema.pipeline.providers import adapted, adapter_model, base_model, build_base, judge, losses, named_model, training
 from lema.pipeline.stage_runner import StageRunner
 from lema.recipe import part_loader
@@ -28,7 +27,10 @@ from lema.recipe.schema import ModelSpec
 from lema.rows import Example
 from lema.stages.common import memoize
 from lema.text.record_files import read_file
-from lema.train.jobs import train_adapters
+
+if TYPE_CHECKING:
+    from lema.completions.generate import Generate
+    from lema.completions.store import Store
 
 
 def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
@@ -47,13 +49,14 @@ def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
         return {arm: parquet.Rows(artifact_path("mix", recipe, arm), Example) for arm in arms}
     path, row_type = artifact_path(name, recipe, runner.arm), ARTIFACTS[name]
     if row_type is None:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_plan(path)
     return parquet.Rows(path, row_type) if iterable else parquet.read_rows(path, row_type)
 
 
-def completion_store() -> Store:
+def completion_store() -> "Store":
     """The completion store of this project, or of $LEMA_HOME."""
+    from lema.completions.store import Store, packs_folder
+
     return Store(files.home() / "journal", packs_folder())
 
 
@@ -63,8 +66,11 @@ def _open_executor(runner: StageRunner) -> Executor:
     return made
 
 
-def _open_generate(runner: StageRunner) -> Generate:
+def _open_generate(runner: StageRunner) -> "Generate":
     """One for all that ask, such as two judges: the log counts their requests together."""
+    from lema.completions.budget import BudgetTracker
+    from lema.completions.generate import Generate
+
     where, store = runner.provide("executor"), completion_store()
     budget = BudgetTracker(runner.settings, runner.name, runner.artifact)
     made = Generate(store, where, runner.settings, name=runner.artifact, offline=runner.offline, budget=budget)
@@ -75,6 +81,8 @@ def _open_generate(runner: StageRunner) -> Generate:
 
 
 def _train(runner: StageRunner) -> Callable[..., None]:
+    from lema.train.jobs import train_adapters
+
     base, workers = artifact_path("base", runner.name), partial(runner.provide, "executor")
     return partial(train_adapters, runner.settings, workers, base, checkpoints(runner))
 

@@ -1,6 +1,7 @@
 """`make` gives filters what they ask for: a judge its model, the check for test questions the recipe's questions."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -194,3 +195,27 @@ def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, mon
     model = StageRunner("samples", loaded, Run(), read_input, PROVIDERS).provide("models")["first"]
     assert model.adapter == str(artifact_path("adapter", "one", "lema") / "8")
     assert model.identity.startswith("of data/one/base adapter ")
+
+
+def test_a_plan_of_other_settings_is_refused_and_one_of_other_code_unless_dvc_made_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = artifact_path("plan", "good")
+    made = path.read_text(encoding="utf-8")
+    stale = (
+        r"^the recipe or the code of verdicts has changed.*: lema make plan good, or lema repro good for everything$"
+    )
+    path.write_text(re.sub(r"code: \w+", "code: another", made), encoding="utf-8")
+    with pytest.raises(RunError, match=stale):
+        make("verdicts", "good")
+    monkeypatch.setenv("DVC_STAGE", "verdicts@good")
+    with pytest.raises(RunError, match=stale):
+        make("verdicts", "good")  # DVC runs something in another project
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    make("verdicts", "good")
+    path.write_text(made.replace("strong", "weak"), encoding="utf-8")
+    with pytest.raises(RunError, match=stale):
+        make("verdicts", "good")
+    path.unlink()
+    with pytest.raises(RunError, match=r"^no plan yet: lema make plan good, or lema repro good for everything$"):
+        make("verdicts", "good")
