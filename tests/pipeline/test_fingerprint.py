@@ -70,7 +70,7 @@ EDITS: list[tuple[str, str, set[str]]] = [
     # Training.
     ("train/lora.py", "train_adapter", {"adapter"}),
     ("train/base.py", "write_base", {"base"}),
-    ("train/embedded.py", "ensure", {"base"}),
+    ("train/embedded.py", "ensure_embedded", {"base"}),
     ("train/pretrain.py", "pretrain", set()),
     ("train/distributed.py", NEW, set()),
     ("train/likelihood.py", "completion_losses", {"probe"}),

@@ -217,5 +217,5 @@ def test_a_plan_of_other_settings_is_refused_and_one_of_other_code_unless_dvc_ma
     with pytest.raises(RunError, match=stale):
         make("verdicts", "good")
     path.unlink()
-    with pytest.raises(RunError, match=r"^no plan yet: lema make plan good, or lema repro good for everything$"):
+    with pytest.raises(RunError, match=rf"^no plan yet: {advice}"):
         make("verdicts", "good")
