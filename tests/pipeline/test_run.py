@@ -202,9 +202,8 @@ def test_a_plan_of_other_settings_is_refused_and_one_of_other_code_unless_dvc_ma
 ) -> None:
     path = artifact_path("plan", "good")
     made = path.read_text(encoding="utf-8")
-    stale = (
-        r"^the recipe or the code of verdicts has changed.*: lema make plan good, or lema repro good for everything$"
-    )
+    advice = r"lema make plan good, or lema repro good for everything$"
+    stale = rf"^the recipe or the code of verdicts has changed since the plan was made: {advice}"
     path.write_text(re.sub(r"code: \w+", "code: another", made), encoding="utf-8")
     with pytest.raises(RunError, match=stale):
         make("verdicts", "good")
