@@ -16,7 +16,7 @@ def pack_folder(folder: Path) -> bytes:
     """A folder, with all that is in it, as an uncompressed tar.
 
     Raises:
-        RunError: they are too large to be sent around.
+        RunError: it is larger than `MOST`.
     """
     inside = sorted(folder.rglob("*"))
     if (size := sum(path.stat().st_size for path in inside if path.is_file())) > MOST:
@@ -24,22 +24,16 @@ def pack_folder(folder: Path) -> bytes:
             f"the model in {folder.name} has {size / 2**30:.0f} GiB, too much to send to the nodes of a cluster: "
             "name it by the hub, or put it on a disk that all nodes see, at the same path"
         )
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w") as archive:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
         for path in inside:
-            entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-            if path.is_dir():
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(entry)
-            elif path.is_file():
-                entry.size = path.stat().st_size
-                with path.open("rb") as content:
-                    archive.addfile(entry, content)
-    return whole.getvalue()
+            if path.is_dir() or path.is_file():
+                archive.add(path, path.relative_to(folder), recursive=False)
+    return content.getvalue()
 
 
 def unpack_folder(content: bytes, folder: Path) -> None:
-    """Lay them out in a folder that is not there yet; of two processes that do so one is in vain."""
+    """Write what `pack_folder` made to a folder that is not there yet; of two processes that do so one wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:

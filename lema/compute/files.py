@@ -64,30 +64,25 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the block made nothing, or the disk is full or not writable.
     """
-    with explain_write_errors(path), _atomic(path) as partial:
-        yield partial
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
-    _remove(partial)
-    try:
-        yield partial
-        if not partial.exists():
-            raise RunError(f"{path}: nothing was written")
-        for written in [*(partial.rglob("*") if partial.is_dir() else ()), partial]:
-            fsync_path(written)
-        if path.is_dir() or (partial.is_dir() and path.exists()):
-            _remove(old)
-            path.rename(old)
-        partial.replace(path)
-        fsync_path(path.parent)
-        _remove(old)
-    except BaseException:
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)
-        raise
+        try:
+            yield partial
+            if not partial.exists():
+                raise RunError(f"{path}: nothing was written")
+            for written in [*(partial.rglob("*") if partial.is_dir() else ()), partial]:
+                fsync_path(written)
+            if path.is_dir() or (partial.is_dir() and path.exists()):
+                _remove(old)
+                path.rename(old)
+            partial.replace(path)
+            fsync_path(path.parent)
+            _remove(old)
+        except BaseException:
+            _remove(partial)
+            raise
 
 
 def try_lock(handle: int) -> bool:

@@ -20,12 +20,12 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lema.compute.external_sort import SortedRuns, sort
+from lema.compute.external_sort import SortedRuns, sort_by_id
 from lema.compute.files import atomic
 from lema.errors import RunError
 
 ROW_GROUP = 4096
-RUN = 8  # row groups that are sorted together when they have come in no order
+ROW_GROUPS_A_RUN = 8  # row groups that are sorted together when they have come in no order
 BATCH = 1024  # rows that are read at once of a file
 # What decides the bytes of a file beside its rows; it stands in every plan. Level 3 takes half as long again for 2 to
 # 6 % less.
@@ -52,24 +52,24 @@ def _optional(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
-def _hints(row_type: type) -> dict[str, Any]:
+def _field_types(row_type: type) -> dict[str, Any]:
     hints = typing.get_type_hints(row_type)
     return {field.name: hints[field.name] for field in dataclasses.fields(row_type)}
 
 
-def _element(hint: Any) -> Any:
+def _element_type(hint: Any) -> Any:
     inner, *rest = typing.get_args(hint)
     if rest != [...] and any(other != inner for other in rest):
         raise TypeError(f"only tuples of any length or of one type can be stored, not {hint}")
     return inner
 
 
-def _field(name: str, hint: Any) -> Any:
+def _arrow_field(name: str, hint: Any) -> Any:
     hint, nullable = _optional(hint)
     if dataclasses.is_dataclass(hint):
-        kind = pa.struct([_field(key, inner) for key, inner in _hints(typing.cast(type, hint)).items()])
+        kind = pa.struct([_arrow_field(*field) for field in _field_types(typing.cast(type, hint)).items()])
     elif typing.get_origin(hint) is tuple:
-        kind = pa.list_(_field("element", _element(hint)))
+        kind = pa.list_(_arrow_field("element", _element_type(hint)))
     elif typing.get_origin(hint) is Literal and all(type(value) is str for value in typing.get_args(hint)):
         kind = pa.string()
     elif hint in SCALARS:
@@ -85,42 +85,38 @@ def arrow_schema(row_type: type) -> Any:
     `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
     `tuple[X, X]` of one of these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
     """
-    return pa.schema([_field(name, hint) for name, hint in _hints(row_type).items()])
+    return pa.schema([_arrow_field(*field) for field in _field_types(row_type).items()])
+
+
+Convert = Callable[[Any], Any]
+
+
+def _converters(hint: Any) -> tuple[Convert, Convert] | None:
+    """Functions that make a value of this type what Arrow takes, dataclasses being dictionaries and tuples lists, and
+    the other way round; None when both are the same."""
+    hint, nullable = _optional(hint)
+    if nullable:
+        inner = _converters(hint)
+        return inner and (_unless_none(inner[0]), _unless_none(inner[1]))
+    if dataclasses.is_dataclass(hint):
+        build = typing.cast(type, hint)
+        parts = {name: _converters(part) or (_same, _same) for name, part in _field_types(build).items()}
+        return (
+            lambda value: {name: pack(getattr(value, name)) for name, (pack, _) in parts.items()},
+            lambda value: build(**{name: unpack(value[name]) for name, (_, unpack) in parts.items()}),
+        )
+    if typing.get_origin(hint) is tuple:
+        pack, unpack = _converters(_element_type(hint)) or (_same, _same)
+        return lambda value: [pack(one) for one in value], lambda value: tuple(unpack(one) for one in value)
+    return None
+
+
+def _unless_none(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _packer(hint: Any) -> Callable[[Any], Any]:
-    """A function that makes a value of this type what Arrow takes: dataclasses become dictionaries."""
-    hint, nullable = _optional(hint)
-    if nullable:
-        inner = _packer(hint)
-        return _same if inner is _same else lambda value: None if value is None else inner(value)
-    if dataclasses.is_dataclass(hint):
-        parts = {name: _packer(part) for name, part in _hints(typing.cast(type, hint)).items()}
-        return lambda value: {name: pack(getattr(value, name)) for name, pack in parts.items()}
-    if typing.get_origin(hint) is tuple:
-        each = _packer(_element(hint))
-        return lambda value: [each(one) for one in value]
-    return _same
-
-
-def _unpacker(hint: Any) -> Callable[[Any], Any]:
-    """The inverse of `_packer`."""
-    hint, nullable = _optional(hint)
-    if nullable:
-        inner = _unpacker(hint)
-        return _same if inner is _same else lambda value: None if value is None else inner(value)
-    if dataclasses.is_dataclass(hint):
-        parts = {name: _unpacker(part) for name, part in _hints(typing.cast(type, hint)).items()}
-        build = typing.cast(Callable[..., Any], hint)
-        return lambda value: build(**{name: unpack(value[name]) for name, unpack in parts.items()})
-    if typing.get_origin(hint) is tuple:
-        each = _unpacker(_element(hint))
-        return lambda value: tuple(each(one) for one in value)
-    return _same
 
 
 def rows_to_table(row_type: type[Row], rows: Iterable[Row]) -> Any:
@@ -131,9 +127,9 @@ def rows_to_table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     """
     rows = list(rows)
     columns: list[Any] = []
-    for field, hint in zip(arrow_schema(row_type), _hints(row_type).values(), strict=True):
-        values, pack = list(map(attrgetter(field.name), rows)), _packer(hint)
-        column = pa.array(values if pack is _same else [pack(value) for value in values], field.type)
+    for field, hint in zip(arrow_schema(row_type), _field_types(row_type).values(), strict=True):
+        values, convert = list(map(attrgetter(field.name), rows)), _converters(hint)
+        column = pa.array([convert[0](value) for value in values] if convert else values, field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
         columns.append(column)
@@ -144,15 +140,16 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
     """Write rows, sorted by id, and return their number; the file appears whole or not at all.
 
     Rows that come in order are written as they come, a row group while the next one is made; memory holds a few of
-    them. When one comes too late, all wait beside the file until they can be put in order; memory then holds all ids.
+    them. When one comes too late, all are put in order by an external merge sort, whose runs lie beside the file;
+    memory then holds all ids.
 
     Raises:
         RunError: two rows have the same id; the disk is full or not writable.
     """
-    groups, late, last = _groups(row_type, rows), None, None
+    groups, late, last = _sorted_groups(row_type, rows), None, None
     path.parent.mkdir(parents=True, exist_ok=True)
     with SortedRuns(path.parent) as runs, atomic(path) as partial, _few_collections():
-        with _writing(partial, arrow_schema(row_type)) as put:
+        with _row_group_writer(partial, arrow_schema(row_type)) as put:
             for group in groups:
                 if last is not None and group["id"][0].as_py() <= last:
                     late = group
@@ -163,9 +160,9 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
             with pq.ParquetFile(partial) as early:
                 written = map(early.read_row_group, range(early.num_row_groups))
                 rest = itertools.chain(written, [late], groups)
-                while run := list(itertools.islice(rest, RUN)):
-                    runs.add(sort(pa.concat_tables(run), row_type.__name__))
-            with _writing(partial, arrow_schema(row_type)) as put:
+                while run := list(itertools.islice(rest, ROW_GROUPS_A_RUN)):
+                    runs.add(sort_by_id(pa.concat_tables(run), row_type.__name__))
+            with _row_group_writer(partial, arrow_schema(row_type)) as put:
                 for group in runs.merged(ROW_GROUP, row_type.__name__):
                     put(group)
         count: int = pq.read_metadata(partial).num_rows
@@ -185,19 +182,19 @@ def _few_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
+def _sorted_groups(row_type: type[Row], rows: Iterable[Row]) -> Iterator[Any]:
     """Rows as they come, a row group at a time, each sorted by itself; no rows at all are an empty one."""
     rest = iter(rows)
     group = list(itertools.islice(rest, ROW_GROUP))
     while True:
-        yield sort(rows_to_table(row_type, group), row_type.__name__)
+        yield sort_by_id(rows_to_table(row_type, group), row_type.__name__)
         group = list(itertools.islice(rest, ROW_GROUP))
         if not group:
             return
 
 
 @contextmanager
-def _writing(path: Path, fields: Any) -> Iterator[Callable[[Any], None]]:
+def _row_group_writer(path: Path, fields: Any) -> Iterator[Callable[[Any], None]]:
     """A function that writes a row group, each while the next one is made: it is compressed in a thread."""
     with (
         pq.ParquetWriter(path, fields, **LAYOUT) as writer,
@@ -233,7 +230,8 @@ class Rows(Generic[Row]):
             raise RunError(f"{path} does not hold rows of {row_type.__name__}: {schema_difference(found, expected)}")
 
     def __iter__(self) -> Iterator[Row]:
-        unpackers = [(name, _unpacker(hint)) for name, hint in _hints(self._row_type).items()]
+        fields = _field_types(self._row_type).items()
+        unpackers = [(name, (_converters(hint) or (_same, _same))[1]) for name, hint in fields]
         with _readable(self._path), pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(BATCH):
                 columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]
@@ -250,7 +248,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
-def _kind(field: Any) -> str:
+def _describe_field(field: Any) -> str:
     return f"{field.type}{' or null' if field.nullable else ''}"
 
 
@@ -261,7 +259,7 @@ def schema_difference(found: Any, expected: Any) -> str:
         if at < 0:
             return f"column {field.name} is missing"
         if not found.field(at).equals(field):
-            return f"column {field.name} is {_kind(found.field(at))}, not {_kind(field)}"
+            return f"column {field.name} is {_describe_field(found.field(at))}, not {_describe_field(field)}"
     extra = [name for name in found.names if name not in expected.names]
     return f"unknown column {extra[0]}" if extra else "its columns are in another order"
 

@@ -5,7 +5,6 @@ import os
 import tempfile
 from array import array
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lema.errors import RunError
@@ -52,9 +51,7 @@ class ScratchFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,7 +1,6 @@
-"""The completions of a project: what goes to the team and comes from it, and what its recipes need.
+"""Completions shared with a team through the DVC remote, and those that recipes need.
 
-Packs go to the DVC remote and come from there, and both sides keep what they have. The only module that uses DVC's
-Python interface.
+Push and pull only ever add packs, on both sides. The only module that uses DVC's Python interface.
 """
 
 import os
@@ -14,24 +13,23 @@ from typing import Any
 
 from lema.completions import packs
 from lema.completions.store import Store, packs_folder
-from lema.compute import parquet
+from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import LemaError, RunError
 from lema.recipe.load import load_recipe
 from lema.rows import Example
 
 POINTER = Path("completions.dvc")
-PARTIAL = ".pull.partial"
 
 
 def push(store: Store) -> int:
-    """Seal, unite with what the team has, and send all packs to the DVC remote; returns how many there are.
+    """Seal, fetch what the team has, and send all packs to the DVC remote; returns how many there are.
 
     Raises:
         RunError: there is no remote, nothing to push, or DVC fails.
     """
-    folder = _folder()
-    _remote()
+    folder = _own_packs()
+    _require_remote()
     store.seal()
     if POINTER.exists():
         # Else the packs of others would not be in the list that this side commits.
@@ -51,55 +49,46 @@ def pull() -> int:
     Raises:
         RunError: there is no list, no remote, or DVC fails.
     """
-    folder = _folder()
+    folder = _own_packs()
     if not POINTER.exists():
         raise RunError(f"no {POINTER} here: somebody runs lema completions push and commits it, then git pull")
     from dvc.api import DVCFileSystem
 
     try:
-        there = DVCFileSystem(".")
-        listed = {Path(name).name: name for name in there.find(str(folder), dvc_only=True)}
-        missing = sorted(name for name in listed if not _is_here(folder / name))
-        if missing:
-            folder.mkdir(parents=True, exist_ok=True)
-        for name in missing:
-            _fetch(there, listed[name], folder / name)
+        remote = DVCFileSystem(".")
+        listed = {folder / Path(name).name: name for name in remote.find(str(folder), dvc_only=True)}
+        missing = sorted(path for path in listed if not (path.exists() and packs.pack_digest(path) == path.stem))
+        for path in missing:
+            _fetch_pack(remote, listed[path], path)
     except LemaError:
         raise
     except Exception as error:
-        _remote()
+        _require_remote()
         # Every kind of remote has errors of its own.
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"the team's completions cannot be fetched: {why}") from None
     return len(missing)
 
 
-def _fetch(there: Any, source: str, path: Path) -> None:
+def _fetch_pack(remote: Any, source: str, path: Path) -> None:
     """A pack from the team, in its place only when it is whole."""
-    partial, damaged = path.with_name(PARTIAL), path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
+    damaged = path.with_name(f".{path.name}.damaged")
     # DVC would copy what lies in its place.
     if path.exists():
         path.replace(damaged)
     try:
-        there.get_file(source, str(partial))
-        if packs.pack_digest(partial) != path.stem:
-            raise RunError(f"the remote's copy of {path.name} is damaged: its bytes do not match its name")
-        partial.replace(path)
+        with files.atomic(path) as partial:
+            remote.get_file(source, str(partial))
+            if packs.pack_digest(partial) != path.stem:
+                raise RunError(f"the remote's copy of {path.name} is damaged: its bytes do not match its name")
     except BaseException:
         if damaged.exists():
             damaged.replace(path)
         raise
-    finally:
-        partial.unlink(missing_ok=True)
     damaged.unlink(missing_ok=True)
 
 
-def _is_here(path: Path) -> bool:
-    return path.exists() and packs.pack_digest(path) == path.stem
-
-
-def _folder() -> Path:
+def _own_packs() -> Path:
     if os.environ.get("LEMA_HOME"):
         raise RunError(
             f"LEMA_HOME is set, so packs lie in {packs_folder()}: a folder that people share needs no push or pull"
@@ -107,7 +96,7 @@ def _folder() -> Path:
     return packs_folder()
 
 
-def _remote() -> None:
+def _require_remote() -> None:
     if not _dvc("remote", "list").strip():
         raise RunError("no DVC remote: dvc remote add --default team FOLDER-OR-URL, which all can reach")
 

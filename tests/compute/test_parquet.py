@@ -40,6 +40,7 @@ class Whole:
     spans: tuple[tuple[int, int], ...]
     parts: tuple[Part, ...]
     best: Part | None
+    notes: tuple[str, ...] | None
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -59,6 +60,7 @@ wholes = st.lists(
         st.lists(st.tuples(integers, integers), max_size=2).map(tuple),
         st.lists(part, max_size=3).map(tuple),
         st.none() | part,
+        st.none() | st.lists(text, max_size=1).map(tuple),
     ),
     unique_by=lambda row: row.id,
     max_size=12,
@@ -148,7 +150,9 @@ def test_a_missing_value_is_refused(tmp_path: Path) -> None:
 
 def test_an_integer_column_refuses_text(tmp_path: Path) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
-        parquet.write_rows(tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), (), None)])  # type: ignore[arg-type]
+        parquet.write_rows(
+            tmp_path / "x.parquet", Whole, [Whole("a", "a", "7", True, None, (), (), (), (), None, None)]
+        )  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,8 @@ def test_row_groups_in_any_order_are_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP", 50)
-    monkeypatch.setattr(parquet, "RUN", 2)
-    monkeypatch.setattr(external_sort, "FRAME", 20)
+    monkeypatch.setattr(parquet, "ROW_GROUPS_A_RUN", 2)
+    monkeypatch.setattr(external_sort, "ROWS_A_PIECE", 20)
     made = [
         rows.Example(
             f"x/{n:03}", "lema", "correction", "q", "s", (rows.Message("user", "☃" * (n % 4)),) * (n % 3), f"text {n}",
