@@ -1,8 +1,8 @@
-"""Packs of the completion store: immutable Parquet files, each named after the SHA-256 of its bytes.
+"""Packs of the completion store: immutable, content-addressed Parquet files, named after the SHA-256 of their bytes.
 
-Rows lie in the order in which they were bought, in row groups of about a mebibyte, so that who asks again in the same
-order reads each part of a pack once. Packs of before (sorted by key, in large row groups, without `cached_tokens`) are
-read all the same. Whole packs are held against their names once a file, pages against their CRC at every reading.
+Rows lie in the order in which they were bought, in row groups of about a mebibyte, so that asking again in the same
+order reads each part of a pack once. Packs of earlier versions (sorted by key, in large row groups, without
+`cached_tokens`) are read, too. A whole pack is verified against its name once, a page against its CRC at every reading.
 """
 
 import binascii
@@ -28,15 +28,14 @@ from lema.models.types import Completion
 from lema.rows import Finish, row_class
 
 SERVED = ("stop", "length")
-NAME = 32  # hexadecimal digits
+DIGEST = 32  # hexadecimal digits of a name
 GROUP = 2**20  # bytes of text in a row group
 PACK = 2**27  # bytes of text in a pack
-LEVEL = 3  # of zstd: packs are written once and for ever
 ROW = 200  # bytes that a row takes beside its text
 PARTIAL = ".pack.partial"
 
-# Reads ahead, one row group at a time: decompressing needs no lock of Python's.
-_thread = ThreadPoolExecutor(1)
+# Prefetches one row group at a time: decompressing needs no lock of Python's.
+_prefetcher = ThreadPoolExecutor(1)
 
 
 @row_class
@@ -53,6 +52,19 @@ class Entry:
     cached_tokens: int = 0
 
 
+SCHEMA = parquet.arrow_schema(Entry)
+PACK_LAYOUT: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,  # packs are written once and for ever
+    "use_dictionary": ["model", "finish", "error"],
+    "write_statistics": False,
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "store_schema": False,
+    "write_page_checksum": True,
+}
+
+
 def write_packs(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     """Write entries in their order into as many packs as they need, on the disk when this returns; one at a time a
     folder. Memory holds a row group.
@@ -62,24 +74,14 @@ def write_packs(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial, made = folder / PARTIAL, []
-    groups = _groups(entries)
+    groups = _row_groups(entries)
     try:
-        for group in groups:
-            with pq.ParquetWriter(
-                partial,
-                parquet.arrow_schema(Entry),
-                compression="zstd",
-                compression_level=LEVEL,
-                use_dictionary=["model", "finish", "error"],
-                write_statistics=False,
-                version="2.6",
-                data_page_version="1.0",
-                store_schema=False,
-                write_page_checksum=True,
-            ) as writer:
-                size = _write(writer, group)
+        for group, size in groups:
+            with pq.ParquetWriter(partial, SCHEMA, **PACK_LAYOUT) as writer:
+                _write_group(writer, group)
                 while size < PACK and (more := next(groups, None)) is not None:
-                    size += _write(writer, more)
+                    _write_group(writer, more[0])
+                    size += more[1]
             files.fsync_path(partial)
             path = folder / f"{pack_digest(partial)}.parquet"
             partial.replace(path)
@@ -90,30 +92,28 @@ def write_packs(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     return made
 
 
-def _groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    group: list[Entry] = []
-    size = 0
+def _row_groups(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    """Entries a row group at a time, and their size in bytes."""
+    group, size = list[Entry](), 0
     for entry in entries:
         group.append(entry)
         size += len(entry.text) + ROW
         if size >= GROUP:
-            yield group
+            yield group, size
             group, size = [], 0
     if group:
-        yield group
+        yield group, size
 
 
-def _write(writer: Any, group: list[Entry]) -> int:
-    fields = parquet.arrow_schema(Entry)
-    columns = [pa.array([getattr(entry, field.name) for entry in group], field.type) for field in fields]
-    writer.write_table(pa.Table.from_arrays(columns, schema=fields), row_group_size=len(group))
-    return sum(len(entry.text) + ROW for entry in group)
+def _write_group(writer: Any, group: list[Entry]) -> None:
+    columns = [pa.array([getattr(entry, field.name) for entry in group], field.type) for field in SCHEMA]
+    writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), row_group_size=len(group))
 
 
 def pack_digest(path: Path) -> str:
     """The name that a pack of these bytes has."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:NAME]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
 
 def pack_paths(folder: Path) -> list[Path]:
@@ -130,19 +130,18 @@ class Pack:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-        known, found = parquet.arrow_schema(Entry), self._file.schema_arrow
-        before = known.remove(known.get_field_index("cached_tokens"))
-        if not any(found.equals(one, check_metadata=False) for one in (known, before)):
-            raise RunError(f"{path} does not hold completions: {parquet.schema_difference(found, known)}")
+        found, earlier = self._file.schema_arrow, SCHEMA.remove(SCHEMA.get_field_index("cached_tokens"))
+        if not any(found.equals(one, check_metadata=False) for one in (SCHEMA, earlier)):
+            raise RunError(f"{path} does not hold completions: {parquet.schema_difference(found, SCHEMA)}")
         self._columns = [name for name in found.names if name != "model"]
         self._next = 0
-        self._ahead: Future[Any] | None = None
+        self._prefetched: Future[Any] | None = None
 
     def keys(self) -> tuple[bytes, Any, Any]:
         """Of all rows the key, 32 bytes each, the row group, and whether the reply can be served (numpy arrays)."""
         table = self._file.read(columns=["id", "finish"], use_threads=False)
         try:
-            keys = b"".join(binascii.unhexlify(_bytes(chunk)) for chunk in table["id"].chunks)
+            keys = b"".join(binascii.unhexlify(_joined_ids(chunk)) for chunk in table["id"].chunks)
         except ValueError:
             raise RunError(f"{self.path} does not hold completions: ids are not keys of requests") from None
         metadata = self._file.metadata
@@ -158,12 +157,12 @@ class Pack:
                 yield key, label, finish in SERVED
 
     def group(self, number: int) -> Iterator[tuple[str, Completion]]:
-        """The keys and replies of a row group. Who reads them in their order finds the next one read."""
-        goes_on, ahead = number == self._next, self._ahead
-        table = (ahead if ahead and goes_on else _thread.submit(self._read, number)).result()
-        self._next, self._ahead = number + 1, None
-        if goes_on and self._next < self._file.num_row_groups:
-            self._ahead = _thread.submit(self._read, self._next)
+        """The keys and replies of a row group. When they are read in their order, the next one is prefetched."""
+        in_order, prefetched = number == self._next, self._prefetched
+        table = (prefetched if prefetched and in_order else _prefetcher.submit(self._read, number)).result()
+        self._next, self._prefetched = number + 1, None
+        if in_order and self._next < self._file.num_row_groups:
+            self._prefetched = _prefetcher.submit(self._read, self._next)
         # By way of numpy, which takes a fifth of the time of `to_pylist`.
         keys, *fields = (column.to_numpy().tolist() for column in table.columns)
         return zip(keys, map(Completion, *fields), strict=True)
@@ -179,13 +178,13 @@ class Pack:
                 yield Entry(*values)
 
     def close(self) -> None:
-        if self._ahead:
-            self._ahead.exception()  # it is still being read
+        if self._prefetched:
+            self._prefetched.exception()  # it is still being read
         self._file.close()
 
 
-def _bytes(ids: Any) -> bytes:
-    """The names of keys, one after the other. Raises ValueError when one is of another length."""
+def _joined_ids(ids: Any) -> bytes:
+    """Hexadecimal keys, one after the other. Raises ValueError when one is of another length."""
     lengths = pc.unique(pc.binary_length(ids)).to_pylist()
     if lengths not in ([], [2 * KEY]):
         raise ValueError
@@ -201,8 +200,8 @@ def damaged_pack(path: Path) -> RunError:
 
 
 class VerifiedPacks:
-    """Packs that were held against their names before, by size, time and inode, so that it is done once a file: reading
-    a gigabyte to begin a stage would take seconds, and minutes on a network disk."""
+    """Packs that were verified against their names before, by size, time and inode, so that it is done once a file:
+    reading a gigabyte to begin a stage would take seconds, and minutes on a network disk."""
 
     def __init__(self, path: Path, *, trusting: bool = True) -> None:
         self._path = path
