@@ -1,4 +1,4 @@
-"""Keys of requests in little memory: 32 bytes each, not Python objects."""
+"""Cache keys in little memory, as bytes and not as Python objects: a hash table to deduplicate, and a sorted index."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 
 KEY = 32  # bytes: a SHA-256
-RECENT = 65_536
+RECENT = 65_536  # keys that wait in a dictionary until they are merged into the sorted arrays
 
 
 def key_bytes(key: str) -> bytes:
-    """The bytes of a key, of which the names are 64 hexadecimal digits.
-
-    Raises:
-        ValueError: it is no such name.
-    """
+    """The bytes of a key of 64 hexadecimal digits. Raises ValueError for any other text."""
     value = bytes.fromhex(key)
     if len(value) != KEY:
         raise ValueError(f"{key!r} is no SHA-256")
@@ -23,7 +19,7 @@ def key_bytes(key: str) -> bytes:
 
 
 def keys_bytes(keys: Sequence[str]) -> bytes:
-    """The bytes of keys, one after the other. Raises ValueError as `raw` does."""
+    """The bytes of keys, one after the other. Raises ValueError as `key_bytes` does."""
     values = bytes.fromhex("".join(keys))
     if len(values) != KEY * len(keys):
         raise ValueError("some of the keys are no SHA-256")
@@ -31,14 +27,14 @@ def keys_bytes(keys: Sequence[str]) -> bytes:
 
 
 class Keys:
-    """Keys in the order in which they were added, and which of them were new: 40 to 50 bytes each.
+    """Keys in the order in which they were added, duplicates too, and which of them were new: 40 to 50 bytes each.
 
-    A hash table by hand: it holds places in the list of keys, so that it needs no copy of them.
+    A hash table with open addressing and linear probing, whose slots hold positions in the list of keys.
     """
 
     def __init__(self) -> None:
         self._keys = bytearray()
-        self._slots = array("I", bytes(4 * 1024))  # place of a key from 1; 0 is an empty slot
+        self._slots = array("I", bytes(4 * 1024))  # position of a key from 1; 0 is an empty slot
         self.unique = 0
 
     def __len__(self) -> int:
@@ -53,50 +49,50 @@ class Keys:
 
     def extend(self, keys: Sequence[str]) -> list[bool]:
         """`add` for many at once, in their order."""
-        values, place, new = keys_bytes(keys), len(self), list[bool]()
+        values, position, new = keys_bytes(keys), len(self), list[bool]()
         self._keys += values
         while 3 * (self.unique + len(keys)) > 2 * len(self._slots):
             self._grow()
         slots, known, mask = self._slots, self._keys, len(self._slots) - 1
-        for at, slot in zip(range(0, len(values), KEY), _heads(values, mask), strict=True):
-            place += 1
+        for at, slot in zip(range(0, len(values), KEY), _home_slots(values, mask), strict=True):
+            position += 1
             while there := slots[slot]:
                 if known[(there - 1) * KEY : there * KEY] == values[at : at + KEY]:
                     break
                 slot = (slot + 1) & mask
             else:
-                slots[slot] = place
+                slots[slot] = position
             new.append(not there)
         self.unique += sum(new)
         return new
 
     def _grow(self) -> None:
-        places = [place for place in self._slots if place]
+        positions = [position for position in self._slots if position]
         slots = self._slots = array("I", bytes(4 * 4 * len(self._slots)))
         mask = len(slots) - 1
-        heads = _heads(self._keys, mask)
-        for place in places:
-            slot = heads[place - 1]
+        home_slots = _home_slots(self._keys, mask)
+        for position in positions:
+            slot = home_slots[position - 1]
             while slots[slot]:
                 slot = (slot + 1) & mask
-            slots[slot] = place
+            slots[slot] = position
 
 
-def _heads(keys: bytes | bytearray, mask: int) -> "array[int]":
-    """Of each key the slot where it belongs, unless that is taken."""
+def _home_slots(keys: bytes | bytearray, mask: int) -> "array[int]":
+    """Of each key the slot where probing begins."""
     return array("Q", (np.frombuffer(keys, "<u8")[:: KEY // 8] & np.uint64(mask)).tobytes())
 
 
 class Index:
     """Numbers by key, 48 bytes each; the first number that a key was given is the one that stays.
 
-    Sorted arrays of numpy, and a small dictionary of what came since they were last sorted.
+    Binary search in sorted arrays of numpy, and a small dictionary of what came since they were last sorted.
     """
 
     def __init__(self) -> None:
         # Texts of a fixed width compare as their bytes do, zeros at the end too.
         self._keys = np.empty(0, f"S{KEY}")
-        self._heads = np.empty(0, np.uint64)  # of the keys, found four times as fast
+        self._prefixes = np.empty(0, np.uint64)  # of the keys, found four times as fast
         self._numbers = np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
 
@@ -109,11 +105,11 @@ class Index:
             if known < 0:
                 self._recent.setdefault(key_bytes(key), number)
         if len(self._recent) >= RECENT:
-            self._settle()
+            self._merge_recent()
 
     def extend(self, parts: Sequence[tuple[bytes, Any]]) -> None:
         """Many at once: keys one after the other, and their numbers (int64); earlier parts come first."""
-        self._settle()
+        self._merge_recent()
         keys = np.concatenate([self._keys, *(np.frombuffer(part, f"S{KEY}") for part, _ in parts)])
         numbers = np.concatenate([self._numbers, *(numbers for _, numbers in parts)])
         order = np.argsort(keys, kind="stable")
@@ -121,16 +117,16 @@ class Index:
         first = np.ones(len(keys), bool)
         first[1:] = keys[1:] != keys[:-1]
         self._keys, self._numbers = keys[first], numbers[order][first]
-        self._heads = _sorting(self._keys)
+        self._prefixes = _prefixes(self._keys)
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
         sought = np.frombuffer(keys_bytes(keys), f"S{KEY}")
         found = [-1] * len(keys)
         if len(self._keys):
-            heads, last = _sorting(sought), len(self._keys) - 1
-            at = np.minimum(np.searchsorted(self._heads, heads), last)
-            other = (self._heads[at] == heads) & (self._keys[at] != sought)
+            prefixes, last = _prefixes(sought), len(self._keys) - 1
+            at = np.minimum(np.searchsorted(self._prefixes, prefixes), last)
+            other = (self._prefixes[at] == prefixes) & (self._keys[at] != sought)
             if other.any():
                 at[other] = np.minimum(np.searchsorted(self._keys, sought[other]), last)
             found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
@@ -143,12 +139,12 @@ class Index:
         """How many keys have this number or a higher one."""
         return int((self._numbers >= least).sum()) + sum(number >= least for number in self._recent.values())
 
-    def _settle(self) -> None:
+    def _merge_recent(self) -> None:
         if self._recent:
             recent, self._recent = self._recent, {}
             self.extend([(b"".join(recent), np.fromiter(recent.values(), np.int64, len(recent)))])
 
 
-def _sorting(keys: Any) -> Any:
+def _prefixes(keys: Any) -> Any:
     """The first eight bytes of keys as numbers, in the order of the keys."""
     return np.frombuffer(keys, ">u8")[:: KEY // 8].astype(np.uint64)

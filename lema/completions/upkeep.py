@@ -1,7 +1,8 @@
-"""Care of the completion store: what is wrong with it, and what of it serves nobody."""
+"""Maintenance of the completion store: verify that it is intact, and prune what is never served."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -16,8 +17,8 @@ from lema.errors import RunError
 
 
 @dataclass
-class Findings:
-    """What `verify` counted, and one line a fault. `copies` are replies that another one is served before."""
+class StoreReport:
+    """What `verify` counted, and one line a fault. `copies` are replies for which another one is served."""
 
     packs: int = 0
     journals: int = 0
@@ -27,37 +28,39 @@ class Findings:
     faults: list[str] = field(default_factory=list)
 
 
-def verify(store: Store) -> Findings:
-    """Read all of the store, packs against their names and journals to their ends. Nothing is changed."""
-    found, seen = Findings(), Keys()
+def verify(store: Store) -> StoreReport:
+    """Read all of the store, and verify packs against their names and journals to their ends. Changes nothing."""
+    found, seen = StoreReport(), Keys()
 
-    def count(rows: Iterable[tuple[str, bool]]) -> None:
-        for key, served in rows:
-            if not served:
-                found.failures += 1
-            elif seen.add(key):
-                found.completions += 1
-            else:
-                found.copies += 1
+    def count(key: str, served: bool) -> None:
+        if not served:
+            found.failures += 1
+        elif seen.add(key):
+            found.completions += 1
+        else:
+            found.copies += 1
 
-    for path in packs.pack_paths(store.packs):
+    paths = packs.pack_paths(store.packs)
+    for path in paths:
         found.packs += 1
         try:
-            count((key, served) for key, _, served in _intact(path).labels())
+            for key, _, served in _intact_pack(path).labels():
+                count(key, served)
         except RunError as error:
             found.faults.append(str(error))
     for path in sorted(store.journals.glob("*.jsonl")):
         found.journals += 1
-        handle, lines = claim_log(path), read_journal(path)
-        for _, entries in lines.lines(quiet=True):
-            count((entry.id, entry.finish in packs.SERVED) for entry in entries)
+        handle, journal = claim_log(path), read_journal(path)
+        for _, entries in journal.lines(quiet=True):
+            for entry in entries:
+                count(entry.id, entry.finish in packs.SERVED)
         # A process that is alive may be writing its last line.
-        torn = [number for number in lines.torn if handle is not None or number < lines.count]
+        torn = [number for number in journal.torn if handle is not None or number < journal.count]
         found.faults += [f"{path}, line {number} is incomplete; lema completions seal leaves it out" for number in torn]
-        lines.close()
+        journal.close()
         if handle is not None:
             os.close(handle)
-    for path in sorted(set(store.packs.glob("*")) - set(packs.pack_paths(store.packs))):
+    for path in sorted(set(store.packs.glob("*")) - set(paths)):
         left = path.name == packs.PARTIAL
         found.faults.append(f"{path} {'was left by a process that was killed; delete it' if left else 'is no pack'}")
     return found
@@ -65,8 +68,8 @@ def verify(store: Store) -> Findings:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What `prune` drops: copies of a reply that another one is served before, records of failures, replies that
-    nobody needs; and how many packs are written anew for that."""
+    """What `prune` drops: copies of a reply for which another one is served, records of failures, replies that nobody
+    needs; and how many packs are rewritten for that."""
 
     copies: int = 0
     failures: int = 0
@@ -77,43 +80,42 @@ class Pruned:
 def prune(
     store: Store, *, needed: Collection[str] | None = None, labels: Collection[str] = (), really: bool = False
 ) -> Pruned:
-    """Write packs anew without what is never served and, when `needed` are given, without replies that have none of
+    """Rewrite packs without what is never served and, when `needed` are given, without replies that have none of
     these keys and whose model has none of these labels. Old packs are deleted once the new ones are on the disk.
 
     Raises:
         RunError: a pack is damaged, or the disk is full or not writable; nothing is deleted then.
     """
-    counts = {"copies": 0, "failures": 0, "unneeded": 0}
+    counts: Counter[str] = Counter()
     seen, kept = Keys(), dict[Path, list[bool]]()
     with files.explain_write_errors(store.packs), files.lock(store.packs):
         for path in packs.pack_paths(store.packs):
             flags = []
-            for key, label, served in _intact(path).labels():
+            for key, label, served in _intact_pack(path).labels():
                 if not served:
-                    why = "failures"
+                    reason = "failures"
                 elif needed is not None and key not in needed and label not in labels:
-                    why = "unneeded"
+                    reason = "unneeded"
                 else:
-                    why = "" if seen.add(key) else "copies"
-                flags.append(not why)
-                if why:
-                    counts[why] += 1
+                    reason = "" if seen.add(key) else "copies"
+                flags.append(not reason)
+                counts[reason] += 1
             if not all(flags):
                 kept[path] = flags
         if really and kept:
-            made = packs.write_packs(store.packs, _kept(kept))
+            made = packs.write_packs(store.packs, _kept_entries(kept))
             for path in kept:
                 if path not in made:
                     path.unlink()
-    return Pruned(**counts, packs=len(kept))
+    return Pruned(counts["copies"], counts["failures"], counts["unneeded"], packs=len(kept))
 
 
-def _kept(flags: dict[Path, list[bool]]) -> Iterator[Entry]:
+def _kept_entries(flags: dict[Path, list[bool]]) -> Iterator[Entry]:
     for path, keep in flags.items():
         yield from compress(Pack(path).entries(), keep)
 
 
-def _intact(path: Path) -> Pack:
+def _intact_pack(path: Path) -> Pack:
     try:
         if packs.pack_digest(path) == path.stem:
             return Pack(path)
