@@ -27,6 +27,7 @@ TINY = {
     "width": 64, "layers": 2, "heads": 2, "context": 1536, "steps": 60, "batch": 16, "lr": 5e-3,
 }  # fmt: skip
 OPEN, WEAK, STRONG, WRITER = "llama2-70b", "gpt-3.5", "gpt-4", "writer"  # SmolLM2 stands for the open one
+REASONER = "qwen3-32b"  # a strong one, too
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from _small import SHARED, STUDENT, TEST, rows_of, small, world
 from pyarrow.parquet import read_metadata
@@ -32,6 +33,7 @@ from lema.compute.artifacts import ARTIFACTS, BY_ARM
 from lema.compute.files import home
 from lema.compute.parquet import read_rows
 from lema.recipe.load import Draft, load_recipe, read_draft
+from lema.recipe.yaml import read_yaml
 from lema.rows import Evolved, Grade, Verdict
 from lema.train import embedded
 
@@ -41,6 +43,7 @@ RECIPES = (
     *("gsm8k", "demo", "math", "csqa", "gsm8k-round-1", "gsm8k-round-2", "math-round-1", "math-evolved"),
     *("math-round-2", "gsm8k-ablations", "gsm8k-transfer", "gsm8k-careful", "gsm8k-weak-corrector"),
     *("gsm8k-wizardmath", "math-ablations", "math-round-1-general", "math-general", "laptop-study"),
+    *("gsm8k-located", "gsm8k-target", "gsm8k-typed", "gsm8k-open", "own-files"),
 )
 COUNTED = ("questions", "samples", "corrections", "answers")
 HEAD = """# Every recipe from end to end, at small scale
@@ -92,9 +95,16 @@ def settle(root: Path, name: str) -> Draft:
     wanted = json.loads((root / "params.yaml").read_text("utf-8")) if drafts.keys() - {name} else {}
     recipes = {**wanted.get("recipes", {}), name: whole(drafts[name])}
     arms = {f"{name}-{arm}": {"recipe": name, "arm": arm} for arm in drafts[name].tree.keys("mix", "arms")}
-    params = {"recipes": recipes, "runs": {**wanted.get("runs", {}), **arms}, "run": {"executor": "local"}}
+    params = {"recipes": recipes, "runs": {**wanted.get("runs", {}), **arms}, "run": _run_settings()}
     (root / "params.yaml").write_text(json.dumps(params, indent=1), encoding="utf-8")
     return drafts[name]
+
+
+def _run_settings() -> Any:
+    """Those of docs/params.yaml, without what takes Ray."""
+    settings = read_yaml(ROOT / "docs/params.yaml", "docs/params.yaml").plain()["run"]
+    endpoints = {name: {**one, "actors": 1} for name, one in settings["endpoints"].items()}
+    return {**settings, "executor": "local", "trainings": 1, "endpoints": endpoints}
 
 
 def environment(root: Path) -> dict[str, str]:

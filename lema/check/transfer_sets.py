@@ -44,11 +44,6 @@ def transfer(draft: Draft) -> Iterator[Found]:
             yield from task((*path, "source", "generator"), source.generator, source.options)
             if source.test is None:
                 yield Found((*path, "source"), "a generator never ends; say how many `test` records", key=True)
-        if source.evolved:
-            message = "only a recipe's own source can be another recipe; name a generator, a data set or a file"
-            yield Found((*path, "source", "evolved"), message)
-        if source.train is not None:
-            yield Found((*path, "source", "train"), "nothing is learnt from a transfer set; leave it out", key=True)
         if one.test is not None and source.test is not None and one.test > source.test:
             yield Found((*path, "test"), f"{one.test} questions, but its `source.test` keeps {source.test} records")
         if 0 in (one.test, source.test):

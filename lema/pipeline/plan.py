@@ -60,7 +60,8 @@ def plan_key(artifact: str, recipe: Recipe, graph: CodeGraph) -> dict[str, Any]:
 
 def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
     """The key of one artifact without `code`: reads no file. Empty for an artifact that the recipe does without."""
-    if getattr(recipe, artifact) is None:
+    section = getattr(recipe, artifact) if artifact in Recipe.model_fields else {}  # `grades` has nothing to set
+    if section is None:
         return {}
     if artifact == "mix":
         return {name: arm_settings(recipe.mix, name) for name in recipe.mix.arms}
@@ -91,7 +92,7 @@ def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
             more["tasks"] = recipe.questions.tasks
         case "probe" if recipe.probe.questions:
             more |= {"prompt": digest(recipe.answers.prompt), "format": digest(recipe.mix.cot)}
-    return {**plain(getattr(recipe, artifact)), **more}
+    return {**plain(section), **more}
 
 
 ASKING = ("samples", "locations", "corrections", "verdicts", "evolved")  # stages that ask models of the recipe

@@ -79,9 +79,7 @@ class Part(Spec):
     def _short_forms(cls, raw: Any) -> Any:
         if isinstance(raw, str):
             return {"use": raw}
-        if isinstance(raw, dict) and len(raw) == 1 and "use" not in raw:
-            ((use, options),) = raw.items()
-            return {"use": use, "options": {} if options is None else options}
-        if not isinstance(raw, dict) or "use" not in raw:
+        if not isinstance(raw, dict) or len(raw) != 1:
             raise ValueError("needs a name, or one name with its options: `name: {option: value}`")
-        return raw
+        ((use, options),) = raw.items()
+        return {"use": use, "options": {} if options is None else options}

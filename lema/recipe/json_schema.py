@@ -20,14 +20,7 @@ PART = {
             "type": "object",
             "minProperties": 1,
             "maxProperties": 1,
-            "not": {"required": ["use"]},
             "additionalProperties": {"anyOf": [OPTIONS, {"type": "null"}]},
-        },
-        {
-            "type": "object",
-            "properties": {"use": {"type": "string"}, "options": OPTIONS},
-            "required": ["use"],
-            "additionalProperties": False,
         },
     ],
 }

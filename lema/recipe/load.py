@@ -122,9 +122,8 @@ def prompt_places(tree: Tree) -> Iterator[KeyPath]:
 
 
 def options_path(tree: Tree, path: KeyPath) -> KeyPath:
-    """Where the options of the part at a path stand: under `options` in its long form, under its name in its short."""
-    keys = tree.keys(*path)
-    return (*path, "options") if "use" in keys else (*path, *keys[:1])
+    """Where the options of the part at a path stand: under its name."""
+    return (*path, *tree.keys(*path)[:1])
 
 
 def merge(base: Tree, patch: Tree) -> Tree:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from lema.errors import Problem, allowed
-from lema.recipe.basic_types import Prompt
+from lema.recipe.basic_types import Part, Prompt
 from lema.recipe.part_loader import describe_type
 from lema.recipe.yaml import KeyPath, Tree
 
@@ -118,7 +118,8 @@ def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, 
             return path, wish, fields
         else:
             step = rest.pop(0)
-            path = (*path, step)
+            keys = tree.keys(*path) if wish is Part else ()
+            path = (*path, keys[0] if keys and step == "options" else step)  # a part's options stand under its name
             if isinstance(wish, type) and issubclass(wish, BaseModel):
                 known = {field.alias or name: field.annotation for name, field in wish.model_fields.items()}
                 fields = tuple(known)

@@ -42,8 +42,8 @@ class ModelSpec(Spec):
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 
 
-class SourceSpec(Spec):
-    """Where raw records come from: exactly one of `generator`, `hub`, `file` and `evolved`."""
+class TestSource(Spec):
+    """Where raw records come from: exactly one of `generator`, `hub` and `file`."""
 
     generator: PartName | None = Field(
         default=None, description="A task that makes its own questions: `lema ls tasks`."
@@ -54,11 +54,6 @@ class SourceSpec(Spec):
     file: str | None = Field(
         default=None, description="A .jsonl, .csv or .parquet file; with {split} in it, one a split."
     )
-    evolved: Name | None = Field(
-        default=None, description="Another recipe: its evolved questions to learn from, its test records to compare on."
-    )
-    originals: bool = Field(default=False, description="With evolved: that recipe's own training records too.")
-    train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
     test: Count | None = Field(default=None, description="Records of the test split; all when absent.")
     test_from: Literal["test", "validation", "train"] = Field(
         default="test",
@@ -66,15 +61,30 @@ class SourceSpec(Spec):
     )
     options: dict[str, Any] = Field(default={}, description="Options of the generator.")
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> "TestSource":
+        origins = [name for name in ("generator", "hub", "file", "evolved") if name in type(self).model_fields]
+        if sum(getattr(self, name) is not None for name in origins) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(origins)}")
+        return self
+
+
+class SourceSpec(TestSource):
+    """Where raw records come from: exactly one of `generator`, `hub`, `file` and `evolved`."""
+
+    evolved: Name | None = Field(
+        default=None, description="Another recipe: its evolved questions to learn from, its test records to compare on."
+    )
+    originals: bool = Field(default=False, description="With evolved: that recipe's own training records too.")
+    train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
+
     def artifacts(self, split: str) -> tuple[str, ...]:
         """The files of another recipe that a split is read from, with `evolved`."""
         own, new = (f"data/{self.evolved}/{name}.parquet" for name in ("source", "evolved"))
         return (own,) if split == "test" else (own, new) if self.originals else (new,)
 
     @model_validator(mode="after")
-    def _one_origin(self) -> "SourceSpec":
-        if sum(origin is not None for origin in (self.generator, self.hub, self.file, self.evolved)) != 1:
-            raise ValueError("needs exactly one of generator, hub, file, evolved")
+    def _a_round(self) -> "SourceSpec":
         if self.originals and self.evolved is None:
             raise ValueError("originals are those of an evolved recipe: name it in `evolved`")
         if self.evolved is not None and self.test_from == "train":
@@ -85,7 +95,7 @@ class SourceSpec(Spec):
 class TransferSpec(Spec):
     """A further test set, answered by the same models from the same prompt: how far does what was learnt reach?"""
 
-    source: SourceSpec = Field(
+    source: TestSource = Field(
         description="As the recipe's own source. Only test records are read; a file without {split} holds nothing else."
     )
     task: PartName | None = Field(default=None, description="How to read and grade them; as the others when absent.")
@@ -109,10 +119,6 @@ class QuestionsSpec(Spec):
         """The task of every split."""
         others = {name: one.task or self.task for name, one in self.transfer.items()}
         return {"train": self.task, "dev": self.task, "test": self.task, **others}
-
-
-class GradesSpec(Spec):
-    """Grading is the task's; there is nothing to set."""
 
 
 class LocationsSpec(SamplingSpec):
@@ -177,7 +183,7 @@ class VerdictsSpec(Spec):
         """All filters that judge: those that are listed, and `contamination` unless it is off."""
         if self.contamination is False:
             return self.filters
-        return (*self.filters, Part(use="contamination", options=self.contamination.model_dump()))
+        return (*self.filters, Part.model_validate({"contamination": self.contamination.model_dump()}))
 
 
 class AskSpec(SamplingSpec):
@@ -202,7 +208,7 @@ class EvolvedSpec(Spec):
 
 
 class Recipe(Spec):
-    """A recipe. Keys are artifacts, in the order in which they are made."""
+    """A recipe. Keys are artifacts, in the order in which they are made; `grades` has nothing to set."""
 
     description: str | None = Field(default=None, description="One line, for the report.")
     models: dict[Label, ModelSpec] = Field(default={}, description="Models by name, for all that asks one.")
@@ -210,7 +216,6 @@ class Recipe(Spec):
     questions: QuestionsSpec
     base: BaseSpec
     samples: SamplesSpec
-    grades: GradesSpec = GradesSpec()
     locations: LocationsSpec | None = None
     corrections: CorrectionsSpec
     verdicts: VerdictsSpec

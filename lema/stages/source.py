@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lema.errors import RunError
-from lema.recipe.schema import SourceSpec
+from lema.recipe.schema import SourceSpec, TestSource
 from lema.rows import Record, Split
 from lema.tasks import Task
 from lema.text.record_files import read_file
@@ -40,7 +40,7 @@ def read_split(spec: SourceSpec, split: Split) -> Iterator[Mapping[str, Any]]:
 def source(
     *,
     spec: SourceSpec,
-    transfer: Mapping[str, SourceSpec],
+    transfer: Mapping[str, TestSource],
     generators: Mapping[str, Task],
     read_split: ReadSplit = read_split,
 ) -> Iterator[Record]:
@@ -70,10 +70,10 @@ def _check_count(split: str, found: int, wanted: int | None) -> None:
         raise RunError(f"source: {wanted} {split} records wanted, {found} found")
 
 
-def _test_only(spec: SourceSpec) -> SourceSpec:
+def _test_only(spec: TestSource) -> SourceSpec:
     """A source that is all test: of one file, everything."""
     one_file = spec.file is not None and "{split}" not in spec.file
-    return spec.model_copy(update={"train": 0, "test_from": "train" if one_file else spec.test_from})
+    return SourceSpec(**{**dict(spec), "train": 0, "test_from": "train" if one_file else spec.test_from})
 
 
 def _records(spec: SourceSpec, generators: Mapping[str, Task], read_split: ReadSplit) -> RecordsBySplit:

@@ -201,13 +201,13 @@ BROKEN = {
         ["2:37: verdicts.filters.0.judge.model: unknown model 'base'; allowed: strong"],
     ),
     "unknown variable of a judge": (
-        "verdicts:\n  filters:\n    - use: judge\n      options:\n        model: strong\n        prompt:\n"
+        "verdicts:\n  filters:\n    - judge:\n        model: strong\n        prompt:\n"
         "          user: |\n            Hm\n            {{ sulution }}",
-        ["10: verdicts.filters.0.options.prompt.user: unknown variable 'sulution'; did you mean 'solution'? allowed: "],
+        ["9: verdicts.filters.0.judge.prompt.user: unknown variable 'sulution'; did you mean 'solution'? allowed: "],
     ),
     "judge with a prompt of no form": (
         "verdicts: {filters: [judge: {model: strong, prompt: {user: x, usr: y}}]}",
-        ["2:22: verdicts.filters.0.options.prompt: unknown key 'usr'; did you mean 'user'?"],
+        ["2:63: verdicts.filters.0.judge.prompt: unknown key 'usr'; did you mean 'user'?"],
     ),
     "contamination of no kind": (
         "verdicts: {contamination: no}",
@@ -492,9 +492,10 @@ BROKEN = {
             "5:25: questions.transfer.more.source: a generator never ends; say how many `test` records",
             "5:69: questions.transfer.more.source.options: steps are numbers from 1 to 6, not [0]",
             "6:32: questions.transfer.less.source.generator: the task gsm8k has no generator",
-            "6:39: questions.transfer.less.source.train: nothing is learnt from a transfer set; leave it out",
+            "6:39: questions.transfer.less.source: unknown key 'train'; allowed: config, file, generator, hub, options",
             "6:65: questions.transfer.less.test: 5 questions, but its `source.test` keeps 4 records",
-            "7:30: questions.transfer.last.source.evolved: only a recipe's own source can be another recipe; name a",
+            "7:19: questions.transfer.last.source: needs exactly one of generator, hub, file",
+            "7:30: questions.transfer.last.source: unknown key 'evolved'; allowed: config, file, generator, hub, options",
         ],
     ),
     "seeds": ("adapter: {seed: 1, seeds: [1, 2]}", ["2:1: adapter: needs one of seed, seeds"]),

@@ -49,7 +49,7 @@ def test_shipped_recipes(path):
         "",
         "extends: demo.yaml\nbase: {embedded: null}\nadapter: null",
         "samples: {samplers: {a: {prompt: cot}, b: {import: {file: x.csv}}, c: null, d: {prompt: {user: x}}}}",
-        "verdicts: {filters: [changed, max_tokens: {limit: 3}, changed: , {use: changed}]}",
+        "verdicts: {filters: [changed, max_tokens: {limit: 3}, changed: , duplicate: {}]}",
         "mix: {arms: {a: {cot: {rows: all}}, b: {cot: {rows: 3}}, c: {cot: {rows: {match: a}}}, d: null}, cot: x/y}",
         "answers: {prompt: {user: x, demonstrations: [{a: [1, {b: null}]}]}, stop: [x], temperature: 1}",
         "models: {gpt-3.5: {backend: openai, options: {any: [thing]}}}",

@@ -48,7 +48,7 @@ def test_short_forms(project):
     project.edit(
         "recipes/good.yaml",
         "[has_fields, max_tokens: {limit: 50}]",
-        "[has_fields, max_tokens: {limit: 50}, changed: , {use: duplicate, options: {}}]",
+        "[has_fields, max_tokens: {limit: 50}, changed: , duplicate: {}]",
     )
     project.edit(
         "recipes/good.yaml", "answers: {prompt: cot}", "answers: {prompt: {user: 'Q {{ question }}'}, stop: [x]}"
