@@ -68,18 +68,26 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def strong(known: World) -> list[dict[str, str]]:
-    """To a question its rationale, to a wrong path a correction from the first step on."""
-    rules = []
-    for reading in known.readings():
+def strong(known: World, as_json: bool = False) -> list[dict[str, str]]:
+    """To a question its rationale, to a wrong path a correction from the first step on, to a right one to be spoilt
+    the answer of the next question."""
+    rules, readings = [], list(known.readings())
+    for reading, after in zip(readings, [*readings[1:], readings[0]], strict=True):
         lines = _solution(known, reading, reading.gold)
         again = _solution(known, reading, reading.gold, "Once more.")
         why = "What it begins with does not follow from the question."
-        if known.task.name == "csqa":
+        if as_json:
+            solution = [line.partition(": ")[2] for line in again.splitlines()]
+            mended = json.dumps({"incorrect_step": 1, "explanation": why, "solution": solution})
+        elif known.task.name == "csqa":
             mended = f"Mistakes: {why}\nCorrected Answer:\n{again}"
         else:
             mended = f"Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\n{again}"
-        rules += [{"when": f"{reading.text}\nOriginal", "reply": mended}, {"when": reading.text, "reply": lines}]
+        rules += [
+            {"when": f"{reading.text}\nOriginal", "reply": mended},
+            {"when": f"{reading.text}\nRight", "reply": _solution(known, reading, after.gold)},
+            {"when": reading.text, "reply": lines},
+        ]
     return rules
 
 
@@ -88,8 +96,8 @@ def weak(known: World) -> list[dict[str, str]]:
     rules, readings = strong(known), list(known.readings())
     for place, (reading, after) in enumerate(zip(readings, [*readings[1:], readings[0]], strict=True)):
         if place % 2:
-            rules[2 * place]["reply"] = "I see no mistake."
-        rules[2 * place + 1]["reply"] = _solution(known, reading, after.gold)
+            rules[3 * place]["reply"] = "I see no mistake."
+        rules[3 * place + 2]["reply"] = _solution(known, reading, after.gold)
     return rules
 
 
@@ -114,16 +122,25 @@ def small(name: str, recipe: Recipe) -> dict[str, Any]:
         patch["source"] = {**NO_HUB, "file": f"data/sources/{task}/{{split}}.jsonl"}
     transfer = {set_: _transfer(set_, bool(one.source.hub)) for set_, one in recipe.questions.transfer.items()}
     patch["questions"] |= {"transfer": transfer} if transfer else {}
-    patch["models"] = {label: _model(label, task) for label in recipe.models if label in (OPEN, WEAK, STRONG)}
+    as_json = recipe.corrections.format == "json"
+    stand_ins = (OPEN, WEAK, STRONG, REASONER)
+    patch["models"] = {label: _model(label, task, as_json) for label in recipe.models if label in stand_ins}
     if recipe.base.hub:
         patch["base"] = {"hub": None, "revision": None, "pretrain": TINY}
     elif recipe.base.pretrain:
         patch["base"] = {"pretrain": {"steps": 60, "width": 64, "layers": 2, "batch": 16}}
     patch["samples"] = {"samplers": {label: _sampler(one) for label, one in recipe.samples.samplers.items()}}
+    if recipe.samples.want:
+        patch["samples"]["want"] = {"per_question": 1, "in_all": 5}
+    if recipe.locations:
+        patch["locations"] = {"max_tokens": 200}
+    if recipe.corrections.want:
+        patch["corrections"] = {"want": 3, "max_candidates": 8}
     if recipe.evolved:
         patch["evolved"] = {"questions": 6, "write": {"model": WRITER}}
         patch["models"][WRITER] = _model(WRITER, task)
     patch["adapter"] = {"steps": 2, "batch": 4, "accumulate": 1} if recipe.adapter.steps else {"epochs": 1}
+    patch["adapter"] |= {"method": "lora", "optimizer": "adamw"} if recipe.adapter.method == "qlora" else {}
     patch["adapter"] |= {"choose": {"every": 1, "share": 0.5}} if recipe.adapter.choose else {}
     patch["adapter"] |= {"seeds": list(recipe.adapter.seeds[:2])} if recipe.adapter.seeds else {}
     patch["answers"] = {"max_tokens": 40, **({"votes": {"paths": 2}} if recipe.answers.votes else {})}
@@ -131,14 +148,14 @@ def small(name: str, recipe: Recipe) -> dict[str, Any]:
     return patch
 
 
-def _model(label: str, task: str) -> dict[str, Any]:
+def _model(label: str, task: str, as_json: bool = False) -> dict[str, Any]:
     if label == OPEN:
-        return {"backend": "transformers", "endpoint": None, "name": STUDENT}
+        return {"backend": "transformers", "endpoint": None, "name": STUDENT, "revision": None}
     known = world(task)
     if label == WRITER:
         said: dict[str, Any] = {"replies": [known.task.read(row).text for row in known.new]}
     else:
-        said = {"rules": strong(known) if label == STRONG else weak(known)}
+        said = {"rules": weak(known) if label == WEAK else strong(known, as_json), "extra": None}
     return {"backend": "scripted", "endpoint": None, "name": None, "options": said}
 
 
@@ -146,7 +163,7 @@ def _sampler(sampler: Any) -> dict[str, Any]:
     """One path is all that a script has to say."""
     if not isinstance(sampler, ModelSampler):
         return {}
-    if sampler.model in (WEAK, STRONG):
+    if sampler.model in (WEAK, STRONG, REASONER):
         return {"paths": 1}
     return {"paths": min(sampler.paths, 2), "max_tokens": min(sampler.max_tokens, 100)}
 

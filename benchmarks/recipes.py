@@ -60,7 +60,8 @@ def project(root: Path) -> None:
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "lema", root / "lema", ignore=skip)
     shutil.copytree(ROOT / "recipes", root / "recipes/shipped", ignore=skip)
-    (root / "recipes/shipped/prompts").rename(root / "recipes/prompts")
+    for folder in ("prompts", "own"):
+        (root / "recipes/shipped" / folder).rename(root / "recipes" / folder)
     for name in ("dvc.yaml", "constraints.txt", ".dvcignore"):
         shutil.copy(ROOT / name, root)
     (root / ".dvc").mkdir()

@@ -25,7 +25,7 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Any:
         spec.loader.exec_module(module)
         model = tmp_path_factory.mktemp("model")
         (model / "model.safetensors").write_bytes(b"")
-        patch.setattr(module.embedded, "ensure", lambda home: model)
+        patch.setattr(module.embedded, "ensure_embedded", lambda home: model)
         module.root = tmp_path_factory.mktemp("project")
         module.project(module.root)
         yield module
