@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`([^`]+)`")
 # Not of the paper: the demonstration, the tests' recipe and the study.
-OTHERS = re.compile(r"demo|smoke|laptop-study.*")
+OTHERS = re.compile(r"demo|smoke|own-files|laptop-study.*|gsm8k-(located|open|target|typed)")
 
 
 def rows() -> Iterator[tuple[str, str, list[str]]]:
