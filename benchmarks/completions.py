@@ -1,6 +1,9 @@
 """How fast requests are answered: ours beside bare clients and other frameworks, all against the same local server.
 
-    python benchmarks/completions.py [--requests 5000] [--only ours,aiohttp,...] [--inflight 64,256] [--latency 0.1,1]
+    python benchmarks/completions.py [--requests 5000] [--only local,aiohttp,...] [--inflight 64,256] [--latency 0.1,1]
+                                     [--beside FOLDER]
+
+With `--beside`, lema of another checkout runs in turn with this one.
 
 The server is a process of its own and answers after a time drawn from a gamma distribution (shape 4, fixed seed). Every
 contender is a process of its own too, started afresh with empty caches; a rate is the number of requests over the time
@@ -40,8 +43,10 @@ NAMES = {
     "actors": "lema, two actors",
     "curator": "Curator 0.1.31",
     "distilabel": "distilabel 1.5.3",
+    "local-beside": "the other lema, in process",
+    "ray-beside": "the other lema, on Ray",
 }
-COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#0b2e63", "#d97706", "#b45309")
+COLOURS = ("#9aa5b1", "#7b8794", "#1f6feb", "#1a4f9c", "#0b2e63", "#d97706", "#b45309", "#57ab5a", "#347d39")
 WORDS = [
     "the",
     "train",
@@ -258,10 +263,12 @@ def python(name: str) -> str:
     return str(ROOT / folder / "bin/python")
 
 
-def measure(name: str, mean: float, count: int, inflight: int) -> Measured | str:
+def measure(name: str, mean: float, count: int, inflight: int, beside: Path | None) -> Measured | str:
+    root = beside if beside and name.endswith("-beside") else ROOT
     with server(mean) as url, tempfile.TemporaryDirectory() as home:
-        command = [python(name), __file__, "contend", name, f"{url}/v1", str(count), str(inflight)]
-        places = {"LEMA_HOME": home, "PYTHONPATH": str(ROOT) if name not in PEERS else ""}
+        script, contender = str(root / "benchmarks" / "completions.py"), name.removesuffix("-beside")
+        command = [python(name), script, "contend", contender, f"{url}/v1", str(count), str(inflight)]
+        places = {"LEMA_HOME": home, "PYTHONPATH": str(root) if name not in PEERS else ""}
         begin = time.time()
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | places, cwd=home, check=False)
         if done.returncode:
@@ -345,19 +352,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--only", default=",".join(NAMES))
+    parser.add_argument("--only", default=",".join(name for name in NAMES if not name.endswith("-beside")))
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout of lema")
     parser.add_argument("--inflight", default="64,256")
     parser.add_argument("--latency", default="0.1,1")
     parser.add_argument("--write", type=Path, default=RESULT, help="where the table goes; the plot lies beside it")
     options = parser.parse_args()
+    names = options.only.split(",")
+    if options.beside:
+        names += [f"{name}-beside" for name in names if name in ("local", "ray")]
     results: Results = {}
     for mean in map(float, options.latency.split(",")):
         for inflight in map(int, options.inflight.split(",")):
-            row = results.setdefault((mean, inflight), {name: [] for name in options.only.split(",")})
+            row = results.setdefault((mean, inflight), {name: [] for name in names})
             for _ in range(options.rounds):
                 # In turn, so that a busy minute of the machine does not fall on one of them.
                 for name, found in row.items():
-                    found.append(measure(name, mean, options.requests, inflight))
+                    found.append(measure(name, mean, options.requests, inflight, options.beside))
                     print(f"{inflight} in flight, {mean:g} s, {NAMES[name]}: {found[-1]}", flush=True)
     options.write.parent.mkdir(parents=True, exist_ok=True)
     options.write.write_text(report(results, options.requests, options.rounds), encoding="utf-8")

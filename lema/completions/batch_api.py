@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class BatchDriver:
         self._jobs: dict[Path, Job] = {}
         self._foreign: list[BatchRecord] = []
 
-    def stream(self) -> Iterator[Answered]:
+    def stream(self) -> Generator[Answered, None, None]:
         """Blocks of requests with their replies, as batches end, until every request has one, `stop` is set, or the
         budget allows none of the rest and nothing is in flight that could make room.
 

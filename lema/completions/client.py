@@ -9,7 +9,7 @@ what follows from a fault.
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from lema.compute.executor import failure
 from lema.errors import RunError
@@ -22,12 +22,18 @@ from lema.recipe.params import Run
 
 # Replies are handed over together where that costs little time: each exchange has its price (a message, a disk sync).
 LINGER, ENOUGH = 0.02, 8  # seconds, and the share of the held requests, as one in so many
-SAME_PAUSE = 0.1  # seconds by which the end of a pause may differ when several processes agree on it
 
 
-# What is known of an endpoint, by its settings and API key, outlives one client. One event loop a process uses them.
-_throttles: dict[tuple[str, str], Throttle] = {}
+@dataclass
+class Shared:
+    """What is known of an endpoint outlives one client; `workers` are by the label and identity of their model."""
 
+    throttle: Throttle
+    workers: dict[tuple[str, str], EndpointWorker] = field(default_factory=dict)
+
+
+# By an endpoint's settings and API key; for the one event loop of a process.
+_shared: dict[tuple[str, str], Shared] = {}
 
 # The keys of requests, each with its reply or the error of its backend; how many requests are worth holding; for how
 # many seconds the endpoint has asked this client for a pause.
@@ -43,12 +49,11 @@ class EndpointClient:
 
     def __init__(self, run: Run, name: str) -> None:
         self._run, self._where, self._endpoint = run, f"endpoint {name}", run.endpoints[name]
-        self._workers: dict[tuple[str, str], EndpointWorker] = {}
+        settings = self._endpoint.model_dump_json(), api_key(self._endpoint)
+        if settings not in _shared or _shared[settings].throttle.open is not None:
+            _shared[settings] = Shared(Throttle(self._endpoint))
+        self._throttle, self._workers = _shared[settings].throttle, _shared[settings].workers
         self._fatal: dict[str, str] = {}  # by model: why no request to it can succeed
-        settings = (self._endpoint.model_dump_json(exclude={"models"}), api_key(self._endpoint))
-        if settings not in _throttles or _throttles[settings].open is not None:
-            _throttles[settings] = Throttle(self._endpoint)
-        self._throttle = _throttles[settings]
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[str, Completion | RunError]] = []
         self._held = 0
@@ -58,8 +63,8 @@ class EndpointClient:
         """Start on requests, and return what has finished: at least one reply if any requests are held, unless
         `patience` seconds pass. `pause` is for how many seconds the endpoint has asked other clients for a pause."""
         throttle = self._throttle
-        if pause > throttle.pauses()[0] + SAME_PAUSE:
-            throttle.pause(pause)
+        if pause:
+            throttle.share_pause(pause)
         self._held += len(requests)
         for request in requests:
             task = asyncio.create_task(self._run_one(request))
@@ -75,7 +80,7 @@ class EndpointClient:
         done, self._done = self._done, []
         self._held -= len(done)
         room = most_held(int(throttle.window.limit)) if throttle.proved else 1
-        return done, room, throttle.pauses()[1]
+        return done, room, throttle.asked_pause()
 
     def close(self) -> None:
         """Give up what is held; on the event loop."""
@@ -83,23 +88,20 @@ class EndpointClient:
             task.cancel()
 
     async def _run_one(self, request: Request) -> None:
+        """The first request to a model goes alone, a canary: a wrong key, an unknown model or no credit costs one."""
+        name, proved, reply = request.model.name or request.model.label, self._throttle.proved, None
         try:
-            name = request.model.name or request.model.label
-            reply: Completion | RunError = await self._canary(request, name)
+            if name not in proved:
+                async with self._throttle.canaries.setdefault(name, asyncio.Lock()):
+                    if name not in proved:
+                        reply = await self._answer(request, name)
+            result = reply or await self._answer(request, name)
         except Exception as error:
-            reply = failure(error)
-        self._done.append((request.key, reply))
+            self._done.append((request.key, failure(error)))
+        else:
+            self._done.append((request.key, result))
         if len(self._done) >= self._enough:
             self._ready.set()
-
-    async def _canary(self, request: Request, name: str) -> Completion:
-        """The first request to a model goes alone: a wrong key, an unknown model or an empty account costs one."""
-        proved = self._throttle.proved
-        if name not in proved:
-            async with self._throttle.canaries.setdefault(name, asyncio.Lock()):
-                if name not in proved:
-                    return await self._answer(request, name)
-        return await self._answer(request, name)
 
     async def _answer(self, request: Request, name: str) -> Completion:
         """Try until there is a reply or `decide` gives up."""

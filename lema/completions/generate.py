@@ -9,18 +9,19 @@ import itertools
 import os
 import threading
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from lema.completions.batch_api import BatchDriver
 from lema.completions.batch_records import refuse_submitted
 from lema.completions.budget import BudgetTracker
 from lema.completions.index import Keys
-from lema.completions.online import Answered, Online, Source
+from lema.completions.online import Answered, Source, ask_online
 from lema.completions.packs import SERVED
 from lema.completions.request_queue import Group, RequestQueue
 from lema.completions.store import Store
@@ -30,6 +31,8 @@ from lema.errors import RunError, allowed
 from lema.models.types import Completion, Model, Request
 from lema.models.worker import LocalWorkers
 from lema.recipe.params import Run
+
+_KEY, _MODEL, _SENT = attrgetter("key"), attrgetter("model"), attrgetter("sent")
 
 # Failures without a single reply after which a model is held to be out of order.
 HOPELESS = 20
@@ -59,7 +62,7 @@ class Generate:
         self._budget = budget
         self._unserved: dict[str, Completion] = {}
         self._reasons: Counter[tuple[str, str]] = Counter()
-        self._asked = 0
+        self._asked, self._hopeless = 0, False
         self.hits: Counter[str] = Counter()
         self.bought: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -72,21 +75,20 @@ class Generate:
             RunError: an API key is not in the environment, before anything is sent; a model cannot be used at all;
                 more requests failed than `run.max_failures` allows; or, offline, a completion is missing.
         """
-        keys = Keys()
-        saved = array("H")  # for every request, whose the reply is that the store has, as the budget numbers them
-        with RequestQueue() as missing:
+        keys, hits = Keys(), array("H")  # of every request the group in which the budget counts its hit, 0 for none
+        with closing(RequestQueue()) as missing:
             for block in blocks(requests, LOOK):
-                self._look_up(block, keys, saved, missing)
+                self._look_up(block, keys, hits, missing)
             self._asked += keys.unique
             if missing.count:
                 self._buy(missing, keys.unique - missing.count)
-        number = iter(saved)
+        group = iter(hits)
         for names in blocks(keys, READ):
             for name, reply in zip(names, self._store.get_many(names), strict=True):
                 if reply is None and name not in self._unserved:
                     raise RunError(f"the completion {name} was dropped from the store meanwhile; run again")
-                if (paid_for := next(number)) and self._budget and reply is not None:
-                    self._budget.record_hit(paid_for, reply)
+                if (hit := next(group)) and self._budget and reply is not None:
+                    self._budget.record_hit(hit, reply)
                 yield self._unserved[name] if reply is None else reply
 
     def summary(self) -> str:
@@ -96,30 +98,31 @@ class Generate:
         parts = [f"{count.total()} {what}" for what, count in counts.items() if count or what in ("hits", "bought")]
         return f"{self._name}: {total} requests, {', '.join(parts)}{self._commonest()}"
 
-    def _look_up(self, block: list[Request], keys: Keys, saved: "array[int]", missing: RequestQueue) -> None:
+    def _look_up(self, block: list[Request], keys: Keys, hits: "array[int]", missing: RequestQueue) -> None:
         """Deduplicate requests, and queue those that are not in the store."""
-        new = [request for request, first in zip(block, keys.extend([one.key for one in block]), strict=True) if first]
-        known = dict(zip((one.key for one in new), self._store.known([one.key for one in new]), strict=True))
-        for request in block:
-            there = known.pop(request.key, None)  # None for a duplicate
-            saved.append(self._budget.hit_group(request) if there and self._budget else 0)
+        firsts = keys.extend(list(map(_KEY, block)))
+        known = iter(self._store.known(list(map(_KEY, itertools.compress(block, firsts)))))
+        for request, first in zip(block, firsts, strict=True):
+            hit = first and next(known)
+            hits.append(self._budget.hit_group(request) if hit and self._budget else 0)
             label = request.model.label
-            if there:
+            if hit:
                 self.hits[label] += 1
-            elif there is False and self._offline:
+            elif first and self._offline:
                 raise RunError(f"offline, and the store has no reply of model {label!r} with key {request.key}")
-            elif there is False:
+            elif first:
                 missing.add(request)
 
     def _buy(self, missing: RequestQueue, hits: int) -> None:
+        """Ask for what is missing, and keep every reply as it comes."""
         stop, fatal, left = threading.Event(), "", missing.count
         if self._budget:
-            self._budget.open(group.model for group in missing.groups.values())
+            self._budget.open(map(_MODEL, missing.groups.values()))
         try:
             with track(self._name, missing.count + hits, hits) as bar:
-                streams = list(self._streams(missing, stop, bar.tell))
+                streams = self._streams(missing, stop, bar.tell)
                 self._store.writable()
-                with closing(merge(streams, stop)) as answers:
+                with closing(merge(streams, stop) if len(streams) > 1 else streams[0]) as answers:
                     for block, replies in answers:
                         fatal = fatal or self._keep(block, replies)
                         left -= len(block)
@@ -141,45 +144,55 @@ class Generate:
 
     def _streams(
         self, missing: RequestQueue, stop: threading.Event, tell: Callable[[str, str], None]
-    ) -> Iterator[Iterator[Answered]]:
+    ) -> list[Generator[Answered, None, None]]:
         """One stream of all endpoints that are asked online, one of each Batch API, and one of all local models, which
-        take turns because they share the processors."""
-        local: dict[str, list[Group]] = {}
-        endpoints: dict[str, list[Group]] = {}
+        take turns because they share the processors.
+
+        Raises:
+            RunError: an endpoint is not in params.yaml, or an API key not in the environment.
+        """
+        local, endpoints = defaultdict[str, list[Group]](list), defaultdict[str, list[Group]](list)
+        unset: set[str] = set()
         for group in missing.groups.values():
             where = group.model.endpoint
-            kin, name = (local, processes_of(group.model)) if where is None else (endpoints, where)
-            kin.setdefault(name, []).append(group)
-        self._check({group.model.label: where for where, groups in endpoints.items() for group in groups})
-        online: list[Source] = []
+            if where is None:
+                local[processes_of(group.model)].append(group)
+                continue
+            if (endpoint := self._run.endpoints.get(where)) is None:
+                known = allowed(where, self._run.endpoints)
+                raise RunError(f"model {group.model.label!r}: no endpoint {where!r} in params.yaml; {known}")
+            endpoints[where].append(group)
+            if endpoint.key and not os.environ.get(endpoint.key):
+                unset.add(endpoint.key)
+        if unset:
+            raise RunError(f"no API key: set the environment variable {' and '.join(sorted(unset))}")
+        streams, online = list[Generator[Answered, None, None]](), list[Source]()
         for where, groups in endpoints.items():
-            endpoint = self._run.endpoints[where]
-            reads = [partial(missing.blocks, group, READ // 8) for group in groups]
+            endpoint, reads = self._run.endpoints[where], [partial(_blocks, missing, group) for group in groups]
             if endpoint.mode == "batch":
-                models = [group.model for group in groups]
-                yield BatchDriver(models, reads, where, endpoint, stop, partial(tell, where), self._budget).stream()
-            else:
-                refuse_submitted(where, endpoint.url, reads)
-                turns = itertools.zip_longest(*(missing.requests(group) for group in groups))
-                online.append(Source(where, self._run, (one for turn in turns for one in turn if one)))
+                models = list(map(_MODEL, groups))
+                driver = BatchDriver(models, reads, where, endpoint, stop, partial(tell, where), self._budget)
+                streams.append(driver.stream())
+                continue
+            refuse_submitted(where, endpoint.url, reads)
+            online.append(Source(where, self._run, _in_turn([missing.requests(group) for group in groups])))
         if online:
-            yield Online(self._executor, self._budget, stop).ask(online)
+            streams.append(ask_online(online, self._executor, self._budget, stop))
         if local:
-            yield itertools.chain.from_iterable(self._local(groups, missing, stop) for groups in local.values())
+            streams.append(self._local(list(local.values()), missing, stop))
+        return streams
 
-    def _local(self, groups: Sequence[Group], missing: RequestQueue, stop: threading.Event) -> Iterator[Answered]:
-        """Replies of local models that share what they load, one after the other.
+    def _local(
+        self, turns: Sequence[list[Group]], missing: RequestQueue, stop: threading.Event
+    ) -> Generator[Answered, None, None]:
+        """Replies of local models: in one turn those that share what they load.
 
         Near the end of a budget, what is in progress may have to be settled before the next block can be asked; the
         executor is then given the rest anew.
         """
         budget, sent = self._budget, dict[int, list[Request]]()
-        named = (name for group in groups for name in (group.model.folder, group.model.adapter))
-        folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
-        work = itertools.chain.from_iterable(missing.blocks(group, self._run.batch) for group in groups)
-        refused: list[list[Request]] = []
 
-        def admitted() -> Iterator[list[Request]]:
+        def reserved(work: Iterator[list[Request]], refused: list[list[Request]]) -> Iterator[list[Request]]:
             for number, block in enumerate(work):
                 if stop.is_set():
                     return
@@ -189,35 +202,35 @@ class Generate:
                 sent[number] = block
                 yield block
 
-        while True:
-            factory = partial(LocalWorkers, self._run)
-            for done in self._executor.map(factory, admitted(), workers=self._run.workers, folders=folders):
-                for number, replies in done:
-                    yield sent.pop(number), replies
-            if not refused or stop.is_set() or not (budget and budget.wait_for_room(refused[0], stop)):
-                return
-            work = itertools.chain([refused.pop()], work)
-
-    def _check(self, endpoints: dict[str, str]) -> None:
-        for label, name in endpoints.items():
-            if name not in self._run.endpoints:
-                raise RunError(
-                    f"model {label!r}: no endpoint {name!r} in params.yaml; {allowed(name, self._run.endpoints)}"
-                )
-        named = {variable for name in endpoints.values() if (variable := self._run.endpoints[name].key)}
-        if absent := sorted(variable for variable in named if not os.environ.get(variable)):
-            raise RunError(f"no API key: set the environment variable {' and '.join(absent)}")
+        for groups in turns:
+            named = (name for group in groups for name in (group.model.folder, group.model.adapter))
+            folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
+            waiting = (blocks(missing.requests(group), self._run.batch) for group in groups)
+            work, refused = itertools.chain.from_iterable(waiting), list[list[Request]]()
+            while True:
+                given = reserved(work, refused)
+                factory = partial(LocalWorkers, self._run)
+                for done in self._executor.map(factory, given, workers=self._run.workers, folders=folders):
+                    for number, replies in done:
+                        yield sent.pop(number), replies
+                if not refused or stop.is_set():
+                    break
+                if budget and not budget.wait_for_room(refused[0], stop):
+                    return
+                work = itertools.chain([refused.pop()], work)
 
     def _keep(self, block: Sequence[Request], replies: Sequence[Completion]) -> str:
         """Record replies and what they cost; returns why no further request to their model can succeed, if so."""
         label, fatal = block[0].model.label, ""
-        pairs = [(request.key, encodable(reply)) for request, reply in zip(block, replies, strict=True)]
+        pairs, sent, unsent = list[tuple[str, Completion]](), list[Request](), list[str]()
+        for request, reply in zip(block, replies, strict=True):
+            pairs.append((request.key, reply if reply.text.isascii() else encodable(reply)))
+            sent.append(request) if reply.sent else unsent.append(request.key)
         self._store.add(pairs, model=label)
-        if self._budget:
-            sent = [at for at, (_, reply) in enumerate(pairs) if reply.sent]
-            if sent:
-                self._budget.record([block[at] for at in sent], *zip(*(pairs[at] for at in sent), strict=True))
-            self._budget.release(name for name, reply in pairs if not reply.sent)
+        if self._budget and sent:
+            self._budget.record(sent, list(map(_KEY, sent)), list(filter(_SENT, replies)))
+        if self._budget and unsent:
+            self._budget.release(unsent)
         for name, reply in pairs:
             if reply.finish in SERVED:
                 self.bought[label] += 1
@@ -225,18 +238,18 @@ class Generate:
             self._unserved[name] = reply
             (self.refused if reply.finish == "refused" else self.failed)[label] += 1
             self._reasons[label, reply.error or reply.finish] += 1
+            self._hopeless = self._hopeless or (self.failed[label] >= HOPELESS and not self.bought[label])
             if reply.fatal:
                 fatal = fatal or f"{label}: {reply.error}"
         return fatal
 
     def _too_many(self) -> bool:
         most = self._run.max_failures
-        hopeless = any(count >= HOPELESS and not self.bought[label] for label, count in self.failed.items())
-        return self.failed.total() > most * self._asked or (most < 1 and hopeless)
+        return self.failed.total() > most * self._asked or (most < 1 and self._hopeless)
 
     def _note(self, hits: int) -> str:
-        counts = {"hits": hits, "refused": self.refused.total(), "failed": self.failed.total()}
-        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        counts = (("hits", hits), ("refused", self.refused.total()), ("failed", self.failed.total()))
+        return ", ".join([f"{count} {what}" for what, count in counts if count])
 
     def _commonest(self) -> str:
         """The commonest reasons of failures and refusals, after a colon."""
@@ -253,7 +266,14 @@ def processes_of(model: Model) -> str:
 
 def encodable(completion: Completion) -> Completion:
     """The same reply without halves of surrogate pairs, which models do emit and no file can hold."""
-    if completion.text.isascii():
-        return completion
-    mended = completion.text.encode("utf-8", "replace").decode("utf-8")
-    return completion if mended == completion.text else replace(completion, text=mended)
+    return replace(completion, text=completion.text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _blocks(missing: RequestQueue, group: Group) -> Iterator[list[Request]]:
+    return blocks(missing.requests(group), READ // 8)
+
+
+def _in_turn(models: Sequence[Iterator[Request]]) -> Iterator[Request]:
+    """Requests of several models (round robin)."""
+    for turn in itertools.zip_longest(*models):
+        yield from filter(None, turn)

@@ -52,7 +52,8 @@ WRONG_KEY = _said(
     r"(?:invalid|incorrect|wrong|missing)(?: or \w+)? api.?key|"
     r"api.?key (?:is )?(?:not valid|invalid|incorrect|missing)",
 )
-OURS = {"max_tokens", "seed", "stop", "temperature", "top_k", "top_p"}
+# The parameters that we send.
+SAMPLING = {"max_tokens", "seed", "stop", "temperature", "top_k", "top_p"}
 NOT_TAKEN = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
 EXTRA = ("extra_forbidden", "value_error.extra")  # of pydantic 2 and 1
 
@@ -172,7 +173,7 @@ def _not_taken(error: Mapping[str, Any], model: Model) -> str:
     """The parameters of ours that a server does not take; empty when it is something else. It says so in fields of its
     own, or in a text that begins with just that and names nothing but what was sent: others may quote a row."""
     options = model.options
-    sent = {*(OURS - set(options.get("omit") or ())), *(options.get("extra") or {}), "model"}
+    sent = {*(SAMPLING - set(options.get("omit") or ())), *(options.get("extra") or {}), "model"}
     parameter = code_of(error.get("param"))
     if code_of(error.get("code") or error.get("type")) in NOT_TAKEN:
         return (parameter if re.split(r"[.\[]", parameter)[0] in sent else "") if parameter else "a parameter"

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lema.errors import RunError, allowed
-from lema.models.api_errors import MALFORMED, of_exception, of_status
+from lema.models.api_errors import MALFORMED, SAMPLING, of_exception, of_status
 from lema.models.tokenize import plain_text
 from lema.models.types import Completion, EndpointWorker, Fault, Model, Request, cut
 from lema.recipe.params import Endpoint, Run
@@ -130,45 +130,48 @@ def client(endpoint: Endpoint) -> "OpenAI":
 def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a request to the model that the endpoint calls `served`. `seed` differs from path to path; `top_k`,
     which OpenAI does not know, only if set."""
-    messages, sampling = request.messages, request.sampling
+    sampling, content = request.sampling, dict[str, Any](model=served)
     if request.model.chat:
-        said: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in messages]}
+        content["messages"] = turns = []
+        for message in request.messages:
+            turns.append({"role": message.role, "content": message.content})
     else:
-        said = {"prompt": plain_text(messages)}
-    asked: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed + request.index,
-    }
+        content["prompt"] = plain_text(request.messages)
+    content["temperature"] = sampling.temperature
+    content["top_p"] = sampling.top_p
+    content["max_tokens"] = sampling.max_tokens
+    content["seed"] = sampling.seed + request.index
     if sampling.stop:
-        asked["stop"] = list(sampling.stop[:STOPS_SENT])
+        content["stop"] = list(sampling.stop[:STOPS_SENT])
     if sampling.top_k is not None:
-        asked["top_k"] = sampling.top_k
-    sent = {name: value for name, value in asked.items() if name not in omit}
-    return {"model": served, **said, **sent, **extra}
+        content["top_k"] = sampling.top_k
+    for name in omit & SAMPLING:
+        content.pop(name, None)
+    return {**content, **extra}
 
 
 def completion(answer: object, request: Request) -> Completion | None:
     """A reply as the endpoint sent it, None when it is not one."""
-    choice = _get(_get(answer, "choices"), 0)
-    message = _get(choice, "message")
+    choice, usage = _get(_get(answer, "choices"), 0), _get(answer, "usage")
+    message, reason = _get(choice, "message"), _get(choice, "finish_reason")
     text = _get(message, "content") if request.model.chat else _get(choice, "text")
     if isinstance(text, list):
-        text = "".join(str(_get(part, "text") or "") for part in text)
-    reason = _get(choice, "finish_reason")
-    usage = _get(answer, "usage")
-    counts = [_get(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    counts.append(_get(_get(usage, "prompt_tokens_details"), "cached_tokens"))
-    used = [count if isinstance(count, int) else 0 for count in counts]
+        text = "".join([str(_get(part, "text") or "") for part in text])
     if not isinstance(choice, Mapping) or not isinstance(text, str | None) or (text is None and reason is None):
         return None
+    read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    used = read, written, _count(_get(usage, "prompt_tokens_details"), "cached_tokens")
     if reason == "content_filter" or (text is None and _get(message, "refusal")):
         return Completion("", "refused", "refused by the model or its content filter", *used)
-    kept, stopped = cut(text or "", request.sampling.stop)
-    full = reason == "length" or (reason is None and used[1] >= request.sampling.max_tokens)
+    text, stopped = cut(text or "", request.sampling.stop) if request.sampling.stop else (text or "", False)
+    full = reason == "length" or (reason is None and written >= request.sampling.max_tokens)
     finish: Finish = "length" if full and not stopped else "stop"
-    return Completion(kept, finish, None, *used)
+    return Completion(text, finish, None, *used)
+
+
+def _count(usage: object, name: str) -> int:
+    found = _get(usage, name)
+    return found if isinstance(found, int) else 0
 
 
 def _get(value: object, name: str | int) -> Any:

@@ -26,6 +26,8 @@ CHARACTERS = 4  # a token, about
 OPEN_AFTER = (10, 60.0)  # faults in a row, and seconds since the first of them, that open the circuit
 LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more is left for another day
 
+SAME_PAUSE = 0.1  # seconds by which the end of a pause may differ when several processes keep it
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -168,10 +170,11 @@ class Throttle:
             # Those that were held back by a pause do not go at the same instant.
             self._thawing -= 1
             self._next = now + self._gap
-        reservation = Reservation(now, *self._expected(characters, max_tokens))
+        tokens = self._expected(characters, max_tokens) if self._limited else (0.0, 0.0)
         self.window.enter()
-        self._take(1.0, reservation.input_tokens, reservation.output_tokens)
-        return reservation
+        if self._limited:
+            self._take(1.0, *tokens)
+        return Reservation(now, *tokens)
 
     def replied(self, reservation: Reservation, input_tokens: int, output_tokens: int) -> None:
         """A reply with its usage, which corrects the estimates."""
@@ -204,10 +207,14 @@ class Throttle:
             seconds = now - self._first_fault
             self.open = f"{where} failed {self.faults} times in a row over {seconds:.0f} s: {fault.reason}"
 
-    def pauses(self) -> tuple[float, float]:
-        """Seconds for which nothing goes, and for which the endpoint has asked this very process for that."""
-        now = self._clock()
-        return max(0.0, self._paused_until - now), max(0.0, self._asked_until - now)
+    def asked_pause(self) -> float:
+        """Seconds for which the endpoint has asked this very process not to send anything."""
+        return max(0.0, self._asked_until - self._clock())
+
+    def share_pause(self, seconds: float) -> None:
+        """Another process was asked for a pause; clocks differ a little."""
+        if self._clock() + seconds > self._paused_until + SAME_PAUSE:
+            self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Nothing goes for so long; what has waited then goes spread over a tenth of that time. Nothing changes where
@@ -221,7 +228,8 @@ class Throttle:
     def _end(self, *tokens: float) -> None:
         """A request is no longer in flight; the next one may go."""
         self.window.in_flight -= 1
-        self._take(0.0, *tokens)
+        if self._limited:
+            self._take(0.0, *tokens)
         if self._waiting:
             self._admit()
 
@@ -245,7 +253,6 @@ class Throttle:
         return characters / CHARACTERS, min(mean, max_tokens)
 
     def _take(self, *amounts: float) -> None:
-        if self._limited:
-            for bucket, amount in zip(self._buckets, amounts, strict=True):
-                if bucket:
-                    bucket.take(amount)
+        for bucket, amount in zip(self._buckets, amounts, strict=True):
+            if bucket:
+                bucket.take(amount)

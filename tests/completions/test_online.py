@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lema.completions.generate import Generate
-from lema.completions.online import Online, Source
+from lema.completions.online import Source, ask_online
 from lema.completions.store import Store
 from lema.compute.executor import Executor, LocalExecutor
 from lema.compute.ray_pool import RayExecutor
@@ -40,7 +40,7 @@ def ask(
     """The number of each request and its reply, as they come; the concurrency is that of each actor."""
     endpoint = Endpoint(url="http://here", actors=actors, concurrency=concurrency and concurrency * actors)
     source = Source("here", Run(endpoints={"here": endpoint}), iter(requests))
-    for block, replies in Online(where, None, Event()).ask([source]):
+    for block, replies in ask_online([source], where, None, Event()):
         yield from ((number_of(request), reply.text) for request, reply in zip(block, replies, strict=True))
 
 

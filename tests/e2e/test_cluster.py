@@ -19,7 +19,9 @@ import psutil
 import pytest
 
 from lema.compute.ray_head import QUIET
-from tests.e2e.project import Project
+from tests.e2e.project import SECRET, SECRET_NAME, Project
+from tests.e2e.test_secrets import holding
+from tests.fake_server import FakeServer
 
 HIDE = 'mount -t tmpfs none "$1" && cd / && shift && exec "$@"'
 
@@ -107,9 +109,9 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
             assert not ended, f"a node ended with {ended}"
             assert time.monotonic() < deadline, asked.stderr[-2000:]
 
-    def workers(self, kind: str = "_Worker") -> list[str]:
-        """On which node each process of ours is that computes."""
-        found = []
+    def processes(self, kind: str = "_Worker") -> dict[int, str]:
+        """The processes of actors of a kind, and on which node each is."""
+        found = {}
         for process in psutil.process_iter():
             try:
                 # The command line first: there are many processes, and this is asked ten times a second.
@@ -117,7 +119,7 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
                     continue
                 environment = process.environ()
                 if environment.get("RAY_TMPDIR") == self.environment["RAY_TMPDIR"]:
-                    found.append(environment["LEMA_TEST_NODE"])
+                    found[process.pid] = environment["LEMA_TEST_NODE"]
             except psutil.Error:
                 continue
         return found
@@ -159,13 +161,74 @@ def follow(project: Project, cluster: Cluster, *, kill: bool) -> tuple[set[str],
     running = project.start("lema", "make", "samples", "smoke")
     journal = project.root / ".lema" / "journal"
     while running.poll() is None:
-        nodes |= set(cluster.workers())
+        nodes |= set(cluster.processes().values())
         if kill and len(nodes) == 2 and any(path.stat().st_size for path in journal.glob("*.jsonl")):
             cluster.kill(cluster.second)
         time.sleep(0.1)
     said, _ = running.communicate()
     assert running.returncode == 0, said
     return nodes, samples.read_bytes()
+
+
+BUYER = """
+import sys
+from pathlib import Path
+from lema.completions.generate import Generate
+from lema.completions.store import Store
+from lema.compute.ray_pool import RayExecutor
+from lema.models.types import Model, Request, Sampling
+from lema.recipe.params import Endpoint, Run
+from lema.rows import Message
+root, url, key = Path(sys.argv[1]), *sys.argv[2:]
+run = Run(endpoints={"here": Endpoint(url=url, key=key, concurrency=8, actors=2)})
+model = Model("strong", "openai", "openai/m", name="m", endpoint="here")
+with RayExecutor() as executor:
+    generate = Generate(Store(root / "journal", root / "packs"), executor, run)
+    for reply in generate(Request(model, (Message("user", f"question {n}"),), Sampling()) for n in range(1500)):
+        print(reply.text)
+"""
+STATE = """
+import json, ray
+ray.init(address="auto", log_to_driver=False)
+from ray._private.state import state
+print(json.dumps([state.node_table(), state.job_table(), state.actor_table(None)], default=str))
+"""
+
+
+def test_an_endpoint_is_asked_from_both_nodes_and_its_key_stands_nowhere(
+    clustered: tuple[Project, Cluster], tmp_path: Path
+) -> None:
+    """Also when the client on the node without the project is killed."""
+    project, cluster = clustered
+    environment = {**cluster.environment, SECRET_NAME: SECRET, "RAY_BACKEND_LOG_LEVEL": "debug"}
+    nodes: set[str] = set()
+    killed = 0
+    with FakeServer(latency=0.1) as server:
+        command = [sys.executable, "-c", BUYER, str(tmp_path), server.url, SECRET_NAME]
+        with subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.PIPE, text=True) as buyer:
+            while buyer.poll() is None:
+                found = cluster.processes("_AsyncActor")
+                nodes |= set(found.values())
+                # More in flight than one client may have: both ask.
+                blind = [process for process, node in found.items() if node == "blind"]
+                if server.most > 4 and blind and not killed:
+                    asked = subprocess.run([sys.executable, "-c", STATE], env=cluster.environment, capture_output=True)
+                    (killed,) = blind
+                    os.kill(killed, signal.SIGKILL)
+                time.sleep(0.05)
+            assert buyer.stdout is not None
+            replies = buyer.stdout.read().splitlines()
+        assert buyer.returncode == 0
+        assert killed
+        assert replies == [f"reply to question {n} #0" for n in range(1500)]
+        assert 1500 <= len(server.requests) <= 1500 + 4, "more was asked twice than one client had in flight"
+        assert server.most <= 8
+        assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {SECRET}"}
+    assert nodes == {"seen", "blind"}
+    assert b"_AsyncActor" in asked.stdout
+    assert SECRET.encode() not in asked.stdout
+    assert holding(Path(cluster.environment["RAY_TMPDIR"]), (SECRET,)) == []
+    assert holding(tmp_path, (SECRET,)) == []
 
 
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
@@ -177,7 +240,7 @@ def test_nodes_that_share_no_folder_train_as_one_process_does(
     shutil.rmtree(project.root / adapter)
     running = project.start("lema", "make", "adapter", "smoke/cot")
     while running.poll() is None:
-        nodes |= set(cluster.workers("RayTrainWorker"))
+        nodes |= set(cluster.processes("RayTrainWorker").values())
         time.sleep(0.1)
     said, _ = running.communicate()
     assert running.returncode == 0, said
