@@ -26,10 +26,10 @@ LINGER, ENOUGH = 0.02, 8  # seconds, and the share of the held requests, as one 
 
 @dataclass
 class Shared:
-    """What is known of an endpoint outlives one client; `workers` are by the label and identity of their model."""
+    """What is known of an endpoint outlives one client; `workers` are by the label, identity and options of a model."""
 
     throttle: Throttle
-    workers: dict[tuple[str, str], EndpointWorker] = field(default_factory=dict)
+    workers: dict[tuple[str, str, str], EndpointWorker] = field(default_factory=dict)
 
 
 # By an endpoint's settings and API key; for the one event loop of a process.
@@ -106,9 +106,10 @@ class EndpointClient:
     async def _answer(self, request: Request, name: str) -> Completion:
         """Try until there is a reply or `decide` gives up."""
         model = request.model
-        worker = self._workers.get((model.label, model.identity))
+        which = model.label, model.identity, repr(model.options)
+        worker = self._workers.get(which)
         if worker is None:
-            worker = self._workers[model.label, model.identity] = endpoint_worker(model, self._run)
+            worker = self._workers[which] = endpoint_worker(model, self._run)
         history = History()
         while name not in self._fatal:
             outcome = await self._attempt(worker, request, name)
