@@ -32,7 +32,7 @@ RESULT = ROOT / "benchmarks/results/scale.md"
 NAME, TESTS = "scale", 1000
 LIMIT_MB, LIMIT_RATIO = 600, 1.3
 MEASURED = (
-    *("source", "questions", "samples", "grades", "corrections", "verdicts", "evolved"),
+    *("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved"),
     *("mix/cot", "mix/lema", "export", "answers", "scores", "report"),
 )
 REPLIES = ["He has 2 + 3 = 5.\nThe answer is 5.", "They are 4 * 3 = 12.\nThe answer is 12.", "The answer is 7."]
@@ -45,7 +45,10 @@ def recipe(count: int) -> dict[str, Any]:
     write = {"model": "paths", "prompt": {"user": "Like: {{ question }}"}}
     solve = {"model": "paths", "prompt": {"user": "Solve: {{ question }}"}}
     return {
-        "source": {"generator": "word_problems", "train": count, "test": TESTS, "options": {"steps": [2, 3]}},
+        # Some questions are passed over because they are too much like a test question.
+        "source": {
+            "generator": "word_problems", "train": count + count // 10, "test": TESTS, "options": {"steps": [2, 3]},
+        },
         "questions": {"task": "word_problems", "train": count, "test": TESTS},
         "base": {"embedded": "smollm2-135m-instruct"},
         "models": {
@@ -152,7 +155,7 @@ def scripted_answers() -> None:
     from lema.pipeline.stage_arguments import PROVIDERS, read_input
     from lema.pipeline.stage_runner import StageRunner
     from lema.recipe.load import load_params, load_recipe
-    from lema.rows import Answer
+    from lema.rows import Answer, Probe
 
     def read(runner: StageRunner, name: str, iterable: bool = False) -> Any:
         models = {
@@ -169,6 +172,7 @@ def scripted_answers() -> None:
     settings = load_params(Path("params.yaml")).run
     with StageRunner("answers", loaded, settings, read, PROVIDERS) as runner:
         write_rows(artifact_path("answers", NAME), Answer, runner.call())
+    write_rows(artifact_path("probe", NAME), Probe, [])
     for arm in ("cot", "lema"):
         folder = artifact_path("adapter", NAME, arm)
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +222,7 @@ def measure(project: Path, count: int, wanted: Sequence[str]) -> dict[str, dict[
     found: dict[str, dict[str, float]] = {}
     for step in steps:
         done = project / f"data/{step.replace('/', '-')}.done"
-        if done.exists() and step not in wanted and step != "plan":
+        if done.exists() and step.lstrip("+") not in wanted and step != "plan":
             continue
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).resolve()), "--child", step]
