@@ -1,7 +1,8 @@
 """Corrections that agree with one another: a check that needs no gold answer."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
 from lema.filters import Candidate, Finding, ratio
@@ -17,22 +18,14 @@ def majority(
     and are dropped. Answers are compared as the task does. A single try agrees with itself. The idea is that of
     self-consistency (arXiv 2203.11171).
     """
-    keys, answers = list[str](), list[str | None]()
-    for candidate in candidates:
-        row = candidate.correction
-        keys.append(row.sample_id if of == "path" else row.question_id)
-        answers.append(row.answer)
-    places = defaultdict[str, list[int]](list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    agree = dict[int, int]()
-    for own in places.values():
-        for group in group_equal([answers[place] for place in own], task.equal):
-            agree |= {own[vote]: len(group) for vote in group}
-    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
-        if answer is None:
-            yield Finding(None, "no answer")
-            continue
-        votes, value = len(places[key]), ratio(agree[place], len(places[key]))
-        reason = f"{agree[place]} of {votes} corrections answer {answer}"
-        yield Finding(value, None if value > threshold else reason)
+    keys = {"path": attrgetter("correction.sample_id"), "question": attrgetter("correction.question_id")}
+    for _, group in groupby(candidates, key=keys[of]):
+        answers = [candidate.correction.answer for candidate in group]
+        agree = {place: len(equal) for equal in group_equal(answers, task.equal) for place in equal}
+        for place, answer in enumerate(answers):
+            if answer is None:
+                yield Finding(None, "no answer")
+                continue
+            value = ratio(agree[place], len(answers))
+            reason = f"{agree[place]} of {len(answers)} corrections answer {answer}"
+            yield Finding(value, None if value > threshold else reason)

@@ -107,7 +107,8 @@ def _filters(runner: StageRunner) -> dict[str, Any]:
         function = part_loader.load_part("filters", part.use)
         given = {one: runner.provide(one) for one in inspect.signature(function).parameters if one in GIVEN}
         # A judge that failed is not asked again by a stage that goes through its corrections several times.
-        given |= {"generate": memoize(given["generate"])} if "generate" in given else {}
+        if "generate" in given and runner.artifact == "corrections":
+            given["generate"] = memoize(given["generate"])
         filters[name] = partial(function, **part.options, **given)
     return filters
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from lema.errors import RunError
 from lema.filters import Candidate, Filter
@@ -32,11 +32,14 @@ def verdicts(
     candidates = _Candidates(questions, samples, corrections, task)
     shared = _SharedBlock(candidates)
     columns = {name: iter(judge(shared)) for name, judge in filters.items()}
-    for block in candidates.blocks():
-        shared.advance(block)
+    blocks = chain(candidates.blocks(), [[]])
+    block = next(blocks)
+    for following in blocks:
+        shared.advance(block, following)
         found = [_findings(name, column, shared) for name, column in columns.items()]
         yield from map(_verdict, block, zip(*found, strict=True) if found else [()] * len(block))
-    shared.end()
+        block = following
+    shared.advance((), ())
     for name, column in columns.items():
         if more := sum(1 for _ in column):
             raise _miscounted(name, shared.stop + more, shared.stop)
@@ -63,31 +66,38 @@ class _Candidates:
 
 
 class _SharedBlock:
-    """What filters iterate over: the block of candidates that is held for all of them. A filter that reads ahead of it,
-    such as one that sends all candidates to a model first, goes on with a stream of its own; so none has to wait for
-    another, and no more than a block is held."""
+    """What filters iterate over: the block of candidates that is held for all of them, and the following one for those
+    that look a little ahead. A filter that reads on beyond it, such as one that sends all candidates to a model first,
+    goes on with a stream of its own; so none has to wait for another, and no more than two blocks are held."""
 
-    def __init__(self, candidates: _Candidates) -> None:
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates = candidates
         self.block: Sequence[Candidate] = ()
-        self.stop = 0  # place of the first candidate after the block
+        self.start = 0  # place of the first candidate of the block
+        self._following: Sequence[Candidate] = ()
         self._ended = False
 
-    def advance(self, block: Sequence[Candidate]) -> None:
-        self.block, self.stop = block, self.stop + len(block)
+    @property
+    def stop(self) -> int:
+        """The place after the block."""
+        return self.start + len(self.block)
 
-    def end(self) -> None:
-        """No block follows."""
-        self._ended = True
+    def advance(self, block: Sequence[Candidate], following: Sequence[Candidate]) -> None:
+        """Hold the next block; no `following` one ends the stream."""
+        self.start, self.block, self._following = self.stop, block, following
+        self._ended = not following
 
     def __iter__(self) -> Iterator[Candidate]:
         place = 0
-        while not (self._ended and place >= self.stop):
-            start = self.stop - len(self.block)
-            if not start <= place < self.stop:
+        while not (self._ended and place == self.stop):
+            at = place - self.start
+            if 0 <= at < len(self.block):
+                yield self.block[at]
+            elif 0 <= (at := at - len(self.block)) < len(self._following):
+                yield self._following[at]
+            else:
                 yield from islice(self.candidates, place, None)
                 return
-            yield self.block[place - start]
             place += 1
 
 
@@ -100,8 +110,8 @@ def _findings(name: str, column: Iterator[Finding], shared: _SharedBlock) -> lis
         value = None if finding.value is None or not math.isfinite(finding.value) else float(finding.value)
         found.append(replace(finding, filter=name, value=value))
     if len(found) < len(shared.block):
-        total = sum(1 for _ in shared.candidates.corrections)
-        raise _miscounted(name, shared.stop - len(shared.block) + len(found), total)
+        total = sum(1 for _ in shared.candidates)
+        raise _miscounted(name, shared.start + len(found), total)
     return found
 
 

@@ -1,5 +1,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -8,9 +10,10 @@ from lema.filters import Candidate, Finding
 from lema.filters.answer_matches import answer_matches
 from lema.filters.has_fields import has_fields
 from lema.rows import Verdict
+from lema.stages import verdicts as verdicts_module
 from lema.stages.verdicts import verdicts
 from lema.tasks import Undecided
-from tests.stages.rows import correction, question, sample, task
+from tests.stages.rows import by_id, correction, question, sample, task
 
 PATHS = [sample("q6", "The answer is 5.", index=index) for index in range(4)]
 ROWS = [
@@ -94,3 +97,42 @@ def test_what_is_no_number_is_no_measurement() -> None:
     made = judged(odd=lambda candidates: map(Finding, values))
     assert [row.findings[0].value for row in made] == [1.0, None, None, None]
     assert all(row.accepted for row in made)
+
+
+def test_filters_run_side_by_side_whatever_each_reads_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that walks on costs one more pass over the inputs; the others share one."""
+    monkeypatch.setattr(verdicts_module, "BLOCK", 3)
+    paths = by_id(sample("q6", f"Path {number}.", index=number) for number in range(20))
+    rows = Reads([correction(row, f"The answer is {number}.") for number, row in enumerate(paths)])
+
+    def simple(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+        return (Finding(float(one.correction.answer or 0)) for one in candidates)
+
+    def paired(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+        ahead = iter(candidates)
+        for one in ahead:
+            yield from (Finding(float(row.correction.answer or 0)) for row in (one, *islice(ahead, 1)))
+
+    def greedy(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+        return iter([Finding(float(one.correction.answer or 0)) for one in candidates])
+
+    def run(**filters: Any) -> int:
+        rows.reads = 0
+        made = list(verdicts([question(6)], paths, rows, task=task(), filters=filters))
+        assert [[finding.value for finding in row.findings] for row in made] == [
+            [float(number)] * len(filters) for number in range(20)
+        ]
+        return rows.reads
+
+    assert run(simple=simple, paired=paired, again=simple) == 1
+    assert run(simple=simple, greedy=greedy, paired=paired) == 2
+
+
+class Reads(list[Any]):
+    """Rows that count how often they are iterated over."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.reads += 1
+        return super().__iter__()
