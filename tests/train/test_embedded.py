@@ -32,16 +32,12 @@ def test_chat_template(tokenizer):
     assert alone.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
 
 
-@pytest.mark.parametrize(
-    ("token", "number"), [("<|endoftext|>", 0), ("<|im_start|>", 1), ("<|im_end|>", 2), ("<repo_name>", 3)]
-)
-def test_special_tokens(tokenizer, token, number):
-    assert tokenizer.convert_tokens_to_ids(token) == number
-    assert tokenizer(f"a{token}b", add_special_tokens=False)["input_ids"].count(number) == 1
-
-
-def test_end_of_turn_ends_a_reply(tokenizer):
-    assert tokenizer.eos_token == "<|im_end|>"
+def test_special_tokens(tokenizer):
+    special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<repo_name>": 3}
+    assert {token: tokenizer.convert_tokens_to_ids(token) for token in special} == special
+    ids = tokenizer("a" + "b".join(special), add_special_tokens=False)["input_ids"]
+    assert [token for token in ids if token < 4] == [0, 1, 2, 3]
+    assert tokenizer.eos_token == "<|im_end|>"  # the end of a turn ends a reply
 
 
 def test_digits_newlines_and_spaces(tokenizer):

@@ -298,16 +298,14 @@ def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, train
         providers.merge("tiny", "one", Path("merged"))
 
 
-def test_what_cannot_be_merged(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for arm, said in ((None, "needs an arm"), ("one", "no base of tiny/one yet")):
-        with pytest.raises(RunError, match=said):
-            providers.merge("tiny", arm, Path("merged"))
-
-
-def test_an_arm_of_several_seeds_is_merged_by_seed(base_folder, trained, tmp_path, monkeypatch):
+def test_what_cannot_be_merged_and_that_an_arm_of_several_seeds_is_merged_by_seed(
+    base_folder, trained, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(base_folder, "data/tiny/base")
+    for arm, said in ((None, "needs an arm"), ("other", "no adapter of tiny/other yet")):
+        with pytest.raises(RunError, match=said):
+            providers.merge("tiny", arm, Path("merged"))
     for seed in ("2", "10"):
         shutil.copytree(trained, f"data/tiny/adapters/one/{seed}")
     for given in (None, 3):
