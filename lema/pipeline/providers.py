@@ -25,6 +25,9 @@ from lema.recipe.training_schema import BaseSpec
 from lema.rows import Correction, Message, Question, Sample, Verdict
 from lema.stages.verdicts import verdicts
 from lema.tasks import Task
+from lema.train.base import open_base, weights_digest, write_base
+from lema.train.likelihood import completion_losses
+from lema.train.merge import merge_adapter
 
 
 def judge(
@@ -44,8 +47,6 @@ def named_model(name: str, spec: ModelSpec) -> Model:
     called = spec.name
     if spec.backend in ("transformers", "vllm") and spec.name and Path(spec.name).is_dir():
         # The weights, not where they lie.
-        from lema.train.base import weights_digest
-
         called = weights_digest(Path(spec.name))
     parts = [spec.backend, spec.endpoint, called, spec.revision, code, _options(spec)]
     return Model(
@@ -76,8 +77,6 @@ def _options(spec: ModelSpec) -> str | None:
 
 def base_model(folder: Path, backend: str = "transformers") -> Model:
     """The student before fine-tuning."""
-    from lema.train.base import open_base
-
     base = open_base(folder, files.home())
     return Model(
         label="base",
@@ -94,8 +93,6 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
     weights makes it a model of its own."""
     adapter = folder / "adapter_model.safetensors"
     if not adapter.is_file():
-        from lema.train.base import weights_digest
-
         return replace(
             base, label=arm, identity=f"{base.backend} {weights_digest(folder)}", revision=None, folder=str(folder)
         )
@@ -104,15 +101,11 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
 
 
 def build_base(spec: BaseSpec, folder: Path) -> None:
-    from lema.train.base import write_base
-
     with told("base") as log:
         write_base(spec, folder, files.home(), log)
 
 
 def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]]) -> list[tuple[float, int] | None]:
-    from lema.train.likelihood import completion_losses
-
     with told("probe") as log:
         return completion_losses(model, run, texts, log)
 
@@ -135,9 +128,6 @@ def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> N
     for artifact, path in (("base", base / "base.json"), ("adapter", adapter / "training.json")):
         if not path.is_file():
             raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")
-    from lema.train.base import open_base
-    from lema.train.merge import merge_adapter
-
     with files.atomic(out) as folder:
         folder.mkdir()
         merge_adapter(open_base(base, files.home()), adapter, folder)

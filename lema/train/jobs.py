@@ -23,6 +23,7 @@ from lema.train import Progress, silent
 from lema.train.base import open_base
 from lema.train.batching import Shard, accumulation_steps
 from lema.train.distributed import RankContext, run_distributed
+from lema.train.lora import train_adapter
 
 
 def train_adapters(
@@ -68,8 +69,6 @@ def _train_here(
     log: Progress,
     threads: int | None = None,
 ) -> None:
-    from lema.train.lora import train_adapter
-
     with files.atomic(_finished(scratch, spec)) as made:
         (made / "adapter").mkdir(parents=True)
         steps, curve = scratch / str(spec.seed), made / "curve.csv"
@@ -139,7 +138,6 @@ def _train_distributed(
 
 def _train_shard(base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, context: RankContext) -> None:
     """What one of the processes of a training does."""
-    from lema.train.lora import train_adapter
 
     def saved(checkpoint: Path, kept: Sequence[str]) -> None:
         context.keep(checkpoint, f"{spec.seed}/{checkpoint.name}", kept)

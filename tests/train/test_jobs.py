@@ -52,7 +52,7 @@ def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
             raise Killed
         curve.write_text(f"step,loss\n1,{spec.seed}\n")
 
-    monkeypatch.setattr("lema.train.lora.train_adapter", fake)
+    monkeypatch.setattr("lema.train.jobs.train_adapter", fake)
     monkeypatch.setattr("lema.train.jobs.open_base", lambda *_: "base")
     spec = AdapterSpec(epochs=1, seeds=(0, 1))
 
