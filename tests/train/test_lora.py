@@ -298,9 +298,7 @@ def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, train
         providers.merge("tiny", "one", Path("merged"))
 
 
-def test_what_cannot_be_merged_and_that_an_arm_of_several_seeds_is_merged_by_seed(
-    base_folder, trained, tmp_path, monkeypatch
-):
+def test_what_cannot_be_merged_and_merging_by_seed(base_folder, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(base_folder, "data/tiny/base")
     for arm, said in ((None, "needs an arm"), ("other", "no adapter of tiny/other yet")):
