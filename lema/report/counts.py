@@ -6,8 +6,8 @@ models, reasons), beside a reference for each question that has strata and eight
 
 import re
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ class Counts:
     filters: FilterCounts = field(default_factory=FilterCounts)
     error_types: Counter[str] = field(default_factory=Counter)
     accepted_types: Counter[str] = field(default_factory=Counter)
-    kinds: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, Counter[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Counter)))
     corrected: Counter[str] = field(default_factory=Counter)  # wrong paths with a correction, by sampler
     arms: dict[str, Counter[str]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -124,7 +124,12 @@ def count_rows(
 
     def tell_apart(question: str, sampler: str, figure: str, number: int = 1) -> None:
         for name, value in (("sampler", sampler), *strata.get(question, ())):
-            made.kinds.setdefault(name, {}).setdefault(value, Counter())[figure] += number
+            made.kinds[name][value][figure] += number
+
+    def counted_verdicts() -> Iterator[Verdict]:
+        for verdict in verdicts:
+            made.filters.add(verdict)
+            yield verdict
 
     for question in questions:
         made.questions += question.split == "train"
@@ -142,7 +147,8 @@ def count_rows(
     for location in locations:
         if location.model != "injected":
             ask("locator", location)
-    path, judged = None, SortedLookup(verdicts)
+    path, stream = None, counted_verdicts()
+    judged = SortedLookup(stream)
     for row in corrections:
         sampler, verdict = row.sample_id.rsplit("/", 2)[1], judged.get(row.id)
         kept = verdict is not None and verdict.accepted
@@ -157,8 +163,7 @@ def count_rows(
         ask("corrector", row)
         tell_apart(row.question_id, sampler, "corrections")
         tell_apart(row.question_id, sampler, "accepted", kept)
-    for verdict in verdicts:
-        made.filters.add(verdict)
+    deque(stream, maxlen=0)  # verdicts of no correction here
     for arm, examples in mix.items():
         made.arms[arm] = Counter()
         for example in examples:
