@@ -170,9 +170,9 @@ def repro(context: typer.Context) -> None:
 @app.command()
 def ls(kind: Annotated[str, typer.Argument(help="tasks, filters, backends or prompts; all when absent.")] = "") -> None:
     """List the parts that a recipe can name."""
-    from lema.report.show import parts
+    from lema.report.show import list_parts
 
-    typer.echo(parts(kind, Path.cwd()))
+    typer.echo(list_parts(kind, Path.cwd()))
 
 
 @app.command()
@@ -183,11 +183,10 @@ def show(
     where: Annotated[list[str] | None, typer.Option(help="field=value; may be given several times.")] = None,
 ) -> None:
     """Read rows of an artifact as a person would."""
-    from lema.report.show import show as show_rows
-    from lema.report.show import tables
+    from lema.report.show import open_tables, show_rows
 
     recipe, _, arm = target.partition("/")
-    typer.echo(show_rows(artifact, tables(artifact, recipe, arm or None), n=n, where=where or []))
+    typer.echo(show_rows(artifact, open_tables(artifact, recipe, arm or None), n=n, where=where or []))
 
 
 @app.command()

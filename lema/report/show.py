@@ -2,8 +2,9 @@
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
 from lema.report.examples import correction_view
-from lema.rows import Answer, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
+from lema.rows import Answer, Correction, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
+from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
 
 _KINDS: Mapping[str, part_loader.Kind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
+_TYPES = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
 # Artifact -> field of its rows -> the artifact whose row of that id belongs to it.
 _JOINS: Mapping[str, Mapping[str, str]] = {
     "samples": {"question_id": "questions", "id": "grades"},
@@ -27,14 +30,15 @@ _JOINS: Mapping[str, Mapping[str, str]] = {
     "corrections": {"id": "verdicts", "sample_id": "samples", "question_id": "questions"},
     "verdicts": {"id": "corrections", "sample_id": "samples", "question_id": "questions"},
     "evolved": {"seed_id": "questions"},
-    "mix": {"question_id": "questions"},
     "answers": {"question_id": "questions"},
     "probe": {"question_id": "questions"},
 }
-_LABEL = 13
+_LABEL = 13  # characters of the column of labels
+_TAG_COLOURS = {"accepted": "green", "correct": "green", "dropped": "red", "incorrect": "red"}
+_STEP_SIGNS = {"wrong": ("✗", "red"), "new": ("+", "green"), "": (" ", None)}
 
-# The parts of one row: (label, text) and, for steps, (label, [(number, text, mark)]).
-Part = tuple[str, "str | list[tuple[int, str, str]]"]
+# What is shown of one row: (label, text) or, for steps, (label, [(number, text, mark)]).
+Block = tuple[str, "str | list[tuple[int, str, str]]"]
 Joined = Mapping[str, Any]
 
 
@@ -44,52 +48,83 @@ class ShowError(LemaError):
     exit_code = 2
 
 
-def tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Sequence[Any]]:
-    """An artifact of rows, and what has been made of those that belong to it, for `show`.
+def open_tables(artifact: str, recipe: str, arm: str | None) -> dict[str, Iterable[Any]]:
+    """The rows of an artifact and of those that belong to it, as far as they are made, for `show_rows`.
 
-    Raises ShowError when it has no rows, or is not made yet.
+    Raises ShowError when the artifact has no rows, or is not made yet.
     """
-    rows = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
-    if artifact in ARTIFACTS and artifact not in rows:
-        raise ShowError(f"{artifact} has no rows to show; it is in {artifact_path(artifact, recipe, arm or 'ARM')}")
-    if artifact not in rows:
-        raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, rows)}")
+    path = artifact_path(artifact, recipe, arm or "ARM") if artifact in ARTIFACTS else Path()
+    if artifact not in _TYPES:
+        reason = f"{artifact} has no rows to show; it is in {path}" if artifact in ARTIFACTS else ""
+        raise ShowError(reason or f"there are no rows of {artifact!r}; {allowed(artifact, _TYPES)}")
     if artifact in BY_ARM and arm is None:
         raise ShowError(f"{artifact} is made for an arm: lema show {artifact} {recipe}/ARM")
-    begun = [path.parent.name for path in DATA.glob("*/plan.yaml")]
-    if recipe not in begun and Path(f"recipes/{recipe}.yaml").is_file():
+    planned = [path.parent.name for path in DATA.glob("*/plan.yaml")]
+    if recipe not in planned and Path(f"recipes/{recipe}.yaml").is_file():
         raise ShowError(f"nothing is made of {recipe} yet: lema repro (a recipe that params.yaml lists), or lema make")
-    if recipe not in begun:
-        raise ShowError(f"nothing is made of a recipe {recipe!r} yet; {allowed(recipe, begun)}")
-    if not artifact_path(artifact, recipe, arm).is_file():
-        raise ShowError(f"{artifact_path(artifact, recipe, arm)} is not made yet: lema repro")
-    places = {name: artifact_path(name, recipe, arm) for name in (artifact, *_JOINS.get(artifact, {}).values())}
-    return {name: parquet.read_rows(path, rows[name]) for name, path in places.items() if path.is_file()}
+    if recipe not in planned:
+        raise ShowError(f"nothing is made of a recipe {recipe!r} yet; {allowed(recipe, planned)}")
+    if not path.is_file():
+        raise ShowError(f"{path} is not made yet: lema repro")
+    paths = {name: artifact_path(name, recipe, arm) for name in (artifact, *_JOINS.get(artifact, {}).values())}
+    return {name: parquet.Rows(path, _TYPES[name]) for name, path in paths.items() if path.is_file()}
 
 
-def show(
-    artifact: str, tables: Mapping[str, Sequence[Any]], *, n: int = 3, where: Sequence[str] = (), width: int = 100
+def show_rows(
+    artifact: str, tables: Mapping[str, Iterable[Any]], *, n: int = 3, where: Sequence[str] = (), width: int = 100
 ) -> str:
-    """The first `n` rows of an artifact of which every `field=value` of `where` is true, and how many there are.
+    """The first `n` rows of an artifact for which every `field=value` of `where` holds, and how many there are.
 
-    `tables` holds the recipe's artifacts that exist; rows are shown with what belongs to them. A field is one of the
-    row's own or of a row that belongs to it, so `accepted=false` works for corrections; `samples.model=...` says
-    whose. Raises ShowError for an artifact that is not there and for unknown fields, with the nearest name.
+    `tables` has the recipe's artifacts that exist, sorted by id; rows are shown with what belongs to them. A field is
+    one of the row's own or of a row that belongs to it, so `accepted=false` works for corrections; `samples.model=...`
+    names the artifact. Raises ShowError for an artifact that is not there and for unknown fields, with the nearest
+    name.
     """
     if artifact not in tables:
         raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, tables)}")
-    joined = [name for name in _JOINS.get(artifact, {}).values() if name in tables]
-    indexes = {name: {row.id: row for row in tables[name]} for name in joined}
-    rows = [_joined(artifact, row, indexes) for row in tables[artifact]]
-    wanted = [_condition(text, artifact, rows) for text in where]
-    found = [row for row in rows if all(holds(row) for holds in wanted)]
-    shown = [_render(*_DRAW[artifact](row[artifact], row), width=width) for row in found[:n]]
+    joins = {name: (key, SortedLookup(tables[name])) for key, name in _joins(artifact).items() if name in tables}
+    conditions = [_condition(text, artifact) for text in where]
+    shown: list[str] = []
+    found = 0
+    for row in tables[artifact]:
+        if where or found < n:
+            joined = {artifact: row} | dict.fromkeys(_joins(artifact).values())
+            joined |= {name: lookup.get(getattr(row, key)) for name, (key, lookup) in joins.items()}
+            if not all(holds(joined) for holds in conditions):
+                continue
+            if found < n:
+                shown.append(_rendered(*_describe(artifact, joined), width=width))
+        found += 1
     condition = f" where {' and '.join(where)}" if where else ""
-    return "\n\n".join([*shown, style(f"{len(shown)} of {len(found):,} rows of {artifact}{condition}", dim=True)])
+    return "\n\n".join([*shown, style(f"{len(shown)} of {found:,} rows of {artifact}{condition}", dim=True)])
 
 
-def parts(kind: str, root: Path) -> str:
-    """The parts that a recipe can name, with what each is for: tasks, filters, backends or prompts; all for ""."""
+def _joins(artifact: str) -> Mapping[str, str]:
+    return _JOINS.get(artifact, {})
+
+
+def _condition(text: str, artifact: str) -> Callable[[Joined], bool]:
+    """A test of `field=value` or `artifact.field=value`; values as a user writes them: true, none, numbers, texts."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ShowError(f"--where {text!r} is not of the form field=value")
+    known: dict[str, tuple[str, str]] = {}
+    for table in (artifact, *_joins(artifact).values()):
+        for field in fields(_TYPES[table]):
+            known.setdefault(field.name, (table, field.name))
+            known[f"{table}.{field.name}"] = (table, field.name)
+    if name not in known:
+        own = [one for one in known if "." not in one]
+        raise ShowError(f"rows of {artifact} have no field {name!r}; {allowed(name, own)}")
+    table, field_name = known[name]
+    return lambda row: str(getattr(row[table], field_name, None)).casefold() == value.casefold()
+
+
+def list_parts(kind: str, root: Path) -> str:
+    """The parts that a recipe can name, with what each is for: tasks, filters, backends or prompts; all for "".
+
+    Raises ShowError for an unknown kind.
+    """
     kinds = [*_KINDS, "prompts"]
     if kind and kind not in kinds:
         raise ShowError(f"unknown kind of part {kind!r}; {allowed(kind, kinds)}")
@@ -113,54 +148,18 @@ def _first_comment(file: Path) -> str:
     return first.lstrip("# ") if first.startswith("#") and "yaml-language-server" not in first else ""
 
 
-def _joined(artifact: str, row: Any, indexes: Mapping[str, Mapping[str, Any]]) -> Joined:
-    """A row and what belongs to it, by artifact; None where that is missing."""
-    joins = _JOINS.get(artifact, {})
-    others = {name: indexes.get(name, {}).get(getattr(row, field)) for field, name in joins.items()}
-    return {artifact: row, **others}
-
-
-def _condition(text: str, artifact: str, rows: Sequence[Joined]) -> Callable[[Joined], bool]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ShowError(f"--where {text!r} is not of the form field=value")
-    known: dict[str, tuple[str, str]] = {}
-    for table in [artifact, *_JOINS.get(artifact, {}).values()]:
-        one = next((row[table] for row in rows if row.get(table) is not None), None)
-        for label in [field.name for field in fields(one)] if one is not None else []:
-            known.setdefault(label, (table, label))
-            known[f"{table}.{label}"] = (table, label)
-    if name.strip() not in known:
-        if not rows:
-            return lambda _: False
-        bare = [one for one in known if "." not in one]
-        raise ShowError(f"rows of {artifact} have no field {name.strip()!r}; {allowed(name.strip(), bare)}")
-    owner, own = known[name.strip()]
-    return lambda row: _said(getattr(row[owner], own, None)) == value.strip().casefold()
-
-
-def _said(value: Any) -> str:
-    """A value as a user writes it: true, false, none, numbers and texts."""
-    return str(value).casefold()
-
-
-def _render(title: str, tags: Sequence[str], content: Sequence[Part], *, width: int) -> str:
-    lines = [" · ".join([style(title, bold=True), *(_tag(tag) for tag in tags if tag)])]
+def _rendered(title: str, tags: Sequence[str], content: Iterable[Block], *, width: int) -> str:
+    coloured = (style(tag, fg=_TAG_COLOURS[tag]) if tag in _TAG_COLOURS else tag for tag in tags if tag)
+    lines = [" · ".join([style(title, bold=True), *coloured])]
     for label, text in content:
         if isinstance(text, str):
             lines += _labelled(label, "", text, width)
             continue
         for at, (number, step, mark) in enumerate(text):
-            sign = {"wrong": "✗", "new": "+"}.get(mark, " ")
-            colour = {"wrong": "red", "new": "green"}.get(mark)
+            sign, colour = _STEP_SIGNS[mark]
             block = _labelled(label if at == 0 else "", f"{sign} {number:>2}  ", step, width)
             lines += [line[:_LABEL] + style(line[_LABEL:], fg=colour) for line in block] if colour else block
     return "\n".join(lines)
-
-
-def _tag(tag: str) -> str:
-    colours = {"accepted": "green", "correct": "green", "dropped": "red", "incorrect": "red"}
-    return style(tag, fg=colours[tag]) if tag in colours else tag
 
 
 def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
@@ -171,121 +170,83 @@ def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
     return [f"{first if place == 0 else ' ' * len(first)}{line}".rstrip() for place, line in enumerate(lines)]
 
 
-def _steps(text: str | None) -> list[tuple[int, str, str]]:
-    return [(place, step, "") for place, step in enumerate(split_steps(text or ""), 1)]
+def _describe(artifact: str, joined: Joined) -> tuple[str, list[str], list[Block]]:
+    """The id of a row, its tags and what is shown of it."""
+    row, question, sample = joined[artifact], joined.get("questions"), joined.get("samples")
+    asked: list[Block] = [("Question", question.text), ("Gold", question.gold)] if question else []
+    match row:
+        case Record():
+            record = json.loads(row.record)
+            pairs = record.items() if isinstance(record, dict) else [("record", record)]
+            texts = [(str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in pairs]
+            return row.id, [row.split], list(texts)
+        case Question():
+            rationale: list[Block] = [("Rationale", _steps(row.rationale))] if row.rationale else []
+            return row.id, [row.split], [*asked, *rationale]
+        case Location():
+            path: Block = ("Path", _steps(sample.text if sample else None, row.incorrect_step))
+            reason: list[Block] = [(row.status.capitalize(), row.reason)] if row.reason else []
+            return row.id, [f"step {row.incorrect_step or '?'}"], [*asked, path, *reason]
+        case Evolved():
+            seed: list[Block] = [("Seed", question.text)] if question else []
+            answers = ", ".join(answer or "none" for answer in row.answers)
+            why: list[Block] = [("Dropped", row.reason)] if row.reason else []
+            return row.id, [_verdict_tag(row)], [*seed, ("Question", row.text), ("Answers", answers), *why]
+        case Correction():
+            verdict = joined["verdicts"]
+            drops = [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
+            return row.id, [row.error_type or "", _verdict_tag(verdict)], [*_correction(row, joined, asked), *drops]
+        case Verdict():
+            correction = joined["corrections"]
+            shown = _correction(correction, joined, asked) if correction else asked
+            error = (correction.error_type if correction else None) or ""
+            return row.id, [error, _verdict_tag(row)], [*shown, *_findings(row)]
+        case Example():
+            turns: list[Block] = [(message.role.capitalize(), message.content) for message in row.prompt]
+            return row.id, [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
+        case Answer():
+            return row.id, [row.outcome], [*asked, ("Error", row.error) if row.error else ("Answer", row.text)]
+        case Probe():
+            losses = (("Right", row.right, row.right_tokens), ("Wrong", row.wrong, row.wrong_tokens))
+            figures = [(f"{side} path", f"perplexity {exp(loss):.2f} over {n} tokens") for side, loss, n in losses]
+            return row.id, [], [*asked, *figures]
+    return row.id, *_path(sample, joined["grades"], asked)
 
 
-def _question(question: Question | None) -> Iterator[Part]:
-    if question is not None:
-        yield "Question", question.text
-        yield "Gold", question.gold
-
-
-def _draw_record(row: Record, _: Joined) -> tuple[str, list[str], list[Part]]:
-    record = json.loads(row.record)
-    pairs = record.items() if isinstance(record, dict) else [("record", record)]
-    return row.id, [row.split], [(str(key), text if isinstance(text, str) else json.dumps(text)) for key, text in pairs]
-
-
-def _draw_question(row: Question, _: Joined) -> tuple[str, list[str], list[Part]]:
-    rationale: list[Part] = [("Rationale", _steps(row.rationale))] if row.rationale else []
-    return row.id, [row.split], [*_question(row), *rationale]
-
-
-def _draw_sample(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    sample: Sample | None = joined["samples"]
-    grade = joined["grades"]
-    name = sample.id if sample else grade.id
+def _path(sample: Sample | None, grade: Any, asked: Sequence[Block]) -> tuple[list[str], list[Block]]:
     tags = [grade.outcome, f"answer {grade.answer}" if grade.answer is not None else "no answer"] if grade else []
-    content = list(_question(joined["questions"]))
+    content = list(asked)
     if sample is not None:
-        content += [("Error", sample.error)] if sample.error else [("Path", _steps(sample.text))]
+        content.append(("Error", sample.error) if sample.error else ("Path", _steps(sample.text)))
         if sample.error_type is not None:
             content.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
-    return name, tags, content
+    return tags, content
 
 
-def _draw_location(row: Location, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    sample: Sample | None = joined["samples"]
-    steps = _steps(sample.text if sample else None)
-    marked = [(place, step, "wrong" if place == row.incorrect_step else "") for place, step, _ in steps]
-    reason: list[Part] = [(row.status.capitalize(), row.reason)] if row.reason else []
-    return row.id, [f"step {row.incorrect_step or '?'}"], [*_question(joined["questions"]), ("Path", marked), *reason]
-
-
-def _draw_evolved(row: Evolved, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    seed: Question | None = joined["questions"]
-    content: list[Part] = [("Seed", seed.text)] if seed else []
-    answers = ", ".join(answer or "none" for answer in row.answers)
-    content += [("Question", row.text), ("Answers", answers)]
-    content += [("Dropped", row.reason)] if row.reason else []
-    return row.id, ["accepted" if row.accepted else "dropped"], content
-
-
-def _draw_correction(_: Any, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    row, verdict, question, sample = (joined[name] for name in ("corrections", "verdicts", "questions", "samples"))
-    if row is None:
-        return verdict.id, ["accepted" if verdict.accepted else "dropped"], list(_question(question))
-    verdict_tag = "" if verdict is None else "accepted" if verdict.accepted else "dropped"
-    tags, content = [row.error_type or "", verdict_tag], list(_question(question))
+def _correction(row: Correction, joined: Joined, asked: Sequence[Block]) -> list[Block]:
+    question, sample = joined["questions"], joined["samples"]
     if row.status != "parsed" or question is None or sample is None:
-        path: list[Part] = [("Wrong path", _steps(sample.text))] if sample else []
-        content += [*path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
-    else:
-        content += _correction(correction_view(question, sample, row, verdict))
-    content += [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
-    return row.id, tags, content
+        path: list[Block] = [("Wrong path", _steps(sample.text))] if sample else []
+        return [*asked, *path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
+    seen = correction_view(question, sample, row, None)
+    kept = f"(steps 1 to {seen['kept']} as before)" if seen["kept"] > 1 else "(step 1 as before)"
+    solution = [("Correction", kept), ("", seen["solution"])] if seen["kept"] else [("Correction", seen["solution"])]
+    return [*asked, ("Wrong path", seen["path"]), ("Explanation", seen["explanation"]), *solution]
 
 
-def _draw_verdict(row: Verdict, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    """The correction, then what every filter found."""
-    name, tags, content = _draw_correction(row, joined)
-    content = [part for part in content if part[0] != "Dropped by"]
+def _findings(row: Verdict) -> list[Block]:
     column = max((len(finding.filter) for finding in row.findings), default=0)
-    for at, finding in enumerate(row.findings):
-        mark = " " if finding.reason is None else "✗"
-        value = "–" if finding.value is None else f"{finding.value:g}"
-        line = f"{mark} {finding.filter:<{column}}  {value:>6}  {finding.reason or ''}"
-        content.append(("" if at else "Findings", line))
-    return name, tags, content
-
-
-def _correction(seen: Mapping[str, Any]) -> Iterator[Part]:
-    yield "Wrong path", seen["path"]
-    yield "Explanation", seen["explanation"]
-    if seen["kept"]:
-        yield "Correction", f"(steps 1 to {seen['kept']} as before)" if seen["kept"] > 1 else "(step 1 as before)"
-    yield "" if seen["kept"] else "Correction", seen["solution"]
-
-
-def _draw_example(row: Example, _: Joined) -> tuple[str, list[str], list[Part]]:
-    turns: list[Part] = [(message.role.capitalize(), message.content) for message in row.prompt]
-    return row.id, [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
-
-
-def _draw_answer(row: Answer, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    text: Part = ("Error", row.error) if row.error else ("Answer", row.text)
-    return row.id, [row.outcome], [*_question(joined["questions"]), text]
-
-
-def _draw_probe(row: Probe, joined: Joined) -> tuple[str, list[str], list[Part]]:
-    figures: list[Part] = [
-        (f"{kind} path", f"perplexity {exp(loss):.2f} over {tokens} tokens")
-        for kind, loss, tokens in (("Right", row.right, row.right_tokens), ("Wrong", row.wrong, row.wrong_tokens))
+    lines = [
+        f"{' ' if finding.reason is None else '✗'} {finding.filter:<{column}}  "
+        f"{'–' if finding.value is None else f'{finding.value:g}':>6}  {finding.reason or ''}"
+        for finding in row.findings
     ]
-    return row.id, [], [*_question(joined["questions"]), *figures]
+    return [(label, line) for label, line in zip(chain(["Findings"], [""] * len(lines)), lines, strict=False)]
 
 
-_DRAW: Mapping[str, Callable[[Any, Joined], tuple[str, list[str], list[Part]]]] = {
-    "source": _draw_record,
-    "questions": _draw_question,
-    "samples": _draw_sample,
-    "grades": _draw_sample,
-    "locations": _draw_location,
-    "corrections": _draw_correction,
-    "verdicts": _draw_verdict,
-    "evolved": _draw_evolved,
-    "mix": _draw_example,
-    "answers": _draw_answer,
-    "probe": _draw_probe,
-}
+def _steps(text: str | None, wrong: int | None = None) -> list[tuple[int, str, str]]:
+    return [(at, step, "wrong" if at == wrong else "") for at, step in enumerate(split_steps(text or ""), 1)]
+
+
+def _verdict_tag(row: Verdict | Evolved | None) -> str:
+    return "" if row is None else "accepted" if row.accepted else "dropped"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lema.errors import LemaError
-from lema.report.show import parts, show, tables
+from lema.report.show import list_parts, open_tables, show_rows
 from lema.rows import Evolved, Location, Record
 from tests.stages.world import world
 
@@ -44,7 +44,7 @@ TABLES: dict[str, Any] = {
 
 
 def plain(*arguments: Any, **options: Any) -> str:
-    return re.sub(r"\x1b\[\d+m", "", show(*arguments, **options))
+    return re.sub(r"\x1b\[\d+m", "", show_rows(*arguments, **options))
 
 
 @pytest.mark.parametrize("artifact", TABLES)
@@ -119,7 +119,7 @@ def test_where_keeps_the_rows_that_it_says(artifact: str, where: list[str], hold
 )
 def test_what_is_not_there_is_said_with_the_nearest_name(artifact: str, where: list[str], message: str) -> None:
     with pytest.raises(LemaError, match=re.escape(message)) as caught:
-        show(artifact, TABLES, where=where)
+        show_rows(artifact, TABLES, where=where)
     assert caught.value.exit_code == 2
 
 
@@ -132,13 +132,13 @@ def test_rows_are_shown_without_what_is_not_made_yet() -> None:
 def test_parts_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
     (tmp_path / "recipes/prompts/solve").mkdir(parents=True)
     (tmp_path / "recipes/prompts/solve/short.yaml").write_text("# Asks for short steps.\nuser: '{{ question }}'\n")
-    text = re.sub(r"\x1b\[\d+m", "", parts("", tmp_path))
+    text = re.sub(r"\x1b\[\d+m", "", list_parts("", tmp_path))
     assert re.search(r"^  word_problems +\S", text, re.MULTILINE)
     assert re.search(r"^  answer_matches +Measures 1 where", text, re.MULTILINE)
     assert "  solve/short  Asks for short steps." in text
-    assert "filters" not in parts("tasks", tmp_path)
+    assert "filters" not in list_parts("tasks", tmp_path)
     with pytest.raises(LemaError, match="did you mean 'filters'"):
-        parts("filter", tmp_path)
+        list_parts("filter", tmp_path)
 
 
 def test_a_location_marks_the_step() -> None:
@@ -177,4 +177,4 @@ def test_what_is_not_made_is_said(
     (tmp_path / "recipes/trial.yaml").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LemaError, match=re.escape(message)):
-        tables(artifact, recipe, arm)
+        open_tables(artifact, recipe, arm)
