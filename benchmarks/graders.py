@@ -21,8 +21,8 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from lema.tasks.math import extract, math, symbolic
-from lema.tasks.math.latex import clean
+from lema.tasks.math import extract_math, math, symbolic
+from lema.tasks.math.latex import canonical_latex
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared/data/math/train_2000.jsonl"
@@ -62,7 +62,9 @@ def wrong(gold: str, others: Sequence[str], rng: random.Random) -> str:
     """An answer near the gold one, or that of another question."""
     if re.fullmatch(r"-?\d+", gold):
         return rng.choice([str(int(gold) + 1), str(10 * int(gold) + 1), f"\\frac{{{gold}}}{{7}}" if int(gold) else "5"])
-    return rng.choice([other for other in rng.sample(others, 5) if clean(other)[0] != clean(gold)[0]])
+    return rng.choice(
+        [other for other in rng.sample(others, 5) if canonical_latex(other)[0] != canonical_latex(gold)[0]]
+    )
 
 
 def cases(golds: Sequence[str]) -> Iterator[Case]:
@@ -78,7 +80,7 @@ def cases(golds: Sequence[str]) -> Iterator[Case]:
 
 
 def ours(case: Case) -> bool | str:
-    answer = extract(case.text)
+    answer = extract_math(case.text)
     same = False if answer is None else math.equal(answer, case.gold)
     return same if isinstance(same, bool) else same.value
 
@@ -132,7 +134,7 @@ def main() -> None:
         speeds = f"{number / seconds:.0f} | {number / more:.0f} | {more / seconds:.1f}"
         lines.append(f"| {name} | {number} | {speeds} | {errors} | {others} |")
     same = sum(math.equal(str(record["answer"]), gold) is True for record, gold in zip(records, golds, strict=True))
-    solved = sum(extract(record["solution"]) == gold for record, gold in zip(records, golds, strict=True))
+    solved = sum(extract_math(record["solution"]) == gold for record, gold in zip(records, golds, strict=True))
     lines += ["", f"Seconds of one core. {len(records)} questions: the answer found in the gold solution is the gold"]
     lines.append(
         f"answer in {solved}; the field `answer` of this copy, which has lost backslashes, equals it in {same}."

@@ -31,56 +31,20 @@ class Move(NamedTuple):
 
 
 GIRLS = [
-    "Mia",
-    "Anna",
-    "Zoe",
-    "Lily",
-    "Ruth",
-    "Nina",
-    "Sara",
-    "Emma",
-    "Maya",
-    "Jane",
-    "Ella",
-    "Rosa",
-    "Amy",
-    "Leah",
-    "Iris",
-    "Tina",
-]
+    "Mia", "Anna", "Zoe", "Lily", "Ruth", "Nina", "Sara", "Emma", "Maya", "Jane", "Ella", "Rosa", "Amy",
+    "Leah", "Iris", "Tina",
+]  # fmt: skip
 BOYS = [
-    "Ben",
-    "Tom",
-    "Sam",
-    "Leo",
-    "Max",
-    "Noah",
-    "Paul",
-    "Jack",
-    "Adam",
-    "Omar",
-    "Ravi",
-    "Hugo",
-    "Finn",
-    "Luke",
-    "Eric",
-    "Ivan",
-]
-FOOD = ["apples", "oranges", "cookies", "muffins", "peaches", "plums", "pears", "carrots", "rolls", "cherries"]
+    "Ben", "Tom", "Sam", "Leo", "Max", "Noah", "Paul", "Jack", "Adam", "Omar", "Ravi", "Hugo", "Finn", "Luke",
+    "Eric", "Ivan",
+]  # fmt: skip
+FOOD = [
+    "apples", "oranges", "cookies", "muffins", "peaches", "plums", "pears", "carrots", "rolls", "cherries",
+]  # fmt: skip
 TOYS = [
-    "marbles",
-    "stickers",
-    "pencils",
-    "cards",
-    "shells",
-    "balloons",
-    "beads",
-    "stamps",
-    "buttons",
-    "blocks",
-    "crayons",
-    "flowers",
-]
+    "marbles", "stickers", "pencils", "cards", "shells", "balloons", "beads", "stamps", "buttons", "blocks",
+    "crayons", "flowers",
+]  # fmt: skip
 
 BEGINNINGS = (
     Beginning("held", "{n} has {v} {x}."),

@@ -6,9 +6,11 @@ problem told of someone else is in both.
 """
 
 import hashlib
+import operator
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from lema.rows import Split
@@ -17,7 +19,10 @@ from lema.tasks.numeric import equal_numbers, extract_number, gold_number
 from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS, Beginning, Move
 from lema.text.records import text_field
 
-OPERATIONS = ("+", "-", "*", "/")
+_OPERATORS: Mapping[str, Callable[[int, int], int | Fraction]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": Fraction
+}  # fmt: skip
+OPERATIONS = tuple(_OPERATORS)
 MOST_STEPS = 6  # longer stories would tell the same move twice
 _TEST_SHARE = 0.2
 _FACTORS = (2, 12)  # of new numbers that are multiplied or divided by
@@ -54,7 +59,7 @@ def generate(
     return _records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 
 
-def split(question: str) -> Split:
+def split_of(question: str) -> Split:
     """The split to which a question belongs: a pure function of its text without people and things."""
     digest = hashlib.sha256(_DETAILS.sub("_", question).encode()).digest()
     return "test" if int.from_bytes(digest[:8]) < _TEST_SHARE * 2**64 else "train"
@@ -67,26 +72,23 @@ def _records(
         count = rng.choice(steps)
         record = None
         while record is None:
-            record = _tell(rng, *_plot(rng, count, moves), largest)
-        yield split(record["question"]), record | {"steps": count}
+            record = _write_story(rng, *_draw_plot(rng, count, moves), largest)
+        yield split_of(record["question"]), record | {"steps": count}
 
 
-def _plot(rng: random.Random, count: int, known: Sequence[Move]) -> tuple[Beginning, list[Move]]:
+def _draw_plot(rng: random.Random, count: int, known: Sequence[Move]) -> tuple[Beginning, list[Move]]:
     """A beginning and moves of `count` steps in all, from those that are known."""
     while True:
         beginning = rng.choice(BEGINNINGS)
         kind, left, moves = beginning.kind, count, list[Move]()
-        while left:
-            fitting = [m for m in known if m.kind == kind and len(m.lines) <= left and m not in moves]
-            if not fitting:
-                break
+        while left and (fitting := [m for m in known if m.kind == kind and len(m.lines) <= left and m not in moves]):
             moves.append(rng.choice(fitting))
             kind, left = moves[-1].to, left - len(moves[-1].lines)
         if not left:
             return beginning, moves
 
 
-def _tell(rng: random.Random, beginning: Beginning, moves: list[Move], largest: int) -> dict[str, Any] | None:
+def _write_story(rng: random.Random, beginning: Beginning, moves: list[Move], largest: int) -> dict[str, Any] | None:
     """The problem with numbers, names and things drawn; None if no numbers were found that fit."""
     value = rng.randint(2, min(largest, beginning.largest))
     people = rng.sample([*GIRLS, *BOYS], max(5, len(moves) + 2))
@@ -94,11 +96,11 @@ def _tell(rng: random.Random, beginning: Beginning, moves: list[Move], largest: 
     words = {"n": people.pop(), "o": people.pop(), "x": things, "v": str(value)}
     story, lines, question = [_fill(beginning.text, words)], list[str](), ""
     for move in moves:
-        numbers = _numbers(rng, move, value, largest)
-        if numbers is None:
+        drawn = _draw_numbers(rng, move, value, largest)
+        if drawn is None:
             return None
+        numbers, equations, value = drawn
         words |= {name: str(number) for name, number in numbers.items()}
-        equations, value = _solve(move, value, numbers)
         lines += [_fill(line, words | {"eq": eq}) for line, eq in zip(move.lines, equations, strict=True)]
         story.append(_fill(move.text, words))
         question = _fill(move.question, words)
@@ -106,39 +108,25 @@ def _tell(rng: random.Random, beginning: Beginning, moves: list[Move], largest: 
     return {"question": " ".join([*story, question]), "answer": str(value), "rationale": "\n".join(lines)}
 
 
-def _numbers(rng: random.Random, move: Move, value: int, largest: int) -> dict[str, int] | None:
+def _draw_numbers(
+    rng: random.Random, move: Move, value: int, largest: int
+) -> tuple[dict[str, int], list[str], int] | None:
+    """The new numbers of a move, its equations and its result; None when no draw fits."""
     names = sorted({name for name in move.steps if name in "ab"})
     factors = {name for step in move.steps.split() if step[1] in "*/" for name in step[::2]}
     for _ in range(30):
         numbers = {name: rng.randint(*(_FACTORS if name in factors else (2, largest))) for name in names}
-        if _fits(move, value, numbers, largest):
-            return numbers
+        known, equations = {"v": value, **numbers}, list[str]()
+        for step in move.steps.split():
+            left, right = known[step[0]], known[step[2]]
+            result = Fraction(_OPERATORS[step[1]](left, right))
+            if result.denominator > 1 or not 2 <= result <= largest:
+                break
+            known["s"] = int(result)
+            equations.append(f"{left} {step[1]} {right} = {result}")
+        else:
+            return numbers, equations, known["s"]
     return None
-
-
-def _fits(move: Move, value: int, numbers: Mapping[str, int], largest: int) -> bool:
-    known = {"v": value, **numbers}
-    for step in move.steps.split():
-        left, right = known[step[0]], known[step[2]]
-        if step[1] == "/" and left % right:
-            return False
-        known["s"] = _result(left, step[1], right)
-        if not 2 <= known["s"] <= largest:
-            return False
-    return True
-
-
-def _solve(move: Move, value: int, numbers: Mapping[str, int]) -> tuple[list[str], int]:
-    known, equations = {"v": value, **numbers}, []
-    for step in move.steps.split():
-        left, right = known[step[0]], known[step[2]]
-        known["s"] = _result(left, step[1], right)
-        equations.append(f"{left} {step[1]} {right} = {known['s']}")
-    return equations, known["s"]
-
-
-def _result(left: int, operator: str, right: int) -> int:
-    return {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[operator]
 
 
 def _fill(template: str, words: Mapping[str, str]) -> str:

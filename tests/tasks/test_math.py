@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lema.tasks import Reading, Undecided
-from lema.tasks.math import equal, extract, math
+from lema.tasks.math import equal_math, extract_math, math
 
 # What models write, and the answer in it.
 TEXTS = [
@@ -115,17 +115,17 @@ PAIRS: list[tuple[str, str, bool | None]] = [
 
 @pytest.mark.parametrize(("text", "answer"), TEXTS)
 def test_the_answer_that_a_text_states_last(text: str, answer: str | None) -> None:
-    assert extract(text) == answer
+    assert extract_math(text) == answer
 
 
 @pytest.mark.parametrize(("answer", "gold", "same"), PAIRS)
 def test_equality(answer: str, gold: str, same: bool | None) -> None:
-    found = equal(answer, gold)
+    found = equal_math(answer, gold)
     assert (None if isinstance(found, Undecided) else found) is same
-    stated = extract(f"So we are done. The answer is ${answer}$.")
+    stated = extract_math(f"So we are done. The answer is ${answer}$.")
     if same is not None and "$" not in answer and "*" not in answer and "(\\" not in answer:
         assert stated is not None
-        assert equal(stated, gold) is same
+        assert equal_math(stated, gold) is same
 
 
 def test_a_column_is_long_enough() -> None:
@@ -138,13 +138,13 @@ def test_a_fraction_equals_itself_in_every_form(over: int, under: int) -> None:
     sign = "-" if over < 0 else ""
     latex = f"{sign}\\frac{{{abs(over)}}}{{{under}}}"
     for form in (latex, f"{over}/{under}", f"{sign}\\dfrac{{{3 * abs(over)}}}{{{3 * under}}}", f"x = {over}/{under}"):
-        assert equal(form, latex) is True
-    assert equal(f"{over + under}/{under}", latex) is False
+        assert equal_math(form, latex) is True
+    assert equal_math(f"{over + under}/{under}", latex) is False
 
 
 @given(st.text(alphabet="x12\\{}[](),.=<>$^_ frac+-abπ", max_size=40))
 def test_no_text_breaks_extraction(text: str) -> None:
-    found = extract(f"The answer is {text}")
+    found = extract_math(f"The answer is {text}")
     assert found is None or found.strip()
 
 
@@ -154,10 +154,10 @@ def test_no_text_breaks_extraction(text: str) -> None:
     [("(1,x+1)", "(1,y)"), ("1,x+1", "y,1"), ("y+1,x+1", "x,y"), ("(0,x)\\cup(1,2)", "(1,2)\\cup(0,y)")],
 )
 def test_an_open_item_leaves_the_whole_open(monkeypatch: pytest.MonkeyPatch, answer: str, gold: str, why: str) -> None:
-    monkeypatch.setattr("lema.tasks.math.compare", lambda one, other: why)
-    assert equal(answer, gold) is (Undecided.UNPARSED if why == "unreadable" else Undecided.TIMEOUT)
+    monkeypatch.setattr("lema.tasks.math.equality.compare", lambda one, other: why)
+    assert equal_math(answer, gold) is (Undecided.UNPARSED if why == "unreadable" else Undecided.TIMEOUT)
     if why == "unreadable":
-        assert equal(f"({answer},1)", f"({gold},2)") is False
+        assert equal_math(f"({answer},1)", f"({gold},2)") is False
 
 
 PIECES = [
@@ -187,8 +187,8 @@ MESS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 @given(MESS, MESS)
 def test_no_answer_breaks_equality(answer: str, gold: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
-        found = equal(answer, gold)
+        patch.setattr("lema.tasks.math.equality.compare", lambda one, other: "unreadable")
+        found = equal_math(answer, gold)
         assert found in (True, False, Undecided.UNPARSED)
         if answer.strip() == gold.strip():
             assert found is not False
@@ -199,10 +199,10 @@ def test_no_answer_breaks_equality(answer: str, gold: str) -> None:
 )
 def test_a_reply_that_repeats_itself_is_read_at_once(piece: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lema.tasks.math.compare", lambda one, other: "unreadable")
-        extract(piece * 3000)
-        extract("The answer is " + piece * 3000)
-        assert equal((piece * 400)[:400], "7") is not True
+        patch.setattr("lema.tasks.math.equality.compare", lambda one, other: "unreadable")
+        extract_math(piece * 3000)
+        extract_math("The answer is " + piece * 3000)
+        assert equal_math((piece * 400)[:400], "7") is not True
 
 
 SOLUTION = """First, $x = 2$.
@@ -280,11 +280,11 @@ def test_real_solutions_reach_their_gold_answer() -> None:
     assert math.counts is not None
     readings = [(record, math.read(record)) for record in records if math.counts(record)]
     assert len(readings) == 1998
-    assert sum(extract(record["solution"]) == reading.gold for record, reading in readings) >= 1997
+    assert sum(extract_math(record["solution"]) == reading.gold for record, reading in readings) >= 1997
     for _, reading in readings:
-        stated = extract(f"Step 9: The answer is ${reading.gold}$.")
+        stated = extract_math(f"Step 9: The answer is ${reading.gold}$.")
         assert stated is not None
-        assert equal(stated, reading.gold) is True
+        assert equal_math(stated, reading.gold) is True
         assert "\\boxed" not in (reading.rationale or "")
         assert math.write is not None
         assert math.read(math.write(reading)) == reading

@@ -13,7 +13,7 @@ from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.stages.grades import grade_text
 from lema.tasks import Undecided
-from lema.tasks.math import equal, math, symbolic
+from lema.tasks.math import equal_math, math, symbolic
 from lema.tasks.math.symbolic import compare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +31,8 @@ def test_what_never_ends_is_a_timeout_and_the_next_comparison_works(monkeypatch:
 
 
 def test_a_timeout_is_an_outcome_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lema.tasks.math.compare", lambda answer, gold: "timeout")
-    assert equal(TOWER, "3") is Undecided.TIMEOUT
+    monkeypatch.setattr("lema.tasks.math.equality.compare", lambda answer, gold: "timeout")
+    assert equal_math(TOWER, "3") is Undecided.TIMEOUT
     assert grade_text(f"The answer is ${TOWER}$.", "stop", "3", math) == ("timeout", TOWER)
     assert grade_text(f"The answer is ${TOWER}$.", "length", "3", math) == ("truncated", TOWER)
 
@@ -54,7 +54,7 @@ def test_grading_in_threads_gives_the_same() -> None:
 
 
 def _same(pair: tuple[str, str]) -> bool | Undecided:
-    return equal(*pair)
+    return equal_math(*pair)
 
 
 def test_grading_on_ray_gives_the_same(ray: RayExecutor) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lema.tasks import Reading
 from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS
-from lema.tasks.word_problems import generate, split, word_problems
+from lema.tasks.word_problems import generate, split_of, word_problems
 
 MANY = list(islice(generate(seed=3), 3000))
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
@@ -49,7 +49,7 @@ def test_train_and_test_share_no_question_even_with_people_and_things_changed() 
         rows = [*MANY, *islice(generate(seed=seed, steps=[1], largest=20), 2000)]
         texts = {side: {bare(record["question"]) for of, record in rows if of == side} for side in ("train", "test")}
         assert not texts["train"] & texts["test"]
-        assert all(split(record["question"]) == side for side, record in rows)
+        assert all(split_of(record["question"]) == side for side, record in rows)
     assert 0.15 < Counter(side for side, _ in MANY)["test"] / len(MANY) < 0.25
 
 

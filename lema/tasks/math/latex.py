@@ -11,18 +11,25 @@ from typing import NamedTuple
 _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "π": "\\pi ", "×": "\\times ", "·": "\\cdot ",
      "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
-     "°": "", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "²": "^2", "³": "^3", "θ": "\\theta ",
-     "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "∈": "\\in ", "’": "'", "€": "", "£": "", "¥": ""}
+     "°": "^\\circ ", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "²": "^2", "³": "^3",
+     "θ": "\\theta ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}", "∈": "\\in ", "’": "'", "€": "", "£": "", "¥": ""}
 )  # fmt: skip
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ("*", "*"))
 _TEXTS = "mbox|text(?:bf|it|rm|normal|sf)|math(?:rm|bf|it|sf)|boldsymbol|operatorname"
+_FUNCTION_NAMES = "(?:arc)?(?:sin|cos|tan)|cot|sec|csc|ln|log|exp|alpha|beta|gamma|theta|lambda|infty"
+_DEGREES = re.compile(r"(\\?(?:sin|cos|tan)\s*\(?\s*)(\d+)\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})")
+_THIN = r"(?:\\[,!]|\\thinspace|[ ~])"
 _SAME = (
     (re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![\\a-zA-Z])(pi|infinity)(?![a-zA-Z])"), lambda m: {"pi": "\\pi ", "infinity": "\\infty "}[m[1]]),
     (re.compile(r"√\s*(?:(\d+)|\(([^()]*)\))"), r"\\sqrt{\1\2}"),
+    (re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\d.])"), r"\\times10^{\1}"),
+    (re.compile(rf"(?<=\d){_THIN}(?=\d{{3}}(?!\d))"), ""),
+    (_DEGREES, r"\1{\\frac{\2\\pi}{180}}"),
     (re.compile(r"(?<=\d)(?:,\\!|\{,\}(?:\\!)?)(?=\d{3})"), ","),
-    (re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))"), ""),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?=\s*[^a-zA-Z\s])"), ""),
+    (re.compile(r"\\(?:text|mathrm|operatorname)\{(" + _FUNCTION_NAMES + r")\}"), r"\\\1 "),
+    (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTION_NAMES})(?![a-zA-Z])"), r"\\\1 "),
     (re.compile(r"\\displaystyle(?![a-zA-Z])|\\[,;:!>]|\\q?quad(?![a-zA-Z])|(?<!\\)~"), " "),
     (re.compile(r"(?<!\\)\\ "), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
@@ -59,14 +66,14 @@ _NUMBER = re.compile(
 _MATRIX = re.compile(r"\\begin\{([a-zA-Z]*matrix)\}(.*)\\end\{\1\}", re.DOTALL)
 
 
-class Number(NamedTuple):
+class LatexNumber(NamedTuple):
     """An exact number; `rounded` when it was written as a decimal."""
 
     value: Fraction
     rounded: bool
 
 
-class Parts(NamedTuple):
+class Items(NamedTuple):
     """What an answer is made of: `kind` is "(]" and the like for what stands in brackets, "{}" for a set, "," for a
     bare list, "cup" for a union, "matrix" and its shape for a matrix; `ordered` when the order counts."""
 
@@ -75,7 +82,7 @@ class Parts(NamedTuple):
     ordered: bool
 
 
-def clean(latex: str) -> tuple[str, bool]:
+def canonical_latex(latex: str) -> tuple[str, bool]:
     """An answer in the one way in which it is compared, and whether it was a percentage."""
     text = latex.translate(_SIGNS).strip()
     text = _outer(text)
@@ -96,9 +103,9 @@ def clean(latex: str) -> tuple[str, bool]:
     return re.sub(r"\s+", " ", re.sub(r"(?<=[a-zA-Z])\s+(?=\d)|(?<=\d)\s+(?=[a-zA-Z])", "", text)), percent
 
 
-def number(text: str) -> Number | None:
+def latex_number(text: str) -> LatexNumber | None:
     """The number that a cleaned text is: an integer, a decimal, a fraction or a mixed number."""
-    match = _NUMBER.fullmatch(joined(text))
+    match = _NUMBER.fullmatch(join_thousands(text))
     if match is None:
         return None
     if match["decimal"]:
@@ -108,34 +115,34 @@ def number(text: str) -> Number | None:
         if under == 0:
             return None
         value = Fraction(over, under) * (-1 if match["minus"] else 1) + int(match["whole"] or match["mixed"] or 0)
-    return Number(-value if match["sign"] == "-" else value, "." in (match["decimal"] or ""))
+    return LatexNumber(-value if match["sign"] == "-" else value, "." in (match["decimal"] or ""))
 
 
-def joined(text: str) -> str:
+def join_thousands(text: str) -> str:
     """A cleaned text with "1,234" as 1234, unless it stands in brackets: in those, a comma separates."""
     bracketed = text.startswith(("(", "[", "\\{"))
     return text if bracketed else _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
 
 
-def parts(text: str) -> Parts | None:
+def split_items(text: str) -> Items | None:
     """The items of a cleaned text that is a list, tuple, interval, set, union or matrix, each uncleaned."""
     if matrix := _MATRIX.fullmatch(text):
         rows = [row.split("&") for row in re.split(r"\\\\", matrix[2]) if row.strip()]
         shape = "x".join(str(len(row)) for row in rows)
-        return Parts(f"{matrix[1]} {shape}", tuple(item for row in rows for item in row), True)
+        return Items(f"{matrix[1]} {shape}", tuple(item for row in rows for item in row), True)
     if len(union := _split(text, "\\cup")) > 1:
-        return Parts("cup", tuple(union), False)
+        return Items("cup", tuple(union), False)
     for opening, first in (("\\{", "{"), ("(", "("), ("[", "[")):
         closing = next((mark for mark in ("\\}", ")", "]") if text.endswith(mark)), None)
         if text.startswith(opening) and closing and _whole(text):
             items = _split(text[len(opening) : -len(closing)], ",")
             if len(items) > 1 or opening == "\\{":
-                return Parts(first + closing[-1], tuple(items), opening != "\\{")
+                return Items(first + closing[-1], tuple(items), opening != "\\{")
     items = _split(text, ",")
     if len(items) == 1 and "\\pm" in text and "=" not in text and text.count("\\pm") == 1 and "\\mp" not in text:
         plus = re.sub(r"^\+", "", text.replace("\\pm", "+", 1))
         items = [plus, text.replace("\\pm", "-", 1)]
-    return Parts(",", tuple(items), False) if len(items) > 1 else None
+    return Items(",", tuple(items), False) if len(items) > 1 else None
 
 
 def _braced(digit: str | None, group: str | None) -> str:
