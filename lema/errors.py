@@ -9,6 +9,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# Control characters, which could command a terminal, as their escapes.
+ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+
 
 class LemaError(Exception):
     """Base of all errors that are shown to a user as a message."""
@@ -27,7 +30,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
-        return f"{place}: {self.message}"
+        return f"{place}: {self.message}".translate(ESCAPES)
 
 
 class RecipeError(LemaError):

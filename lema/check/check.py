@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,17 +55,16 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         else:
             message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
             problems.append(Problem(show(path, root), 0, 0, message))
+    inherited: list[tuple[Problem, Draft]] = []
     for draft in drafts:
-        problems += [
-            *draft.problems,
-            *rules.problems(draft, root),
-            *transfer_sets.problems(draft),
-            *targets.problems(draft),
-        ]
-        problems += [*variables.problems(draft), *part_problems(draft, root, settings.run)]
         notes += [*targets.notes(draft), *_rounds(draft, settings)]
-        problems += _endpoints(draft, settings)
-        problems += [*_built(draft, settings, root), *_priced(draft, settings), *_shared(draft, settings)]
+        for problem in _draft_problems(draft, settings, root):
+            if problem.file in draft.extended:
+                inherited.append((problem, draft))
+            else:
+                problems.append(problem)
+    known = set(problems)
+    problems += [_comes_from(problem, draft) for problem, draft in inherited if problem not in known]
     if env is not None:
         idle = {draft.name for draft in drafts if recipes is None and draft.name not in settings.recipes}
         problems += _keys([draft for draft in drafts if draft.name not in idle], settings, env)
@@ -74,6 +73,25 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
         problems += _names(settings, {path.stem for path in shipped})
     notes += _idle(settings, drafts)
     return Report(tuple(sorted(set(problems))), tuple(sorted(set(notes) - set(problems))))
+
+
+def _draft_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
+    yield from draft.problems
+    yield from rules.problems(draft, root)
+    yield from transfer_sets.problems(draft)
+    yield from targets.problems(draft)
+    yield from variables.problems(draft)
+    yield from part_problems(draft, root, settings.run)
+    yield from _endpoints(draft, settings)
+    yield from _built(draft, settings, root)
+    yield from _priced(draft, settings)
+    yield from _shared(draft, settings)
+
+
+def _comes_from(problem: Problem, draft: Draft) -> Problem:
+    """A problem in an extended file, for whoever has only read the recipe that extends it."""
+    origin = f"comes from {problem.file}:{problem.line}, which {draft.file} extends; null removes it"
+    return replace(problem, message=f"{problem.message} ({origin})")
 
 
 def _settings(params: Params | None, tree: Tree, file: str) -> Settings:

@@ -161,11 +161,17 @@ def references(draft: Draft) -> Iterator[Found]:
         for arm in draft.tree.keys("mix", "arms")
         for part in ("cot", "corrections")
     ]
-    corrected = {item.value for _, item in _items(draft, ("corrections", "samplers"))} or set(samplers)
+    named = (item.value for _, item in _items(draft, ("corrections", "samplers")))
+    corrected = {name for name in named if isinstance(name, str)} or set(samplers)
     for path, item in (found for where in lists for found in _items(draft, where)):
         if isinstance(item.value, str) and item.value not in samplers:
             yield Found(path, f"unknown sampler {item.value!r}; {allowed(item.value, samplers)}")
-        elif path[-3] == "corrections" and path[0] == "mix" and item.value not in corrected:
+        elif (
+            isinstance(item.value, str)
+            and path[0] == "mix"
+            and path[3] == "corrections"
+            and item.value not in corrected
+        ):
             message = f"nobody corrects paths of {item.value!r}; {allowed(item.value, corrected)}"
             yield Found(path, message)
 

@@ -44,6 +44,11 @@ class Draft:
     recipe: Recipe | None
     sections: dict[str, Any]
 
+    @property
+    def extended(self) -> frozenset[str]:
+        """The recipe files that it builds on."""
+        return frozenset(file for file in self.files if file != self.file and not file.startswith(f"{PROMPTS}/"))
+
 
 def load_recipe(path: Path, root: Path) -> Loaded:
     """Read a recipe; `root` is the project's folder. Raises RecipeError with all problems of its shape."""
@@ -99,7 +104,7 @@ def show(path: Path, root: Path) -> str:
     """A path as messages show it: relative to the root where it lies below it, else its name."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
+    except (ValueError, OSError, RuntimeError):  # elsewhere; or a path that is none, such as a link to itself
         return path.name
 
 
@@ -175,7 +180,7 @@ class _Files:
         tree = replace(tree, value=keys)
         if extends is None:
             return tree
-        base = self._base(path, extends, (*above, path.resolve()))
+        base = self._base(path, extends, (*above, path.resolve()))  # the file has been read, so it has a real path
         return tree if base is None else merge(base, tree)
 
     def _base(self, path: Path, extends: Tree, above: tuple[Path, ...]) -> Tree | None:
@@ -183,14 +188,19 @@ class _Files:
         if not isinstance(extends.value, str):
             message = "extends: needs the name of one recipe file"
         else:
-            base = (path.parent / extends.value).resolve()
+            shown = extends.value if len(extends.value) <= 100 else "of this name"
+            others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
+            try:
+                base = (path.parent / extends.value).resolve()
+                there = base.is_file()
+            except (OSError, ValueError, RuntimeError):  # too long, with a NUL, a link to itself
+                base, there = path.parent, False
             if not base.is_relative_to(self.root.resolve()):
-                message = f"extends: {extends.value} lies outside the project"
+                message = f"extends: {shown} lies outside the project"
             elif base in above:
-                message = f"extends: {extends.value} extends this file in turn"
-            elif not base.is_file():
-                others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
-                message = f"extends: there is no file {extends.value}; {allowed(base.stem, others)}"
+                message = f"extends: {shown} extends this file in turn"
+            elif not there:
+                message = f"extends: there is no file {shown}; {allowed(base.stem, others)}"
         if message:
             self.problems.append(extends.mark.problem(message))
             self.broken = True

@@ -1,7 +1,9 @@
 """What pydantic finds wrong, in plain words and at its place in the file."""
 
+import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ BOUNDS: Mapping[str, str] = {
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
 }
+MAX_PROBLEMS = 10  # of one mapping, that are reported
 NAMES = "may hold only letters, digits, _ and -"
 FIXED: Mapping[str, str] = {
     "string_too_short": "must not be empty",
@@ -37,7 +40,23 @@ def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple
         # Of a union, pydantic reports every branch: a bound that is missed says more than the list of branches.
         bounds = {culprit for culprit, _, vague in found if not vague}
         told = ((culprit, problem) for culprit, problem, vague in found if not (vague and culprit in bounds))
-        return None, list(dict.fromkeys(told))
+        return None, _shortened(list(dict.fromkeys(told)))
+
+
+def _shortened(found: list[tuple[KeyPath, Problem]]) -> list[tuple[KeyPath, Problem]]:
+    """Of very many problems in one mapping, the first: a file of another kind has nothing but unknown keys."""
+    counts = Counter(path[:-1] for path, _ in found)
+    seen = Counter[KeyPath]()
+    kept = []
+    for path, problem in found:
+        seen[path[:-1]] += 1
+        more = counts[path[:-1]] - MAX_PROBLEMS
+        if seen[path[:-1]] == MAX_PROBLEMS and more > 0:
+            message = f"{problem.message}; and {more} more problems in this mapping"
+            problem = Problem(problem.file, problem.line, problem.column, message)
+        if seen[path[:-1]] <= MAX_PROBLEMS:
+            kept.append((path, problem))
+    return kept
 
 
 def dotted(path: KeyPath) -> str:
@@ -75,6 +94,7 @@ def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath
         message, place = f"missing key {path[-1]!r}", path[:-1]
     elif what == "value_error":
         message, key = str(error["ctx"]["error"]), isinstance(error["input"], dict)
+        message += "".join(_inherited(tree.find(path), message))
     elif what == "string_pattern_mismatch":
         pattern = error["ctx"]["pattern"]
         dots = "." in pattern.partition("]")[0]
@@ -90,6 +110,13 @@ def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath
     where = dotted((*above, *place))
     problem = Problem(located.file, located.line, located.column, f"{where}: {message}" if where else message)
     return path, problem, vague
+
+
+def _inherited(here: Tree | None, message: str) -> Iterator[str]:
+    """Of the keys that a message about a mapping names, those that come from an extended file."""
+    for name, child in here.value.items() if here and isinstance(here.value, dict) else ():
+        if here and child.key.file != here.mark.file and re.search(rf"\b{re.escape(name)}\b", message):
+            yield f"; {name} comes from {child.key.file}:{child.key.line}, which you extend; null removes it"
 
 
 def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, tuple[str, ...]] | None:

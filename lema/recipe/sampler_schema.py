@@ -82,7 +82,7 @@ class BranchSampler(ModelSampler):
 
 
 def _kind(raw: Any) -> str:
-    names = set(raw) if isinstance(raw, dict) else {"import" if name == "import_" else name for name in vars(raw)}
+    names = set(raw) if isinstance(raw, dict) else {name.rstrip("_") for name in getattr(type(raw), "model_fields", ())}
     if "inject" in names:
         return "typed" if names & {"model", "prompt"} else "inject"
     return next((name for name in ("import", "branch") if name in names), "model")

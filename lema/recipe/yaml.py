@@ -26,6 +26,7 @@ KeyPath = tuple[str | int, ...]
 # Aliases may multiply: a few lines of them can stand for billions of values.
 MAX_VALUES = 100_000
 LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 TEXT_TAG = "tag:yaml.org,2002:str"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -128,6 +129,8 @@ def parse_yaml(text: str, file: str) -> Tree:
         raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {reason}")]) from None
     except RecursionError:
         raise RecipeError([Problem(file, 0, 0, "nested too deeply")]) from None
+    except ValueError as error:  # an escape such as "\U00110000"
+        raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {error}")]) from None
     if reader.problems:
         raise RecipeError(reader.problems)
     return Tree({}, top, top) if tree.value in (None, False, 0, "", []) else replace(tree, mark=top)
@@ -203,6 +206,8 @@ class _TreeBuilder:
             self._add(node, f"{node.value} is a date to YAML, which DVC cannot track; put it in quotes")
         elif value is not None and type(value) not in (str, int, float, bool):
             self._add(node, NO_TAG)
+        elif isinstance(value, str) and SURROGATES.search(value):
+            self._add(node, "half of a character (a lone surrogate); write the whole one")
         return value
 
     def _mark(self, node: Node) -> Mark:

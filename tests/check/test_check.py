@@ -516,6 +516,24 @@ BROKEN = {
     "not YAML": ("adapter: {rank: 1", ["3:1: not valid YAML: expected ',' or '}', but got '<stream end>'"]),
     "tab": ("adapter:\n\trank: 1", ["3:1: not valid YAML: found character '\\t' that cannot start any token"]),
     "tag": ("description: !!python/name:os.system x", ["2:14: a tag (!) is not allowed"]),
+    "sampler that is a mapping": (
+        "corrections: {samplers: [{a: 1}]}",
+        ["2:26: corrections.samplers.0: needs a text, got a mapping"],
+    ),
+    "sampler of an arm that is a list": (
+        "mix: {arms: {lema: {corrections: {samplers: [[a]]}}}}",
+        ["2:46: mix.arms.lema.corrections.samplers.0: needs a text, got a list"],
+    ),
+    "number as a sampler": (
+        "samples: {samplers: {student: 5}}",
+        ["2:31: samples.samplers.student: needs a mapping, got 5"],
+    ),
+    "character beyond Unicode": ('description: "\\U00110000"', [": not valid YAML: chr() arg not in range(0x110000)"]),
+    "half of a character": ('description: "\\ud800"', ["2:14: half of a character (a lone surrogate)"]),
+    "command of a terminal": (
+        'reports: {}\n"\\e[31mred\\n": {}',
+        ["2:1: unknown key 'reports'; did you mean 'report'?", "3:1: unknown key '\\x1b[31mred\\n'; allowed: "],
+    ),
     "several": (
         "questions: {train: x}\nadapter: {rnk: 1}\nverdicts: {filters: [chnged]}\nanswers: {prompt: {user: '{{ q }}'}}",
         [
@@ -547,7 +565,7 @@ def test_broken(project, kind):
     project.write("recipes/broken.yaml", f"extends: good.yaml\n{text}\n")
     report = check(["broken"], project.root, {})
     said = [str(problem) for problem in report.problems]
-    wanted = [line if ".yaml:" in line else f"broken.yaml:{line}" for line in expected]
+    wanted = [line if ".yaml:" in line else f"broken.yaml:{line}".replace("::", ":") for line in expected]
     assert len(said) == len(wanted), said
     for line, start in zip(said, wanted, strict=True):
         assert line.removeprefix("recipes/").startswith(start), said
@@ -568,6 +586,11 @@ EXTENDS = {
     "missing": ({"a": "extends: b.yaml"}, "a.yaml:1:10: extends: there is no file b.yaml; allowed: good"),
     "itself": ({"a": "extends: a.yaml"}, "a.yaml:1:10: extends: a.yaml extends this file in turn"),
     "circle": ({"a": "extends: b.yaml", "b": "extends: a.yaml"}, "b.yaml:1:10: extends: a.yaml extends this file"),
+    "no path": ({"a": 'extends: "b\\0.yaml"'}, "a.yaml:1:10: extends: there is no file b\\x00.yaml; allowed: good"),
+    "too long": (
+        {"a": f"extends: {'b/' * 3000}c.yaml"},
+        "a.yaml:1:10: extends: there is no file of this",
+    ),
     "outside": ({"a": "extends: ../../x.yaml"}, "a.yaml:1:10: extends: ../../x.yaml lies outside the project"),
     "list": ({"a": "extends: [good.yaml]"}, "a.yaml:1:10: extends: needs the name of one recipe file"),
     "no mapping": ({"a": "- 1"}, "a.yaml:1:1: a recipe is a mapping: one key an artifact"),
@@ -583,12 +606,31 @@ def test_extends(project, kind):
     assert str(problem).removeprefix("recipes/").startswith(expected)
 
 
-def test_error_in_what_is_extended_points_there(project):
+def test_error_in_what_is_extended_points_there_and_says_so(project):
     project.edit("recipes/good.yaml", "epochs: 1", "epoch: 1")
     project.write("recipes/other.yaml", "extends: good.yaml\nadapter: {rank: 0}\n")
     said = [str(problem) for problem in check(["other"], project.root, {}).problems]
     assert said[0].startswith("recipes/good.yaml:17:11: adapter: unknown key 'epoch'")
+    assert said[0].endswith("(comes from recipes/good.yaml:17, which recipes/other.yaml extends; null removes it)")
     assert said[1] == "recipes/other.yaml:2:17: adapter.rank: needs at least 1, got 0"
+    both = [str(problem) for problem in check(["good", "other"], project.root, {}).problems]
+    assert [("comes from" in line) for line in both if "epoch" in line] == [False]
+
+
+def test_a_key_that_another_file_brings_is_named(project):
+    project.write("recipes/other.yaml", "extends: good.yaml\nbase: {hub: a/b}\n")
+    (problem,) = check(["other"], project.root, {}).problems
+    assert str(problem) == (
+        "recipes/other.yaml:2:1: base: needs exactly one of embedded, pretrain, hub, folder; embedded comes from "
+        "recipes/good.yaml:3, which you extend; null removes it"
+    )
+
+
+def test_a_thousand_unknown_keys_are_a_few_lines(project):
+    project.write("recipes/other.yaml", "extends: good.yaml\n" + "".join(f"k{n}: 1\n" for n in range(1000)))
+    problems = check(["other"], project.root, {}).problems
+    assert len(problems) == 10
+    assert problems[-1].message.endswith("and 990 more problems in this mapping")
 
 
 def test_error_in_a_prompt_file_points_there_at_its_line(project):
