@@ -177,7 +177,7 @@ async def client(url: str, count: int, inflight: int) -> list[str]:
 def lema(url: str, count: int, inflight: int, where: str, actors: int = 1) -> list[str]:
     from lema.completions.generate import Generate
     from lema.completions.store import Store
-    from lema.compute.factory import executor
+    from lema.compute.factory import make_executor
     from lema.models.types import Model, Request, Sampling
     from lema.recipe.params import Endpoint, Run
     from lema.rows import Message
@@ -186,7 +186,7 @@ def lema(url: str, count: int, inflight: int, where: str, actors: int = 1) -> li
     run = Run(executor=where, endpoints={"here": endpoint})  # type: ignore[arg-type]
     model, sampling = Model("strong", "openai", "openai/m", name="m", endpoint="here"), Sampling(temperature=0.7)
     with tempfile.TemporaryDirectory() as folder:
-        generate = Generate(Store(Path(folder) / "journal", Path(folder) / "packs"), executor(run), run)
+        generate = Generate(Store(Path(folder) / "journal", Path(folder) / "packs"), make_executor(run), run)
         asked = [Request(model, (Message("user", prompt),), sampling) for prompt in prompts(count)]
         return [reply.text for reply in generate(asked)]
 

@@ -24,7 +24,7 @@ from lema.completions.generate import Generate
 from lema.completions.packs import Entry
 from lema.completions.store import Store
 from lema.compute import parquet
-from lema.compute.factory import executor
+from lema.compute.factory import make_executor
 from lema.models.types import Model, Request, Sampling, key
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
@@ -72,7 +72,7 @@ def run(where: str, count: int, faults: dict[str, Any], **limits: Any) -> Outcom
         endpoint = Endpoint(url=url, **{"concurrency": INFLIGHT, "timeout": 5.0, "retries": 8, **limits})
         settings = Run(executor=where, endpoints={"here": endpoint})  # type: ignore[arg-type]
         store = Store(Path(folder) / "journal", Path(folder) / "packs")
-        generate = Generate(store, executor(settings), settings)
+        generate = Generate(store, make_executor(settings), settings)
         asked = requests(count)
         start = time.monotonic()
         replies = list(generate(asked))

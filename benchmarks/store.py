@@ -94,14 +94,14 @@ def store(folder: Path) -> Any:
 
 def fill(count: int, folder: Path) -> dict[str, float]:
     """Write what the stage will ask for, in its order."""
-    from lema.compute.executor import blocks
+    from lema.compute.executor import chunked
     from lema.models.types import Completion, key
 
     filled, seconds, number = store(folder), 0.0, 0
 
     def generate(requests: Iterable[Any]) -> Iterator[Any]:
         nonlocal seconds, number
-        for block in blocks(requests, BATCH):
+        for block in chunked(requests, BATCH):
             pairs = []
             for request in block:
                 pairs.append((key(request), Completion(text(number), "stop", None, 100, 500)))
@@ -126,7 +126,7 @@ def fill(count: int, folder: Path) -> dict[str, float]:
 
 def look(count: int, folder: Path) -> dict[str, float]:
     """Open, verifying every pack and then not, and look up everything in the order of the requests."""
-    from lema.compute.executor import blocks
+    from lema.compute.executor import chunked
     from lema.models.types import Completion, key
 
     keys: list[str] = []
@@ -146,7 +146,7 @@ def look(count: int, folder: Path) -> dict[str, float]:
         assert opened.known(keys[:1]) == [True]
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
-    for block in blocks(keys, BATCH):
+    for block in chunked(keys, BATCH):
         assert all(len(reply.text) == LENGTH for reply in opened.get_many(block))
     return {"first": times[0], "open": times[1], "look": time.perf_counter() - start}
 

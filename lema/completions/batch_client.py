@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from lema.models.api_errors import MALFORMED, code_of, of_exception, of_status
-from lema.models.openai import body, client, completion
+from lema.models.openai import batch_api_client, completion_of, request_body
 from lema.models.types import Completion, Fault, Model, Request
 from lema.recipe.params import Endpoint
 
@@ -61,7 +61,7 @@ class BatchClient:
 
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
         self._model, self._endpoint = model, endpoint
-        self._client = client(endpoint)
+        self._client = batch_api_client(endpoint)
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Send a file of requests, and return its id at the endpoint."""
@@ -147,7 +147,7 @@ def request_line(request: Request, endpoint: Endpoint) -> bytes:
     """The line of a request in a file; its `custom_id`, under which it is answered, is its cache key."""
     model = request.model
     served, options = endpoint.models.get(model.name or "", model.name or ""), model.options
-    asked = body(request, served, frozenset(options.get("omit") or ()), options.get("extra") or {})
+    asked = request_body(request, served, frozenset(options.get("omit") or ()), options.get("extra") or {})
     content = {"custom_id": request.key, "method": "POST", "url": api_path(model), "body": asked}
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
@@ -175,7 +175,7 @@ def parse_reply(line: bytes, request: Request, endpoint: Endpoint) -> Completion
         return Fault("retry", f"no reply in the batch ({_code(parsed.get('error'))})")
     status, answer = response.get("status_code"), response.get("body")
     if status == 200:
-        return completion(answer, request) or MALFORMED
+        return completion_of(answer, request) or MALFORMED
     if not isinstance(status, int):
         return MALFORMED
     return of_status(status, {}, json.dumps(answer).encode(), request.model, endpoint)

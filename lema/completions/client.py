@@ -11,9 +11,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from lema.compute.executor import failure
+from lema.compute.executor import one_line_error
 from lema.errors import RunError
-from lema.models.api_errors import Fail, History, Stop, backoff, decide
+from lema.models.api_errors import History, Verdict, backoff, decide
 from lema.models.openai import api_key
 from lema.models.throttle import Throttle
 from lema.models.types import Completion, EndpointWorker, Fault, Request
@@ -97,7 +97,7 @@ class EndpointClient:
                         reply = await self._answer(request, name)
             result = reply or await self._answer(request, name)
         except Exception as error:
-            self._done.append((request.key, failure(error)))
+            self._done.append((request.key, one_line_error(error)))
         else:
             self._done.append((request.key, result))
         if len(self._done) >= self._enough:
@@ -118,18 +118,18 @@ class EndpointClient:
             verdict = decide(
                 outcome, history, self._endpoint, reached=bool(self._throttle.proved), now=time.monotonic()
             )
-            if isinstance(verdict, Stop) or self._throttle.open is not None:
+            if verdict is Verdict.STOP or self._throttle.open is not None:
                 self._fatal.setdefault(name, self._throttle.open or outcome.reason)
                 break
             if outcome.what == "refused":
                 return Completion("", "refused", outcome.reason, lost=history.lost)
-            if isinstance(verdict, Fail):
+            if verdict is Verdict.FAIL:
                 return Completion("", "failed", outcome.reason, lost=history.lost, sent=history.sent)
             if outcome.lost and self._run.budget.given:
                 await asyncio.sleep(0.0 if outcome.wait else backoff(min(self._throttle.faults, 6)))
                 return Completion("", "failed", outcome.reason, lost=history.lost)
-            if verdict.after:
-                await asyncio.sleep(verdict.after)
+            if isinstance(verdict, float) and verdict:
+                await asyncio.sleep(verdict)
         return Completion("", "failed", self._fatal[name], lost=history.lost, sent=history.sent, fatal=True)
 
     async def _attempt(self, worker: EndpointWorker, request: Request, name: str) -> Completion | Fault:

@@ -25,7 +25,7 @@ from lema.completions.online import Answered, Source, ask_online
 from lema.completions.packs import SERVED
 from lema.completions.request_queue import Group, RequestQueue
 from lema.completions.store import Store
-from lema.compute.executor import Executor, blocks, merge
+from lema.compute.executor import Executor, chunked, merge_streams
 from lema.compute.progress import track
 from lema.errors import RunError, allowed
 from lema.models.types import Completion, Model, Request
@@ -77,13 +77,13 @@ class Generate:
         """
         keys, hits = Keys(), array("H")  # of every request the group in which the budget counts its hit, 0 for none
         with closing(RequestQueue()) as missing:
-            for block in blocks(requests, LOOK):
+            for block in chunked(requests, LOOK):
                 self._look_up(block, keys, hits, missing)
             self._asked += keys.unique
             if missing.count:
                 self._buy(missing, keys.unique - missing.count)
         group = iter(hits)
-        for names in blocks(keys, READ):
+        for names in chunked(keys, READ):
             for name, reply in zip(names, self._store.get_many(names), strict=True):
                 if reply is None and name not in self._unserved:
                     raise RunError(f"the completion {name} was dropped from the store meanwhile; run again")
@@ -122,7 +122,7 @@ class Generate:
             with track(self._name, missing.count + hits, hits) as bar:
                 streams = self._streams(missing, stop, bar.tell)
                 self._store.writable()
-                with closing(merge(streams, stop) if len(streams) > 1 else streams[0]) as answers:
+                with closing(merge_streams(streams, stop) if len(streams) > 1 else streams[0]) as answers:
                     for block, replies in answers:
                         fatal = fatal or self._keep(block, replies)
                         left -= len(block)
@@ -205,7 +205,7 @@ class Generate:
         for groups in turns:
             named = (name for group in groups for name in (group.model.folder, group.model.adapter))
             folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
-            waiting = (blocks(missing.requests(group), self._run.batch) for group in groups)
+            waiting = (chunked(missing.requests(group), self._run.batch) for group in groups)
             work, refused = itertools.chain.from_iterable(waiting), list[list[Request]]()
             while True:
                 given = reserved(work, refused)
@@ -270,7 +270,7 @@ def encodable(completion: Completion) -> Completion:
 
 
 def _blocks(missing: RequestQueue, group: Group) -> Iterator[list[Request]]:
-    return blocks(missing.requests(group), READ // 8)
+    return chunked(missing.requests(group), READ // 8)
 
 
 def _in_turn(models: Sequence[Iterator[Request]]) -> Iterator[Request]:

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cache, partial
@@ -51,9 +52,11 @@ class Service(Protocol):
         ...
 
 
-class Executor(Protocol):
-    """Where work runs. Starting costs nothing; what is needed is started with the first block."""
+class Executor(ABC):
+    """Where work runs. Starting costs nothing; what is needed is started with the first block, and stopped at the end
+    of a `with` block."""
 
+    @abstractmethod
     def map(
         self,
         factory: Callable[[], Callable[[list[Item]], Result]],
@@ -73,8 +76,8 @@ class Executor(Protocol):
             RunError: a block failed, with the cause in one line; or the workers cannot be had. What the iterable raises
                 comes through.
         """
-        ...
 
+    @abstractmethod
     def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> Service:
         """Start one of several services, made by the picklable `factory`, which finds these environment `variables` as
         they are here. It reserves no processor. The first (0) is near this process; others are spread over the nodes.
@@ -82,14 +85,20 @@ class Executor(Protocol):
         Raises:
             RunError: it cannot be made, in this process; elsewhere the first exchange fails.
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027, some have nothing to stop
         """Stop the workers and whatever was started for them."""
-        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def failure(error: BaseException) -> RunError:
+def one_line_error(error: BaseException) -> RunError:
     """An exception of a block as one line. Its text is the cause; the type says what kind when it is not ours."""
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, LemaError):
@@ -114,7 +123,7 @@ def _started_loop() -> asyncio.AbstractEventLoop:
     return running
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Everything in this process, by one worker."""
 
     def map(
@@ -132,23 +141,12 @@ class LocalExecutor:
                 work = work or factory()
                 result = work(block)
             except Exception as error:
-                raise failure(error) from error
+                raise one_line_error(error) from error
             yield [(number, result)]
 
     def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> "LocalService":  # noqa: ARG002
         """See the contract."""
         return LocalService(factory())
-
-    def close(self) -> None:
-        """Nothing was started that outlives a `map`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class LocalService:
@@ -166,17 +164,13 @@ class LocalService:
         event_loop().call_soon_threadsafe(self._exchanger.close)
 
 
-def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator[Item, None, None]:
-    """The items of several iterators as they come, all running at once, each in a thread of its own; the only one of
-    a single stream runs in this one. A stream goes on when its last item was used: so nothing piles up, and what it
-    does next may rely on that.
+def merge_streams(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator[Item, None, None]:
+    """The items of several iterators as they come, all running at once, each in a thread of its own. A stream goes on
+    when its last item was used: so nothing piles up, and what it does next may rely on that.
 
     When one fails, `stop` is set, which tells the others to come to an end; what they yield until then is yielded,
     then the first exception is raised.
     """
-    if len(streams) == 1:
-        yield from streams[0]
-        return
     items: queue.SimpleQueue[tuple[Any, threading.Semaphore | None]] = queue.SimpleQueue()
     turns = [threading.Semaphore(0) for _ in streams]
     left = False
@@ -216,7 +210,7 @@ def merge(streams: Sequence[Iterator[Item]], stop: threading.Event) -> Generator
         raise errors[0]
 
 
-def blocks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last may be shorter."""
     rest = iter(items)
     while block := list(itertools.islice(rest, size)):
@@ -241,7 +235,7 @@ def pmap(
         where = LocalExecutor()
     early: dict[int, list[Result]] = {}
     wanted = 0
-    for done in where.map(partial(_each, fn), blocks(itertools.chain(head, rest), block)):
+    for done in where.map(partial(_each, fn), chunked(itertools.chain(head, rest), block)):
         early.update(done)
         while wanted in early:
             yield from early.pop(wanted)

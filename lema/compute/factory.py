@@ -4,7 +4,7 @@ from lema.compute.executor import Executor, LocalExecutor
 from lema.recipe.params import Run
 
 
-def executor(run: Run) -> Executor:
+def make_executor(run: Run) -> Executor:
     """A local executor, or one on Ray, which starts with its first work."""
     if run.executor == "local":
         return LocalExecutor()

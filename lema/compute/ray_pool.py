@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from lema.compute import archive
-from lema.compute.executor import Exchanger, WorkerDiedError, failure
+from lema.compute.executor import Exchanger, Executor, WorkerDiedError, one_line_error
 from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, reach
 from lema.compute.worker_pool import compute
 from lema.errors import RunError
@@ -43,7 +42,7 @@ NOT_SENT = [
 ]
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Workers are actors, one a process; see `lema.compute.executor.Executor` for the contract."""
 
     def __init__(self) -> None:
@@ -82,14 +81,6 @@ class RayExecutor:
                 self._ray.shutdown()
             self._ray = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def start(self) -> Any:
         """Ray, joined or started; stays so until `close`."""
         with self._lock:
@@ -119,7 +110,7 @@ def _connect() -> tuple[Any, bool]:
     try:
         ray.init(**options)
     except Exception as error:
-        raise RunError(f"Ray at {address} cannot be used: {failure(error)}") from error
+        raise RunError(f"Ray at {address} cannot be used: {one_line_error(error)}") from error
     return ray, True
 
 
@@ -141,7 +132,7 @@ class RayService:
             except self._ray.exceptions.RayActorError:
                 answer.set_exception(WorkerDiedError())
             except Exception as failed:
-                answer.set_exception(failure(getattr(failed, "cause", None) or failed))
+                answer.set_exception(one_line_error(getattr(failed, "cause", None) or failed))
             else:
                 answer.set_result(result) if error is None else answer.set_exception(RunError(error))
 
@@ -246,7 +237,7 @@ class _Worker:
             _settle(folder, path, folders)
             self.work = cloudpickle.loads(factory)()
         except Exception as error:
-            self.error = str(failure(error))
+            self.error = str(one_line_error(error))
 
     def run(self, block: list[Any]) -> tuple[Any, str | None]:
         if self.error is not None:
@@ -254,7 +245,7 @@ class _Worker:
         try:
             return self.work(block), None
         except Exception as error:
-            return None, str(failure(error))
+            return None, str(one_line_error(error))
 
 
 class _AsyncActor:
@@ -277,4 +268,4 @@ class _AsyncActor:
                 self._exchanger = cloudpickle.loads(factory)()
             return await self._exchanger.exchange(*arguments), None
         except Exception as error:
-            return None, str(failure(error))
+            return None, str(one_line_error(error))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from lema.compute.executor import failure
+from lema.compute.executor import one_line_error
 from lema.errors import RunError
 
 DEATHS = 3  # of workers in a row, before their blocks are held to be the cause
@@ -87,7 +87,7 @@ class _Crew:
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError):
             raise
         except Exception as failed:
-            raise failure(getattr(failed, "cause", None) or failed) from failed
+            raise one_line_error(getattr(failed, "cause", None) or failed) from failed
         if error is not None:
             raise RunError(error)
         self._loads[place] -= 1

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -223,29 +224,19 @@ class History:
     sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Try again after so many seconds."""
+class Verdict(Enum):
+    """What follows from a fault where nothing is tried again: the request fails, or all requests to its model."""
 
-    after: float
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Give the request up."""
+    FAIL, STOP = "fail", "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Give all requests to the model up."""
-
-
-def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> Retry | Fail | Stop:
-    """What follows from a fault, which is counted in the history. `reached`: the endpoint has answered before."""
+def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> float | Verdict:
+    """What follows from a fault, which is counted in the history: seconds to wait before another try, or a verdict.
+    `reached`: the endpoint has answered before."""
     history.lost, history.sent = history.lost + fault.lost, history.sent or not fault.unsent
     unreachable = fault.unsent and not reached and history.retries >= min(CONNECT_RETRIES, endpoint.retries)
     if fault.what == "stop" or unreachable:
-        return Stop()
+        return Verdict.STOP
     if fault.what == "limit":
         # Not the request's fault: waited for as long as one request may take.
         history.limited_at = history.limited_at or now
@@ -255,9 +246,9 @@ def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool,
         again = fault.what == "retry" and history.retries < endpoint.retries
         history.retries += 1
     if not again:
-        return Fail()
+        return Verdict.FAIL
     # A pause that the endpoint asks for is kept by the throttle; one that asks for none is not asked again at once.
-    return Retry(0.0 if fault.wait else backoff(history.retries + history.limits))
+    return 0.0 if fault.wait else backoff(history.retries + history.limits)
 
 
 def backoff(tries: int) -> float:

@@ -69,7 +69,7 @@ class OpenAIWorker:
 
     async def attempt(self, request: Request) -> Completion | Fault:
         """One try; raises nothing."""
-        content = json.dumps(body(request, self._served, self._omit, self._extra)).encode()
+        content = json.dumps(request_body(request, self._served, self._omit, self._extra)).encode()
         try:
             if self._client is None:
                 self._client = _http_client(self._endpoint, self._secret)
@@ -79,7 +79,7 @@ class OpenAIWorker:
         if status >= 300:
             return of_status(status, headers, answer, self._model, self._endpoint)
         try:
-            return completion(json.loads(answer), request) or MALFORMED
+            return completion_of(json.loads(answer), request) or MALFORMED
         except ValueError:
             return MALFORMED
 
@@ -116,7 +116,7 @@ def api_key(endpoint: Endpoint) -> str:
     return secret
 
 
-def client(endpoint: Endpoint) -> "OpenAI":
+def batch_api_client(endpoint: Endpoint) -> "OpenAI":
     """The OpenAI client, synchronous and without retries, for the few calls of the Batch API.
 
     Raises:
@@ -127,7 +127,7 @@ def client(endpoint: Endpoint) -> "OpenAI":
     return OpenAI(base_url=endpoint.url, api_key=api_key(endpoint), max_retries=0, timeout=endpoint.timeout)
 
 
-def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
+def request_body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a request to the model that the endpoint calls `served`. `seed` differs from path to path; `top_k`,
     which OpenAI does not know, only if set."""
     sampling, content = request.sampling, dict[str, Any](model=served)
@@ -150,7 +150,7 @@ def body(request: Request, served: str, omit: frozenset[str], extra: Mapping[str
     return {**content, **extra}
 
 
-def completion(answer: object, request: Request) -> Completion | None:
+def completion_of(answer: object, request: Request) -> Completion | None:
     """A reply as the endpoint sent it, None when it is not one."""
     choice, usage = _get(_get(answer, "choices"), 0), _get(answer, "usage")
     message, reason = _get(choice, "message"), _get(choice, "finish_reason")

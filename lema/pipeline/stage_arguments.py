@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path
 from lema.compute.executor import Executor, pmap
-from lema.compute.factory import executor
+from lema.compute.factory import make_executor
 from lema.errors import RunError
 from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens
@@ -61,7 +61,7 @@ def completion_store() -> "Store":
 
 
 def _open_executor(runner: StageRunner) -> Executor:
-    made = executor(runner.settings)
+    made = make_executor(runner.settings)
     runner.opened.callback(made.close)
     return made
 

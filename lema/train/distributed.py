@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lema.compute import archive
-from lema.compute.executor import failure
+from lema.compute.executor import one_line_error
 from lema.compute.files import atomic
 from lema.compute.ray_pool import RayExecutor, beside, joined
 from lema.compute.worker_pool import DEATHS
@@ -140,7 +140,7 @@ def _attempt(
     errors = sorted((not ours, rank, text) for rank, (ours, text) in board.items())
     if not (errors and not errors[0][0]) and set(getattr(failures[0], "worker_failures", ())) - set(board):
         return False  # it was killed before it could post an error
-    raise RunError(errors[0][2] if errors else str(failure(failures[0])))
+    raise RunError(errors[0][2] if errors else str(one_line_error(failures[0])))
 
 
 def _run_rank(ray: Any, rank: int, world_size: int, given: tuple[Any, Any]) -> None:
@@ -149,7 +149,7 @@ def _run_rank(ray: Any, rank: int, world_size: int, given: tuple[Any, Any]) -> N
     try:
         ray.cloudpickle.loads(ray.get(job))(RankContext(rank, world_size, ray, broker))
     except Exception as error:
-        ray.get(broker.post.remote(rank, (isinstance(error, RunError), str(failure(error)))))
+        ray.get(broker.post.remote(rank, (isinstance(error, RunError), str(one_line_error(error)))))
         raise
 
 

@@ -279,7 +279,7 @@ def test_a_backend_that_fails_loses_no_reply_of_others(
 BUYER = """
 import sys
 from pathlib import Path
-from lema.compute.factory import executor
+from lema.compute.factory import make_executor
 from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.models.types import Model, Request, Sampling
@@ -288,7 +288,7 @@ from lema.rows import Message
 root, url, count, where = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 run = Run(executor=where, endpoints={"here": Endpoint(url=url, concurrency=8)})
 model = Model("strong", "openai", "openai/m", name="m", endpoint="here")
-generate = Generate(Store(root / "journal", root / "packs"), executor(run), run)
+generate = Generate(Store(root / "journal", root / "packs"), make_executor(run), run)
 asked = [Request(model, (Message("user", f"question {n}"),), Sampling(), 0) for n in range(count)]
 for reply in generate(asked):
     print(reply.text)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from lema.compute import ray_head as head_of_ray
-from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, blocks, merge, pmap
-from lema.compute.factory import executor
+from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, chunked, merge_streams, pmap
+from lema.compute.factory import make_executor
 from lema.compute.ray_head import head
 from lema.compute.ray_pool import RayExecutor
 from lema.compute.worker_pool import demanded
@@ -34,8 +34,8 @@ def where(request: pytest.FixtureRequest) -> Executor:
 
 
 def test_params_choose_the_executor() -> None:
-    assert isinstance(executor(Run(executor="local")), LocalExecutor)
-    assert isinstance(executor(Run()), RayExecutor)
+    assert isinstance(make_executor(Run(executor="local")), LocalExecutor)
+    assert isinstance(make_executor(Run()), RayExecutor)
 
 
 def doubling() -> Callable[[Block], Block]:
@@ -251,13 +251,13 @@ def test_small_work_stays_here() -> None:
 
 
 def test_blocks() -> None:
-    assert list(blocks(range(5), 2)) == [[0, 1], [2, 3], [4]]
-    assert list(blocks([], 2)) == []
+    assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(chunked([], 2)) == []
 
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_merging(streams: int) -> None:
-    assert sorted(merge([iter(range(n * 10, n * 10 + 5)) for n in range(streams)], Event())) == sorted(
+    assert sorted(merge_streams([iter(range(n * 10, n * 10 + 5)) for n in range(streams)], Event())) == sorted(
         n * 10 + k for n in range(streams) for k in range(5)
     )
 
@@ -266,7 +266,7 @@ def test_merging(streams: int) -> None:
         raise RunError("broken")
 
     with pytest.raises(RunError, match="broken"):
-        list(merge([iter(broken()) for _ in range(streams)], Event()))
+        list(merge_streams([iter(broken()) for _ in range(streams)], Event()))
 
 
 @pytest.mark.parametrize("streams", [1, 3])
@@ -279,7 +279,7 @@ def test_a_merged_stream_goes_on_when_its_item_was_used(streams: int) -> None:
             yield item
             early.extend({item} - set(used))
 
-    for item in merge([stream(number) for number in range(streams)], Event()):
+    for item in merge_streams([stream(number) for number in range(streams)], Event()):
         time.sleep(0.001)
         used.append(item)
     assert sorted(used) == sorted(item for number in range(streams) for item in range(number, 60, 10))
@@ -300,13 +300,13 @@ def test_when_a_merged_stream_fails_the_others_come_to_an_end_and_nothing_of_the
 
     got: list[int] = []
     with pytest.raises(RunError, match="broken"):
-        got.extend(merge([broken(), under_way()], stop))
+        got.extend(merge_streams([broken(), under_way()], stop))
     assert got == [10, *late]
 
 
 def test_threads_of_merged_streams_that_nobody_reads_end() -> None:
     before = threading.active_count()
-    merged = merge([iter(range(1000)) for _ in range(3)], Event())
+    merged = merge_streams([iter(range(1000)) for _ in range(3)], Event())
     next(merged)
     merged.close()  # type: ignore[attr-defined]
     for _ in range(100):

@@ -141,7 +141,7 @@ def test_replies(server: Any, answer: str, fault: str | None, sampling: Any, tex
     ],
 )
 def test_replies_of_odd_shapes(answer: object, expected: Any) -> None:
-    reply = openai.completion(answer, request())
+    reply = openai.completion_of(answer, request())
     if isinstance(expected, tuple):
         assert reply is not None
         assert (reply.text, reply.finish) == expected
@@ -567,9 +567,9 @@ def test_ids_that_name_nothing_cost_one_request_at_most(name: str, text: str) ->
 def test_cached_tokens_are_counted() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
     answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
-    assert openai.completion(answer, request()) == Completion("x", "stop", None, 100, 5, 64)
+    assert openai.completion_of(answer, request()) == Completion("x", "stop", None, 100, 5, 64)
     usage["prompt_tokens_details"] = {"cached_tokens": None}
-    assert openai.completion(answer, request()) == Completion("x", "stop", None, 100, 5, 0)
+    assert openai.completion_of(answer, request()) == Completion("x", "stop", None, 100, 5, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from lema.completions.generate import Generate
 from lema.completions.store import Store
-from lema.compute.factory import executor
+from lema.compute.factory import make_executor
 from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Run
 from lema.recipe.sampler_schema import SamplesSpec
@@ -188,7 +188,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gener
 
     def make(place: str, **run: Any) -> Generate:
         settings = Run(**run)
-        return Generate(Store(tmp_path / place / "journal", tmp_path / place / "packs"), executor(settings), settings)
+        return Generate(
+            Store(tmp_path / place / "journal", tmp_path / place / "packs"), make_executor(settings), settings
+        )
 
     return make
 
