@@ -120,7 +120,7 @@ class Generate:
             self._budget.open(map(_MODEL, missing.groups.values()))
         try:
             with track(self._name, missing.count + hits, hits) as bar:
-                streams = self._streams(missing, stop, bar.tell)
+                streams = self._streams(missing, stop, bar.set_status)
                 self._store.writable()
                 with closing(merge_streams(streams, stop) if len(streams) > 1 else streams[0]) as answers:
                     for block, replies in answers:

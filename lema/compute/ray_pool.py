@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from lema.compute import archive
 from lema.compute.executor import Exchanger, Executor, WorkerDiedError, one_line_error
 from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, reach
-from lema.compute.worker_pool import compute
+from lema.compute.worker_pool import run_blocks
 from lema.errors import RunError
 
 Item = TypeVar("Item")
@@ -62,15 +62,15 @@ class RayExecutor(Executor):
         numbered = enumerate(blocks)
         if (first := next(numbered, None)) is not None:
             ray = self.start()
-            arguments = (*_surroundings(ray, folders), ray.cloudpickle.dumps(factory))
-            yield from compute(ray, _Worker, arguments, itertools.chain([first], numbered), workers)
+            arguments = (*_project_state(ray, folders), ray.cloudpickle.dumps(factory))
+            yield from run_blocks(ray, _Worker, arguments, itertools.chain([first], numbered), workers)
 
     def serve(self, factory: Callable[[], Exchanger], number: int, variables: Sequence[str] = ()) -> "RayService":
         """See the contract. Services are spread over the nodes in turn (round robin), from this process's on."""
         ray = self.start()
         here = ray.get_runtime_context().get_node_id()
         nodes = [here, *sorted(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
-        arguments = (*_surroundings(ray, ()), ray.cloudpickle.dumps(factory))
+        arguments = (*_project_state(ray, ()), ray.cloudpickle.dumps(factory))
         actor = on_node(ray, _AsyncActor, nodes[number % len(nodes)], soft=number > 0).remote(*arguments)
         return RayService(ray, actor, {name: os.environ[name] for name in variables if name in os.environ})
 
@@ -145,7 +145,7 @@ class RayService:
             self._ray.kill(self._actor)
 
 
-def beside(ray: Any, kind: type) -> Any:
+def on_driver_node(ray: Any, kind: type) -> Any:
     """A class as that of actors on the node of this process, which reserve nothing."""
     return on_node(ray, kind, ray.get_runtime_context().get_node_id())
 
@@ -159,7 +159,7 @@ def on_node(ray: Any, kind: type, node: str, *, soft: bool = False) -> Any:
     return ray.remote(kind).options(num_cpus=0, scheduling_strategy=strategy)
 
 
-def joined(
+def run_ray_train(
     loop: Callable[[Any, int, int, Any], None],
     given: Any,
     count: int,
@@ -185,19 +185,19 @@ def joined(
             return [one for one in super()._create_default_callbacks() if type(one).__name__ not in UNUSED]
 
     Trainer(
-        _called,
-        train_loop_config={"surroundings": _surroundings(ray, folders), "loop": loop, "given": given},
+        _train_process,
+        train_loop_config={"surroundings": _project_state(ray, folders), "loop": loop, "given": given},
         scaling_config=ScalingConfig(num_workers=count, use_gpu="GPU" in demand, resources_per_worker=demand),
         run_config=RunConfig(storage_path=str(folder.resolve())),
     ).fit()
 
 
-def _called(settings: dict[str, Any]) -> None:
+def _train_process(settings: dict[str, Any]) -> None:
     """What Ray Train calls in every process."""
     import ray
     import ray.train
 
-    _settle(*settings["surroundings"])
+    _enter_project(*settings["surroundings"])
     context = ray.train.get_context()
     settings["loop"](ray, context.get_world_rank(), context.get_world_size(), settings["given"])
 
@@ -205,7 +205,7 @@ def _called(settings: dict[str, Any]) -> None:
 Folders = list[tuple[str, Any]]
 
 
-def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Folders]:
+def _project_state(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Folders]:
     """Folder and module path of this process and, where other nodes may not see them, folders as Ray objects."""
     sent: Folders = []
     if sum(node["Alive"] for node in ray.nodes()) > 1:
@@ -213,7 +213,7 @@ def _surroundings(ray: Any, folders: Sequence[str]) -> tuple[str, list[str], Fol
     return str(Path.cwd()), [entry or str(Path.cwd()) for entry in sys.path], sent
 
 
-def _settle(folder: str, path: list[str], folders: Folders) -> None:
+def _enter_project(folder: str, path: list[str], folders: Folders) -> None:
     """Work as in the driver: relative paths of models, and the user's own parts. A node without the project's folder
     stays in the copy of its code that Ray has brought, and gets the folders there."""
     import ray
@@ -234,7 +234,7 @@ class _Worker:
 
         self.error: str | None = None
         try:
-            _settle(folder, path, folders)
+            _enter_project(folder, path, folders)
             self.work = cloudpickle.loads(factory)()
         except Exception as error:
             self.error = str(one_line_error(error))
@@ -264,7 +264,7 @@ class _AsyncActor:
 
                 os.environ.update(variables)
                 folder, path, folders, factory = self._made_of
-                _settle(folder, path, folders)
+                _enter_project(folder, path, folders)
                 self._exchanger = cloudpickle.loads(factory)()
             return await self._exchanger.exchange(*arguments), None
         except Exception as error:

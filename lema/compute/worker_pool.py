@@ -1,4 +1,5 @@
-"""Workers on Ray that compute: as many as the cluster has room for, each with a block and the next one waiting."""
+"""A worker pool on Ray for work that computes: as many actors as the cluster has room for, each with a block and the
+next one waiting."""
 
 import math
 from collections import Counter
@@ -15,12 +16,12 @@ DEPTH = 2  # blocks of a worker: its next one is waiting
 PATIENCE = 30.0  # seconds without a result, after which it is seen whether all workers have a place
 
 
-def compute(
+def run_blocks(
     ray: Any, worker: type, arguments: tuple[Any, ...], work: Iterator[tuple[int, list[Any]]], workers: int | None
 ) -> Iterator[list[tuple[int, Any]]]:
     """The results of blocks, by actors of a class with `run(block) -> (result, error)`. Blocks of one that dies, with
     its node perhaps, go to the others."""
-    crew = _Crew(ray, worker, arguments, workers)
+    pool = _WorkerPool(ray, worker, arguments, workers)
     gone = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
     pending: dict[Any, tuple[int, int, list[Any]]] = {}
     lost: Counter[int] = Counter()
@@ -28,19 +29,19 @@ def compute(
     item = next(work, None)
     try:
         while item is not None or pending:
-            while item is not None and (place := crew.place()) is not None:
+            while item is not None and (place := pool.place()) is not None:
                 number, block = item
-                pending[crew.send(place, block)] = (place, number, block)
+                pending[pool.send(place, block)] = (place, number, block)
                 item = again.pop() if again else next(work, None)
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=PATIENCE)
             if not ready:
-                crew.thin()
+                pool.thin()
                 continue
             place, number, block = pending.pop(ready[0])
             try:
-                result = crew.receive(place, ready[0])
+                result = pool.receive(place, ready[0])
             except gone:
-                crew.lose(place)
+                pool.lose(place)
                 lost[number] += 1
                 if lost[number] > DEATHS:
                     raise RunError(DIED) from None
@@ -50,15 +51,15 @@ def compute(
                 continue
             yield [(number, result)]
     finally:
-        crew.kill()
+        pool.kill()
 
 
-class _Crew:
+class _WorkerPool:
     """The workers of one `map`, started when there is a block for them, and how many blocks each has."""
 
     def __init__(self, ray: Any, worker: type, arguments: tuple[Any, ...], workers: int | None) -> None:
         self._ray, self._arguments = ray, arguments
-        self._most, self._demand = demanded(ray.nodes(), workers)
+        self._most, self._demand = worker_resources(ray.nodes(), workers)
         self._class = ray.remote(worker).options(**self._demand)
         self._actors: dict[int, Any] = {}
         self._loads: dict[int, int] = {}
@@ -124,7 +125,7 @@ class _Crew:
                 self._ray.kill(self._actors.pop(place))
 
     def _limit(self) -> None:
-        self._most = min(self._most, fitting(self._ray.nodes(), **self._demand))
+        self._most = min(self._most, count_fitting(self._ray.nodes(), **self._demand))
         if not self._most:
             raise RunError("no node of the Ray cluster is left that could go on")
 
@@ -134,7 +135,7 @@ class _Crew:
                 self._ray.kill(actor)
 
 
-def demanded(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
+def worker_resources(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
     """How many workers, and what each reserves. Ray would wait for ever for more than there is, so that is an error.
 
     Workers that compute share the processors, and the accelerators if there are any and the number of workers is given.
@@ -152,7 +153,7 @@ def demanded(nodes: list[dict[str, Any]], workers: int | None) -> tuple[int, dic
     return workers, {"num_cpus": share}
 
 
-def fitting(nodes: list[dict[str, Any]], num_cpus: float, num_gpus: float = 0) -> int:
+def count_fitting(nodes: list[dict[str, Any]], num_cpus: float, num_gpus: float = 0) -> int:
     """How many workers that reserve so much have a place on the nodes that are alive."""
     count = 0
     for node in nodes:

@@ -13,7 +13,7 @@ from lema.completions.budget import remaining_budget
 from lema.completions.cost import format_table
 from lema.completions.prices import format_dollars
 from lema.compute.artifacts import ARTIFACTS
-from lema.compute.progress import duration
+from lema.compute.progress import format_duration
 from lema.errors import RecipeError
 from lema.pipeline.dry_run import DRY_STAGES, DryRun, StageForecast
 from lema.pipeline.forecast import Lengths, Requests
@@ -114,7 +114,7 @@ def _row(one: Requests, found: Estimate) -> tuple[str, ...]:
         f"{prompts[1]:,.0f}",
         f"{replies[1]:,.0f}",
         *(("?", "?", "?") if costs is None else (format_dollars(each) for each in costs)),
-        "" if seconds is None else duration(seconds),
+        "" if seconds is None else format_duration(seconds),
     )
 
 

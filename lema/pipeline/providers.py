@@ -13,7 +13,7 @@ from typing import Any
 
 from lema.compute import files
 from lema.compute.artifacts import artifact_path
-from lema.compute.progress import told
+from lema.compute.progress import progress_callback
 from lema.errors import RunError
 from lema.filters import Filter
 from lema.models.types import Model
@@ -101,12 +101,12 @@ def adapted(base: Model, arm: str, folder: Path) -> Model:
 
 
 def build_base(spec: BaseSpec, folder: Path) -> None:
-    with told("base") as log:
+    with progress_callback("base") as log:
         write_base(spec, folder, files.home(), log)
 
 
 def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]]) -> list[tuple[float, int] | None]:
-    with told("probe") as log:
+    with progress_callback("probe") as log:
         return completion_losses(model, run, texts, log)
 
 

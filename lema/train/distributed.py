@@ -14,7 +14,7 @@ from typing import Any
 from lema.compute import archive
 from lema.compute.executor import one_line_error
 from lema.compute.files import atomic
-from lema.compute.ray_pool import RayExecutor, beside, joined
+from lema.compute.ray_pool import RayExecutor, on_driver_node, run_ray_train
 from lema.compute.worker_pool import DEATHS
 from lema.errors import RunError
 from lema.train import Progress
@@ -97,7 +97,7 @@ def run_distributed(
     """
     ray = where.start()
     demand = reserved_resources(ray.nodes(), world_size, at_once)
-    broker = beside(ray, CheckpointBroker).remote(str(folder.resolve()))
+    broker = on_driver_node(ray, CheckpointBroker).remote(str(folder.resolve()))
     given = broker, ray.put(ray.cloudpickle.dumps(job))
     try:
         for attempt in range(1, DEATHS + 2):
@@ -124,7 +124,7 @@ def _attempt(
 
     def fit() -> None:
         try:
-            joined(_run_rank, given, world_size, demand, folder, folders)
+            run_ray_train(_run_rank, given, world_size, demand, folder, folders)
         except Exception as error:
             failures.append(error)
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from lema.compute import archive, files
 from lema.compute.executor import Executor
-from lema.compute.progress import told, track
+from lema.compute.progress import progress_callback, track
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.models.local_weights import available_cores
@@ -48,7 +48,7 @@ def train_adapters(
         _train_in_parallel(run, workers(), base, scratch, examples, todo)
     else:
         for spec in todo:
-            with told("adapter") as log:
+            with progress_callback("adapter") as log:
                 _train_here(base, files.home(), scratch, examples, spec, log)
     for spec, folder, curve in jobs:
         shutil.copytree(_finished(scratch, spec) / "adapter", folder, dirs_exist_ok=True)
@@ -126,7 +126,7 @@ def _train_distributed(
         except BaseException as error:
             errors.append(error)
 
-    with told("adapter") as log, ThreadPoolExecutor(run.trainings) as pool:
+    with progress_callback("adapter") as log, ThreadPoolExecutor(run.trainings) as pool:
         try:
             for _ in pool.map(train_one, todo):
                 pass

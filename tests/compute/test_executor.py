@@ -21,7 +21,7 @@ from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, chun
 from lema.compute.factory import make_executor
 from lema.compute.ray_head import head
 from lema.compute.ray_pool import RayExecutor
-from lema.compute.worker_pool import demanded
+from lema.compute.worker_pool import worker_resources
 from lema.errors import RunError
 from lema.recipe.params import Run
 
@@ -230,7 +230,7 @@ def test_what_workers_reserve(
     nodes: list[tuple[int, int]], workers: int | None, demand: tuple[int, dict[str, float]]
 ) -> None:
     cluster = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in nodes]
-    assert demanded([*cluster, {"Alive": False, "Resources": {"CPU": 64}}], workers) == demand
+    assert worker_resources([*cluster, {"Alive": False, "Resources": {"CPU": 64}}], workers) == demand
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lema.compute import progress
-from lema.compute.progress import Bar, duration, track
+from lema.compute.progress import ProgressBar, format_duration, track
 
 
 class Terminal(io.StringIO):
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_lines(
     clock: list[float], total: int | None, before: int, done: int, seconds: float, note: str, line: str
 ) -> None:
-    bar = Bar("samples", total, before)
+    bar = ProgressBar("samples", total, before)
     clock[0] = seconds
     bar.advance(done, note)
     assert bar.line() == line
@@ -47,7 +47,7 @@ def test_lines(
     ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (75, "1 min 15 s"), (7380, "2 h 3 min")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])

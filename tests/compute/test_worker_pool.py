@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lema.compute.worker_pool import compute, fitting
+from lema.compute.worker_pool import count_fitting, run_blocks
 from lema.errors import RunError
 
 
@@ -85,7 +85,7 @@ def blocks(count: int) -> Iterator[tuple[int, list[int]]]:
 
 
 def results(cluster: Cluster, count: int, workers: int | None) -> list[tuple[int, int]]:
-    done = compute(cluster, object, (), blocks(count), workers)
+    done = run_blocks(cluster, object, (), blocks(count), workers)
     return sorted(one for some in islice(done, count) for one in some)
 
 
@@ -143,4 +143,4 @@ def test_a_block_that_kills_its_workers_is_given_up() -> None:
 )
 def test_how_many_workers_fit(nodes: list[tuple[int, int]], demand: dict[str, float], count: int) -> None:
     cluster = [{"Alive": True, "Resources": {"CPU": cpu, "GPU": gpu}} for cpu, gpu in nodes]
-    assert fitting([*cluster, {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}], **demand) == count
+    assert count_fitting([*cluster, {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}], **demand) == count
