@@ -29,13 +29,14 @@ def dataset_card(plan: Mapping[str, Any], counts: Counts, sizes: Mapping[str, in
     its name without ending."""
     title = spec.title or f"LEMA: {plan['recipe']}"
     sections = [
-        _header(title, counts, sizes, spec), _opening(title, plan), _contents(counts, sizes), _origins(spec),
-        _models(counts), _numbers(counts), _filters(counts), _prompts(plan), _again(plan), _use(counts, sizes),
+        _hub_metadata(title, counts, sizes, spec), _introduction(title, plan), _file_table(counts, sizes),
+        _sources(spec), _model_table(counts), _count_table(counts), _filter_table(counts), _format_table(plan),
+        _reproduction(plan), _usage(counts, sizes),
     ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
 
 
-def _header(title: str, counts: Counts, sizes: Mapping[str, int], spec: ExportSpec) -> Iterator[str]:
+def _hub_metadata(title: str, counts: Counts, sizes: Mapping[str, int], spec: ExportSpec) -> Iterator[str]:
     first = _default_file(counts, sizes)
     configs: list[dict[str, Any]] = [
         {"config_name": config_name(name), "data_files": [{"split": "train", "path": f"{name}.jsonl"}]}
@@ -64,7 +65,7 @@ def _default_file(counts: Counts, sizes: Mapping[str, int]) -> str | None:
     return next((f"chat/{arm}" for arm in [*corrected, *arms]), None)
 
 
-def _opening(title: str, plan: Mapping[str, Any]) -> Iterator[str]:
+def _introduction(title: str, plan: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {escape_markdown(title)}\n"
     if plan.get("description"):
         yield f"{escape_markdown(plan['description'])}.\n"
@@ -76,7 +77,7 @@ def _opening(title: str, plan: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _contents(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
+def _file_table(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
     yield "## Files\n"
     yield from markdown_table(
         ("configuration", "file", "rows", "holds"),
@@ -90,7 +91,7 @@ def _contents(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
         yield "Some rows were made to be trained without loss on their incorrect step; these files do not say where."
 
 
-def _origins(spec: ExportSpec) -> Iterator[str]:
+def _sources(spec: ExportSpec) -> Iterator[str]:
     yield "## Sources and licences\n"
     if spec.sources:
         lines = [(one.name, one.license, one.url or "–") for one in spec.sources]
@@ -105,22 +106,22 @@ def _origins(spec: ExportSpec) -> Iterator[str]:
     )
 
 
-def _models(counts: Counts) -> Iterator[str]:
+def _model_table(counts: Counts) -> Iterator[str]:
     yield "## Models\n"
     yield from markdown_table(
         ("role", "model", "SHA-256 of its prompt", "replies", "tokens written"),
         [
-            (one.role, one.model, one.prompt or "–", _number(one.replies), _number(one.completion_tokens))
+            (one.role, one.model, one.prompt or "–", _or_dash(one.replies), _or_dash(one.completion_tokens))
             for one in counts.asked
         ],
     )
 
 
-def _number(count: int | None) -> int | str:
+def _or_dash(count: int | None) -> int | str:
     return "–" if count is None else count
 
 
-def _numbers(counts: Counts) -> Iterator[str]:
+def _count_table(counts: Counts) -> Iterator[str]:
     outcomes = [(outcome, counts.total(outcome)) for outcome in sorted(get_args(Outcome))]
     words = (("cot", "chain of thought"), ("correction", "corrections"))
     lines: list[tuple[str, int]] = [
@@ -137,7 +138,7 @@ def _numbers(counts: Counts) -> Iterator[str]:
     yield from markdown_table(("what", "count"), lines)
 
 
-def _filters(counts: Counts) -> Iterator[str]:
+def _filter_table(counts: Counts) -> Iterator[str]:
     filters = counts.filters
     yield "## Filters\n"
     lines = [
@@ -152,13 +153,13 @@ def _filters(counts: Counts) -> Iterator[str]:
         yield "\nContamination is off: nobody checked whether corrections hold questions of the test set."
 
 
-def _prompts(plan: Mapping[str, Any]) -> Iterator[str]:
+def _format_table(plan: Mapping[str, Any]) -> Iterator[str]:
     lines = [(arm, kind, digest) for arm, own in plan["mix"].items() for kind, digest in own["formats"].items()]
     yield "## Formats\n"
     yield from markdown_table(("arm", "rows", "SHA-256 of the format"), lines)
 
 
-def _again(plan: Mapping[str, Any]) -> Iterator[str]:
+def _reproduction(plan: Mapping[str, Any]) -> Iterator[str]:
     name = plan["recipe"]
     yield "## Make it again\n"
     yield f"With lema, in a project that has the recipe `{name}` and its completions:\n"
@@ -166,7 +167,7 @@ def _again(plan: Mapping[str, Any]) -> Iterator[str]:
     yield f"Equal recipe, code and completions make equal bytes. Code: export `{plan['export']['code']}`."
 
 
-def _use(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
+def _usage(counts: Counts, sizes: Mapping[str, int]) -> Iterator[str]:
     first = _default_file(counts, sizes)
     yield "## Use it\n"
     if first is None:

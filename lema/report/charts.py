@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lema.report.counts import Measurements
 
-BINS = 24
+HISTOGRAM_BINS = 24
 WIDTH = 25  # characters of an interval in Markdown
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -56,9 +56,11 @@ def difference_axis(pairs: Sequence[Mapping[str, Any]]) -> list[float]:
 def interval(row: Mapping[str, Any], value: str, ticks: Sequence[float], seeds: Sequence[float] = ()) -> Chart:
     """`row[value]` with its interval on an axis, and the values of single trainings as rings."""
     low, high, middle = (position(row[name], ticks) for name in ("low", "high", value))
-    lines = [_line("zero" if tick == 0 != ticks[0] else "grid", position(tick, ticks), -4, 28) for tick in ticks]
+    lines = [
+        _vertical_line("zero" if tick == 0 != ticks[0] else "grid", position(tick, ticks), -4, 28) for tick in ticks
+    ]
     reach = f'<line class="reach" x1="{low}%" x2="{high}%" y1="12" y2="12"/>'
-    lines += [reach, *(_line("reach", end, 8, 16) for end in (low, high))]
+    lines += [reach, *(_vertical_line("reach", end, 8, 16) for end in (low, high))]
     rings = "".join(f'<circle class="seed" cx="{position(one, ticks)}%" cy="12" r="3"/>' for one in seeds)
     dot = f'<circle class="dot" cx="{middle}%" cy="12" r="4.5"/>'
     label = f"{row[value]:.1%}, interval {row['low']:.1%} to {row['high']:.1%}"
@@ -73,7 +75,7 @@ def interval(row: Mapping[str, Any], value: str, ticks: Sequence[float], seeds: 
     return Chart(svg, f"`{''.join(cells)}`")
 
 
-def _line(kind: str, x: float, top: float, bottom: float) -> str:
+def _vertical_line(kind: str, x: float, top: float, bottom: float) -> str:
     return f'<line class="{kind}" x1="{x}%" x2="{x}%" y1="{top}" y2="{bottom}"/>'
 
 
@@ -101,9 +103,11 @@ def histogram(name: str, values: Measurements) -> Chart:
     low, high = (end([*values.kept, *values.dropped]) for end in (min, max))
     if low == high:
         return Chart("", "")
-    whole = high - low < BINS and all(value == int(value) for own in (values.kept, values.dropped) for value in own)
+    whole = high - low < HISTOGRAM_BINS and all(
+        value == int(value) for own in (values.kept, values.dropped) for value in own
+    )
     # Whole numbers that are few have a bar each, centred as the others are.
-    count = int(high - low) + 1 if whole else BINS
+    count = int(high - low) + 1 if whole else HISTOGRAM_BINS
     bins = [[0, 0] for _ in range(count)]
     for dropped, own in enumerate((values.kept, values.dropped)):
         for value in own:
@@ -125,10 +129,10 @@ def histogram(name: str, values: Measurements) -> Chart:
         '<svg class="histogram" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" '
         f'aria-label="{label}">{bars}</svg>'
     )
-    return Chart(svg, "".join(_block(sum(one), top) for one in bins))
+    return Chart(svg, "".join(_block_character(sum(one), top) for one in bins))
 
 
-def _block(count: float, top: float) -> str:
+def _block_character(count: float, top: float) -> str:
     """A character as high as a share of the largest count; a blank for nothing."""
     return BLOCKS[max(0, math.ceil(8 * count / top) - 1)] if count else "\u2007"
 
@@ -143,12 +147,14 @@ def loss_curves(adapters: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
     losses = axis(0, max(loss for points in logged.values() for _, loss in points), 4)
     return [
         {"arm": arm, "logged": len(points), "first": points[0][1], "last": points[-1][1],
-         "curve": _curve(arm, points, steps, losses)}
+         "curve": _loss_chart(arm, points, steps, losses)}
         for arm, points in logged.items()
     ]  # fmt: skip
 
 
-def _curve(arm: str, points: Sequence[tuple[float, float]], steps: Sequence[float], losses: Sequence[float]) -> Chart:
+def _loss_chart(
+    arm: str, points: Sequence[tuple[float, float]], steps: Sequence[float], losses: Sequence[float]
+) -> Chart:
     line = " ".join(f"{position(x, steps)},{100 - position(y, losses):.2f}" for x, y in points)
     grid = "".join(
         f'<line class="grid" x1="0" x2="100" y1="{y:.2f}" y2="{y:.2f}"/>'
@@ -167,8 +173,12 @@ def _curve(arm: str, points: Sequence[tuple[float, float]], steps: Sequence[floa
         f'<svg x="13%" y="8" width="83%" height="96" viewBox="0 0 100 100" preserveAspectRatio="none">{grid}'
         f'<polyline points="{line}"/></svg>{marks}</svg>'
     )
-    shown = [points[round(at * (len(points) - 1) / (BINS - 1))][1] for at in range(BINS)] if len(points) > 1 else []
-    return Chart(svg, "".join(_block(max(loss, 0), losses[-1]) for loss in shown))
+    shown = (
+        [points[round(at * (len(points) - 1) / (HISTOGRAM_BINS - 1))][1] for at in range(HISTOGRAM_BINS)]
+        if len(points) > 1
+        else []
+    )
+    return Chart(svg, "".join(_block_character(max(loss, 0), losses[-1]) for loss in shown))
 
 
 def _finite_losses(curve: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-ALIKE = 0.01  # share of tokens by which two arms may differ and pass for equal
-SMALL = 200  # test questions; with fewer, differences of ten points are often out of reach
+EQUAL_TOKENS = 0.01  # share of tokens by which two arms may differ and pass for equal
+SMALL_TEST_SET = 200  # test questions; with fewer, differences of ten points are often out of reach
 
 
 def headline(facts: Mapping[str, Any]) -> str:
@@ -24,8 +24,8 @@ def finding_paragraphs(facts: Mapping[str, Any]) -> list[str]:
     """The paragraphs under the headline, each a few sentences."""
     lead, said = facts["lead"], []
     if lead is not None:
-        said.append(f"{_effect(facts, lead)} {_reach(facts, lead)}".strip())
-        said += [text for text in (_rows(lead), _controls(facts, lead)) if text]
+        said.append(f"{_effect_sentence(facts, lead)} {_uncertainty(facts, lead)}".strip())
+        said += [text for text in (_row_counts(lead), _other_controls(facts, lead)) if text]
     said += [text for text in (_fine_tuning(facts), facts["targets"], _cautions(facts)) if text]
     return said
 
@@ -67,7 +67,7 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _effect(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+def _effect_sentence(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     level = f"{facts['confidence']:.0%} interval {points(lead['low'], True)} to {points(lead['high'], True)}"
     figures = f"{level}, p {_equals(lead['p'])}"
     if len(facts["pairs"]) > 1:
@@ -97,7 +97,7 @@ def _equals(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+def _uncertainty(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     if lead["verdict"] != "unclear":
         return ""
     if lead["detectable"] >= 1:
@@ -109,14 +109,14 @@ def _reach(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(lead: Mapping[str, Any]) -> str:
+def _row_counts(lead: Mapping[str, Any]) -> str:
     if lead["than_is_base"]:
         return (
             f"No arm learnt without corrections, so {lead['arm']} is compared with the base; what corrections add to "
             "chain of thought alone was not measured."
         )
     ours, theirs = lead["tokens"], lead["than_tokens"]
-    if ours and theirs and abs(ours - theirs) <= ALIKE * max(ours, theirs):
+    if ours and theirs and abs(ours - theirs) <= EQUAL_TOKENS * max(ours, theirs):
         return f"Both learnt from equally many tokens: {lead['arm']} from {ours:,}, {lead['than']} from {theirs:,}."
     if lead["more_rows"] == 0:
         return "Both learnt from equally many rows."
@@ -127,7 +127,7 @@ def _rows(lead: Mapping[str, Any]) -> str:
     )
 
 
-def _controls(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
+def _other_controls(facts: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     """The lead's arm against the other arms without corrections: equal rows may say one thing, equal tokens another."""
     others = [row["arm"] for row in facts["arms"][1:] if not row["corrections"] and row["arm"] != lead["than"]]
     pairs = {frozenset((pair["arm"], pair["than"])): pair for pair in facts["pairs"]}
@@ -157,7 +157,7 @@ def _fine_tuning(facts: Mapping[str, Any]) -> str:
 
 def _cautions(facts: Mapping[str, Any]) -> str:
     said = []
-    if facts["tests"] < SMALL:
+    if facts["tests"] < SMALL_TEST_SET:
         said.append(f"The test set is small ({facts['tests']} questions), so every interval here is wide.")
     if len(facts["pairs"]) > 1:
         said.append(

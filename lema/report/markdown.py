@@ -58,7 +58,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,  # what macros return is known to be escaped
-        finalize=_finalize,
+        finalize=_escaped_output,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -73,7 +73,7 @@ def _environment() -> Environment:
 
 
 @pass_context
-def _finalize(context: Context, value: Any) -> Markup:
+def _escaped_output(context: Context, value: Any) -> Markup:
     """What an expression of the template writes: values are escaped, charts become markers."""
     if isinstance(value, Markup):
         return value
@@ -88,32 +88,32 @@ def to_html(text: str) -> str:
     links and images are not read."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.disable(["link", "image", "autolink", "html_inline", "html_block", "reference", "code"])
-    return str(parser.renderer.render(list(_sections(parser.parse(text))), parser.options, {}))
+    return str(parser.renderer.render(list(_sectioned(parser.parse(text))), parser.options, {}))
 
 
-def _sections(tokens: Sequence[Token]) -> Iterator[Token]:
+def _sectioned(tokens: Sequence[Token]) -> Iterator[Token]:
     section = inner = ""
     for at, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag in ("h2", "h3"):
             if inner:
-                yield _raw(f"</{inner}>\n")
+                yield _html_token(f"</{inner}>\n")
             inner = ""
             if token.tag == "h2":
-                yield _raw("</section>\n" * bool(section))
+                yield _html_token("</section>\n" * bool(section))
                 section = re.sub(r"\W+", "-", tokens[at + 1].content.lower())
-                yield _raw(f'<section id="{section}">\n')
+                yield _html_token(f'<section id="{section}">\n')
             else:
                 inner = "details" if section == _FOLDED else "article"
-                yield _raw(f"<{inner}>\n")
+                yield _html_token(f"<{inner}>\n")
         if inner == "details" and token.tag == "h3":
             token.tag = "summary"
         if token.type == "table_open":
-            yield _raw('<div class="scroll">\n')
+            yield _html_token('<div class="scroll">\n')
         yield token
         if token.type == "table_close":
-            yield _raw("</div>\n")
-    yield _raw(f"</{inner}>\n" * bool(inner) + "</section>\n" * bool(section))
+            yield _html_token("</div>\n")
+    yield _html_token(f"</{inner}>\n" * bool(inner) + "</section>\n" * bool(section))
 
 
-def _raw(content: str) -> Token:
+def _html_token(content: str) -> Token:
     return Token("html_block", "", 0, content=content)

@@ -33,7 +33,7 @@ _JOINS: Mapping[str, Mapping[str, str]] = {
     "answers": {"question_id": "questions"},
     "probe": {"question_id": "questions"},
 }
-_LABEL = 13  # characters of the column of labels
+_LABEL_WIDTH = 13  # characters of the column of labels
 _TAG_COLOURS = {"accepted": "green", "correct": "green", "dropped": "red", "incorrect": "red"}
 _STEP_SIGNS = {"wrong": ("✗", "red"), "new": ("+", "green"), "": (" ", None)}
 
@@ -158,15 +158,17 @@ def _rendered(title: str, tags: Sequence[str], content: Iterable[Block], *, widt
         for at, (number, step, mark) in enumerate(text):
             sign, colour = _STEP_SIGNS[mark]
             block = _labelled(label if at == 0 else "", f"{sign} {number:>2}  ", step, width)
-            lines += [line[:_LABEL] + style(line[_LABEL:], fg=colour) for line in block] if colour else block
+            lines += (
+                [line[:_LABEL_WIDTH] + style(line[_LABEL_WIDTH:], fg=colour) for line in block] if colour else block
+            )
     return "\n".join(lines)
 
 
 def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
     """Paragraphs beside a label, later lines indented alike."""
-    room = max(20, width - _LABEL - len(lead))
+    room = max(20, width - _LABEL_WIDTH - len(lead))
     lines = [line for paragraph in text.splitlines() or [""] for line in textwrap.wrap(paragraph, room) or [""]]
-    first = f"{label:<{_LABEL}}{lead}"
+    first = f"{label:<{_LABEL_WIDTH}}{lead}"
     return [f"{first if place == 0 else ' ' * len(first)}{line}".rstrip() for place, line in enumerate(lines)]
 
 
@@ -181,10 +183,10 @@ def _describe(artifact: str, joined: Joined) -> tuple[str, list[str], list[Block
             texts = [(str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in pairs]
             return row.id, [row.split], list(texts)
         case Question():
-            rationale: list[Block] = [("Rationale", _steps(row.rationale))] if row.rationale else []
+            rationale: list[Block] = [("Rationale", _numbered_steps(row.rationale))] if row.rationale else []
             return row.id, [row.split], [*asked, *rationale]
         case Location():
-            path: Block = ("Path", _steps(sample.text if sample else None, row.incorrect_step))
+            path: Block = ("Path", _numbered_steps(sample.text if sample else None, row.incorrect_step))
             reason: list[Block] = [(row.status.capitalize(), row.reason)] if row.reason else []
             return row.id, [f"step {row.incorrect_step or '?'}"], [*asked, path, *reason]
         case Evolved():
@@ -195,12 +197,16 @@ def _describe(artifact: str, joined: Joined) -> tuple[str, list[str], list[Block
         case Correction():
             verdict = joined["verdicts"]
             drops = [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
-            return row.id, [row.error_type or "", _verdict_tag(verdict)], [*_correction(row, joined, asked), *drops]
+            return (
+                row.id,
+                [row.error_type or "", _verdict_tag(verdict)],
+                [*_correction_blocks(row, joined, asked), *drops],
+            )
         case Verdict():
             correction = joined["corrections"]
-            shown = _correction(correction, joined, asked) if correction else asked
+            shown = _correction_blocks(correction, joined, asked) if correction else asked
             error = (correction.error_type if correction else None) or ""
-            return row.id, [error, _verdict_tag(row)], [*shown, *_findings(row)]
+            return row.id, [error, _verdict_tag(row)], [*shown, *_finding_blocks(row)]
         case Example():
             turns: list[Block] = [(message.role.capitalize(), message.content) for message in row.prompt]
             return row.id, [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
@@ -210,23 +216,23 @@ def _describe(artifact: str, joined: Joined) -> tuple[str, list[str], list[Block
             losses = (("Right", row.right, row.right_tokens), ("Wrong", row.wrong, row.wrong_tokens))
             figures = [(f"{side} path", f"perplexity {exp(loss):.2f} over {n} tokens") for side, loss, n in losses]
             return row.id, [], [*asked, *figures]
-    return row.id, *_path(sample, joined["grades"], asked)
+    return row.id, *_path_blocks(sample, joined["grades"], asked)
 
 
-def _path(sample: Sample | None, grade: Any, asked: Sequence[Block]) -> tuple[list[str], list[Block]]:
+def _path_blocks(sample: Sample | None, grade: Any, asked: Sequence[Block]) -> tuple[list[str], list[Block]]:
     tags = [grade.outcome, f"answer {grade.answer}" if grade.answer is not None else "no answer"] if grade else []
     content = list(asked)
     if sample is not None:
-        content.append(("Error", sample.error) if sample.error else ("Path", _steps(sample.text)))
+        content.append(("Error", sample.error) if sample.error else ("Path", _numbered_steps(sample.text)))
         if sample.error_type is not None:
             content.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
     return tags, content
 
 
-def _correction(row: Correction, joined: Joined, asked: Sequence[Block]) -> list[Block]:
+def _correction_blocks(row: Correction, joined: Joined, asked: Sequence[Block]) -> list[Block]:
     question, sample = joined["questions"], joined["samples"]
     if row.status != "parsed" or question is None or sample is None:
-        path: list[Block] = [("Wrong path", _steps(sample.text))] if sample else []
+        path: list[Block] = [("Wrong path", _numbered_steps(sample.text))] if sample else []
         return [*asked, *path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
     seen = correction_view(question, sample, row, None)
     kept = f"(steps 1 to {seen['kept']} as before)" if seen["kept"] > 1 else "(step 1 as before)"
@@ -234,7 +240,7 @@ def _correction(row: Correction, joined: Joined, asked: Sequence[Block]) -> list
     return [*asked, ("Wrong path", seen["path"]), ("Explanation", seen["explanation"]), *solution]
 
 
-def _findings(row: Verdict) -> list[Block]:
+def _finding_blocks(row: Verdict) -> list[Block]:
     column = max((len(finding.filter) for finding in row.findings), default=0)
     lines = [
         f"{' ' if finding.reason is None else '✗'} {finding.filter:<{column}}  "
@@ -244,7 +250,7 @@ def _findings(row: Verdict) -> list[Block]:
     return [(label, line) for label, line in zip(chain(["Findings"], [""] * len(lines)), lines, strict=False)]
 
 
-def _steps(text: str | None, wrong: int | None = None) -> list[tuple[int, str, str]]:
+def _numbered_steps(text: str | None, wrong: int | None = None) -> list[tuple[int, str, str]]:
     return [(at, step, "wrong" if at == wrong else "") for at, step in enumerate(split_steps(text or ""), 1)]
 
 

@@ -38,7 +38,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class DifferenceEstimate:
     """A value, its standard error and the degrees of freedom of the latter."""
 
     value: float
@@ -62,14 +62,14 @@ class Estimate:
         return min(1.0, both * self.error)
 
 
-def difference(right: Any, others: Any) -> Estimate:
+def difference(right: Any, others: Any) -> DifferenceEstimate:
     """Mean of `right` less mean of `others`, arrays (questions, seeds) of 0 and 1 with the same questions."""
     gaps = right.mean(1) - others.mean(1)
     n = len(gaps)
     # Halves of a question that only one of the two gets right, and of one that both or neither do.
     spread = (float((gaps**2).sum()) + 1) / (n + 2) - (float(gaps.sum()) / (n + 2)) ** 2
-    parts = [(spread / (n + 2), n - 1), *_seeds(right), *_seeds(others)]
-    return Estimate(float(gaps.mean()), *_error(parts))
+    parts = [(spread / (n + 2), n - 1), *_seed_variance(right), *_seed_variance(others)]
+    return DifferenceEstimate(float(gaps.mean()), *_standard_error(parts))
 
 
 def share(right: Any, confidence: float) -> tuple[float, float]:
@@ -78,12 +78,12 @@ def share(right: Any, confidence: float) -> tuple[float, float]:
     mean, means = float(right.mean()), right.mean(1)
     if seeds == 1 or mean in (0, 1):
         return wilson(round(mean * n), n, confidence)
-    error, freedom = _error([(float(means.var()) / n, n - 1), *_seeds(right)])
+    error, freedom = _standard_error([(float(means.var()) / n, n - 1), *_seed_variance(right)])
     size = min(mean * (1 - mean) / error**2, n * seeds) if error else n * seeds
     return _wilson(mean, size, t_quantile((1 + confidence) / 2, freedom))
 
 
-def _seeds(right: Any) -> list[tuple[float, float]]:
+def _seed_variance(right: Any) -> list[tuple[float, float]]:
     """What the choice of the seeds adds to the variance of an arm's accuracy: (variance, degrees of freedom)."""
     n, seeds = right.shape
     if seeds == 1 or n == 1:
@@ -96,7 +96,7 @@ def _seeds(right: Any) -> list[tuple[float, float]]:
     return [(between / seeds, seeds - 1), (-noise / seeds, (n - 1) * (seeds - 1))]
 
 
-def _error(parts: list[tuple[float, float]]) -> tuple[float, float]:
+def _standard_error(parts: list[tuple[float, float]]) -> tuple[float, float]:
     """Standard error and degrees of freedom of a sum of independent variances."""
     variance = sum(part for part, _ in parts)
     spread = sum(part**2 / max(freedom, 1) for part, freedom in parts)

@@ -20,7 +20,7 @@ from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Que
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportFiles:
     """The same report twice."""
 
     html: str
@@ -42,7 +42,7 @@ def report(
     scores: Mapping[str, Any],
     *,
     spec: ReportSpec,
-) -> Report:
+) -> ReportFiles:
     """Set the rows of a recipe out for a reader.
 
     `plan` is the content of plan.yaml. `mix` and `adapters` are by arm; an adapter is the content of its
@@ -61,4 +61,4 @@ def report(
         "curves": loss_curves(adapters),
     }
     title = spec.title or (f"Recipe {facts['recipe']}" if facts["recipe"] else "LEMA")
-    return Report(*render_report(title, {**facts, **shown, "counts": counts}))
+    return ReportFiles(*render_report(title, {**facts, **shown, "counts": counts}))

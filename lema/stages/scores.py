@@ -16,11 +16,10 @@ from lema.recipe.training_schema import ScoresSpec
 from lema.report import statistics as statistics
 from lema.rows import Answer, Outcome, Probe, Question, Stratum
 
-POWER = statistics.POWER
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
-class Result(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """What counts of one answer."""
 
     outcome: Outcome
@@ -28,7 +27,7 @@ class Result(NamedTuple):
 
 
 # The answers of one model to one set of questions: by seed of its training, then by question.
-Sheet = dict[int | None, dict[str, Result]]
+Sheet = dict[int | None, dict[str, ScoredAnswer]]
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ def scores(
     others = {name: _set_scores(rows, spec) for name, rows in sets.items() if name != "test"}
     made = {
         "confidence": spec.confidence,
-        "power": POWER,
+        "power": statistics.POWER,
         **_set_scores(sets["test"], spec),
         "strata": _strata({name: strata for name, (_, strata) in asked.items()}, sets["test"].single),
         "transfer": {name: figures for name, figures in others.items() if name != "dev"},
@@ -95,7 +94,7 @@ def _answer_sets(answers: Iterable[Answer], splits: Mapping[str, str], arms: Seq
         sheet = sheets.setdefault(row.arm, {}).setdefault(row.seed, {})
         if name in sheet:
             raise RunError(f"scores: {row.arm!r} answered question {name} twice")
-        sheet[name] = Result(row.outcome, row.completion_tokens)
+        sheet[name] = ScoredAnswer(row.outcome, row.completion_tokens)
     for own in sets.values():
         own.single, own.majority = (_ordered_sheets(sheets, arms) for sheets in (own.single, own.majority))
     return sets
@@ -118,15 +117,16 @@ def _ordered_sheets(sheets: Mapping[str, Sheet], arms: Sequence[str]) -> dict[st
 def _set_scores(answers: AnswerSet, spec: ScoresSpec) -> dict[str, Any]:
     """Models and pairs on one set of questions."""
     arms = answers.single
-    models = {arm: _model(sheet, spec.confidence) for arm, sheet in arms.items()}
+    models = {arm: _model_scores(sheet, spec.confidence) for arm, sheet in arms.items()}
     for arm, sheet in answers.majority.items():
         models[arm]["majority"] = {"votes": answers.drawn, **_accuracy(sheet, spec.confidence)}
         models[arm]["pass_at"] = _pass_at(answers.votes[arm].values(), answers.drawn)
     pairs = {
-        f"{second}-minus-{first}": _pair(arms[second], arms[first], spec) for first, second in combinations(arms, 2)
+        f"{second}-minus-{first}": _pair_scores(arms[second], arms[first], spec)
+        for first, second in combinations(arms, 2)
     }
     corrected = statistics.holm({name: pair["p"] for name, pair in pairs.items()})
-    return {"models": models, "pairs": {name: _rounded(pair, corrected[name]) for name, pair in pairs.items()}}
+    return {"models": models, "pairs": {name: _rounded_pair(pair, corrected[name]) for name, pair in pairs.items()}}
 
 
 def _pass_at(right: Collection[int], drawn: int) -> dict[str, float]:
@@ -135,7 +135,7 @@ def _pass_at(right: Collection[int], drawn: int) -> dict[str, float]:
     return {str(k): round(sum(statistics.pass_at(k, drawn, count) for count in right) / len(right), 4) for k in ks}
 
 
-def _right(sheet: Sheet) -> Any:
+def _right_answers(sheet: Sheet) -> Any:
     """Which answers are right, an array (questions, seeds) of 0 and 1; questions in the order of their ids."""
     import numpy as np
 
@@ -144,12 +144,12 @@ def _right(sheet: Sheet) -> Any:
 
 
 def _accuracy(sheet: Sheet, confidence: float) -> dict[str, float]:
-    right = _right(sheet)
+    right = _right_answers(sheet)
     low, high = statistics.share(right, confidence)
     return {"accuracy": round(float(right.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
-def _model(sheet: Sheet, confidence: float) -> dict[str, Any]:
+def _model_scores(sheet: Sheet, confidence: float) -> dict[str, Any]:
     rows = [row for one in sheet.values() for row in one.values()]
     outcomes = Counter(row.outcome for row in rows)
     n, correct = len(rows) // len(sheet), outcomes["correct"]
@@ -164,8 +164,8 @@ def _model(sheet: Sheet, confidence: float) -> dict[str, Any]:
     }
 
 
-def _pair(sheet: Sheet, other: Sheet, spec: ScoresSpec) -> dict[str, Any]:
-    right, other_right = _right(sheet), _right(other)
+def _pair_scores(sheet: Sheet, other: Sheet, spec: ScoresSpec) -> dict[str, Any]:
+    right, other_right = _right_answers(sheet), _right_answers(other)
     gaps = right.mean(1) - other_right.mean(1)
     n, won, lost = len(gaps), int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum())
     if len(sheet) == len(other) == 1:
@@ -181,7 +181,7 @@ def _pair(sheet: Sheet, other: Sheet, spec: ScoresSpec) -> dict[str, Any]:
     return {"difference": value, "low": low, "high": high, "p": p, "won": won, "lost": lost, "detectable": least}
 
 
-def _rounded(pair: Mapping[str, Any], holm: float) -> dict[str, Any]:
+def _rounded_pair(pair: Mapping[str, Any], holm: float) -> dict[str, Any]:
     shares = {name: round(pair[name], 4) for name in ("difference", "low", "high")}
     chances = {"p": round(pair["p"], 6), "holm": round(holm, 6)}
     return {**shares, **chances, "won": pair["won"], "lost": pair["lost"], "detectable": round(pair["detectable"], 4)}
@@ -219,7 +219,7 @@ def _strata(strata: Mapping[str, Sequence[Stratum]], arms: Mapping[str, Sheet]) 
         name: {
             value: {
                 "n": len(values[value]),
-                "accuracy": {arm: _share(sheet, values[value]) for arm, sheet in arms.items()},
+                "accuracy": {arm: _stratum_accuracy(sheet, values[value]) for arm, sheet in arms.items()},
             }
             for value in sorted(values, key=_in_order)
         }
@@ -228,7 +228,7 @@ def _strata(strata: Mapping[str, Sequence[Stratum]], arms: Mapping[str, Sheet]) 
     }
 
 
-def _share(sheet: Sheet, names: set[str]) -> float:
+def _stratum_accuracy(sheet: Sheet, names: set[str]) -> float:
     rows = [row for one in sheet.values() for name, row in one.items() if name in names]
     return round(sum(row.outcome == "correct" for row in rows) / len(rows), 4)
 

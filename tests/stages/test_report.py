@@ -16,7 +16,7 @@ from lema.report.data import settings
 from lema.report.findings import points, probability
 from lema.report.markdown import escape_markdown, to_html
 from lema.rows import Evolved
-from lema.stages.report import Report, report
+from lema.stages.report import ReportFiles, report
 from tests.stages.rows import located
 from tests.stages.world import FILTERS, PROMPT, world
 
@@ -25,7 +25,7 @@ SPEC = ReportSpec()
 VOID = {"meta", "line", "circle", "rect", "polyline"}
 
 
-def made(spec: ReportSpec = SPEC, **changes: Any) -> Report:
+def made(spec: ReportSpec = SPEC, **changes: Any) -> ReportFiles:
     return report(**{**WORLD, **changes}, spec=spec)
 
 
