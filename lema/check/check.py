@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lema.check import external_files, rules, targets, transfer_sets, variables
+from lema.check import external_files
+from lema.check.count_rules import stopping_notes
+from lema.check.rules import rule_problems
 from lema.check.try_parts import part_problems
+from lema.check.variables import prompt_problems
 from lema.completions.prices import price_of
 from lema.errors import Problem, allowed
 from lema.models.types import Model
-from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, show
+from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, shown_path
 from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Params, Run, RunName
 from lema.recipe.yaml import Mark, Tree
@@ -44,20 +47,20 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     """Check recipes, given as files or names, and params.yaml; without any, all of recipes/ (files that begin with
     `_` serve only to be extended). `env` is the environment; without it, API keys are not looked for."""
     params, tree, found = read_params(root / PARAMS, root)
-    settings = _settings(params, tree, show(root / PARAMS, root))
+    settings = _settings(params, tree, shown_path(root / PARAMS, root))
     problems, notes = list(found), list[Problem]()
     shipped = sorted(path for path in (root / RECIPES).glob("*.yaml") if not path.name.startswith("_"))
     drafts = []
     for given in recipes if recipes is not None else shipped:
-        path = _path(given, root)
+        path = _recipe_path(given, root)
         if path.is_file():
             drafts.append(read_draft(path, root))
         else:
             message = f"there is no such recipe; {allowed(path.stem, (other.stem for other in shipped))}"
-            problems.append(Problem(show(path, root), 0, 0, message))
+            problems.append(Problem(shown_path(path, root), 0, 0, message))
     inherited: list[tuple[Problem, Draft]] = []
     for draft in drafts:
-        notes += [*targets.notes(draft), *_rounds(draft, settings)]
+        notes += [*stopping_notes(draft), *_round_notes(draft, settings)]
         for problem in _draft_problems(draft, settings, root):
             if problem.file in draft.extended:
                 inherited.append((problem, draft))
@@ -67,25 +70,23 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     problems += [_comes_from(problem, draft) for problem, draft in inherited if problem not in known]
     if env is not None:
         idle = {draft.name for draft in drafts if recipes is None and draft.name not in settings.recipes}
-        problems += _keys([draft for draft in drafts if draft.name not in idle], settings, env)
-        notes += _keys([draft for draft in drafts if draft.name in idle], settings, env)
+        problems += _key_problems([draft for draft in drafts if draft.name not in idle], settings, env)
+        notes += _key_problems([draft for draft in drafts if draft.name in idle], settings, env)
     if recipes is None:
-        problems += _names(settings, {path.stem for path in shipped})
-    notes += _idle(settings, drafts)
+        problems += _name_problems(settings, {path.stem for path in shipped})
+    notes += _not_built(settings, drafts)
     return Report(tuple(sorted(set(problems))), tuple(sorted(set(notes) - set(problems))))
 
 
 def _draft_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     yield from draft.problems
-    yield from rules.problems(draft, root)
-    yield from transfer_sets.problems(draft)
-    yield from targets.problems(draft)
-    yield from variables.problems(draft)
+    yield from rule_problems(draft, root)
+    yield from prompt_problems(draft)
     yield from part_problems(draft, root, settings.run)
-    yield from _endpoints(draft, settings)
-    yield from _built(draft, settings, root)
-    yield from _priced(draft, settings)
-    yield from _shared(draft, settings)
+    yield from _endpoint_problems(draft, settings)
+    yield from _params_problems(draft, settings, root)
+    yield from _price_problems(draft, settings)
+    yield from _batch_problems(draft, settings)
 
 
 def _comes_from(problem: Problem, draft: Draft) -> Problem:
@@ -105,7 +106,7 @@ def _settings(params: Params | None, tree: Tree, file: str) -> Settings:
     return Settings(file, tree, kept.get("recipes") or {}, kept.get("runs") or {}, kept.get("run") or Run())
 
 
-def _path(given: Path | str, root: Path) -> Path:
+def _recipe_path(given: Path | str, root: Path) -> Path:
     """A recipe's file; a bare name is looked up in recipes/."""
     path = Path(given)
     if path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
@@ -113,7 +114,7 @@ def _path(given: Path | str, root: Path) -> Path:
     return root / path
 
 
-def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
+def _endpoint_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
     """Endpoints are in params.yaml, and take what the backend sends."""
     known = settings.tree.keys("run", "endpoints")
     for name, model in (draft.sections["models"] or {}).items():
@@ -126,12 +127,12 @@ def _endpoints(draft: Draft, settings: Settings) -> Iterator[Problem]:
             yield problem_at(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
 
 
-def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+def _key_problems(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
     """Environment variables that hold the keys of the endpoints that recipes ask are set."""
     asked: dict[str, dict[str, None]] = defaultdict(dict)
     for draft in drafts:
         models = draft.sections["models"] or {}
-        for _, name in (*external_files.asked_models(draft), *rules.judges(draft)):
+        for _, name in external_files.asked_models(draft):
             if name in models and models[name].endpoint:
                 asked[models[name].endpoint][draft.name] = None
     for where, names in asked.items():
@@ -142,12 +143,14 @@ def _keys(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -
             yield settings.problem_at("run", "endpoints", where, "key", message=message, key=False)
 
 
-def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
+def _round_notes(draft: Draft, settings: Settings) -> Iterator[Problem]:
     """A search for enough corrections asks in rounds; each round of batches takes up to a day."""
     corrections, models = draft.sections["corrections"], draft.sections["models"] or {}
     if not corrections or corrections.want is None:
         return
-    asked = dict.fromkeys([corrections.model, *(name for _, name in rules.judges(draft))])
+    asked = dict.fromkeys(
+        name for path, name in external_files.asked_models(draft) if path[0] in ("corrections", "verdicts")
+    )
     where = dict.fromkeys(models[name].endpoint or "" for name in asked if name in models)
     for name in where:
         if name in settings.run.endpoints and settings.run.endpoints[name].mode == "batch":
@@ -156,12 +159,12 @@ def _rounds(draft: Draft, settings: Settings) -> Iterator[Problem]:
             yield problem_at(draft.tree, ("corrections", "want"), message)
 
 
-def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
+def _price_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
     """Where there is a budget, what a recipe that is built asks has a price."""
     budget, models = settings.run.budget, draft.sections["models"] or {}
     if draft.name not in settings.recipes or (budget.total is None and draft.name not in budget.recipes):
         return
-    for name in dict.fromkeys(name for _, name in (*external_files.asked_models(draft), *rules.judges(draft))):
+    for name in dict.fromkeys(name for _, name in external_files.asked_models(draft)):
         if name in models and models[name].adapter is None:
             one = models[name]
             asked = Model(name, one.backend, "", name=one.name, endpoint=one.endpoint)
@@ -174,7 +177,7 @@ def _priced(draft: Draft, settings: Settings) -> Iterator[Problem]:
                 yield settings.problem_at("run", "budget", message=message)
 
 
-def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
+def _params_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     """A recipe that params.yaml builds has its arms and its outside file there."""
     if draft.name not in settings.recipes:
         return
@@ -198,13 +201,13 @@ def _built(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
     if not needed:
         message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
         yield settings.problem_at("recipes", draft.name, message=message, key=False)
-    elif said != needed and not (names and _holds(said, names)):
+    elif said != needed and not (names and _holds_all(said, names)):
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
         yield settings.problem_at("recipes", draft.name, message=message, key=False)
 
 
-def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
+def _batch_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
     """The trainers of a recipe that params.yaml builds can share its batches equally."""
     spec = draft.sections["adapter"]
     if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
@@ -214,7 +217,7 @@ def _shared(draft: Draft, settings: Settings) -> Iterator[Problem]:
         yield settings.problem_at("run", "trainers", message=message, key=False)
 
 
-def _holds(folder: str, names: Sequence[str]) -> bool:
+def _holds_all(folder: str, names: Sequence[str]) -> bool:
     """Whether a folder other than the project's own, or that of all artifacts, holds all the files."""
     parts = PurePosixPath(folder).parts
     if parts in ((), ("data",)):
@@ -222,7 +225,7 @@ def _holds(folder: str, names: Sequence[str]) -> bool:
     return all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
 
 
-def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
+def _name_problems(settings: Settings, files: set[str]) -> Iterator[Problem]:
     """Recipes and runs of params.yaml name each other and files that are there."""
     for name in settings.recipes:
         if name not in files:
@@ -242,7 +245,7 @@ def _names(settings: Settings, files: set[str]) -> Iterator[Problem]:
             yield settings.problem_at("runs", name, message=message)
 
 
-def _idle(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
+def _not_built(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]:
     """Recipes that `dvc repro` leaves alone, with the lines that would build it where it is a single one."""
     idle = [draft for draft in drafts if draft.name not in settings.recipes and not draft.problems]
     if len(idle) > 1:

@@ -6,11 +6,13 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from lema.errors import allowed
-from lema.recipe.load import RECIPES, Draft, read_draft
+from lema.recipe.basic_types import Part
+from lema.recipe.load import RECIPES, Draft, options_path, read_draft
+from lema.recipe.messages import salvage
 from lema.recipe.sampler_schema import ImportSampler, ModelSampler
 from lema.recipe.yaml import KeyPath
 
-LOCAL = ("transformers", "vllm")  # backends that load weights
+LOCAL_BACKENDS = ("transformers", "vllm")  # backends that load weights
 FORMATS = (".jsonl", ".csv", ".parquet")
 
 
@@ -24,7 +26,7 @@ class Found:
 
 
 def asked_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
-    """The models that are asked, each with the place where the recipe says so."""
+    """The models that are asked, those of filters included, each with the place where the recipe names it."""
     samples = draft.sections["samples"]
     for name, sampler in samples.samplers.items() if samples else ():
         if isinstance(sampler, ModelSampler):
@@ -35,9 +37,13 @@ def asked_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     if evolved := draft.sections["evolved"]:
         yield ("evolved", "write", "model"), evolved.write.model
         yield ("evolved", "solve", "model"), evolved.solve.model
+    for path, item in draft.tree.items("verdicts", "filters"):
+        part = salvage(item, Part)
+        if part and isinstance(part.options.get("model"), str):
+            yield (*options_path(draft.tree, path), "model"), part.options["model"]
 
 
-def files(draft: Draft, root: Path) -> Iterator[Found]:
+def file_rules(draft: Draft, root: Path) -> Iterator[Found]:
     """Files outside the recipe are there, unless another recipe makes them."""
     for path, name, folder in _named_files(draft):
         if PurePosixPath(name).is_absolute():
@@ -90,7 +96,7 @@ def _named_files(draft: Draft) -> Iterator[tuple[KeyPath, str, bool]]:
             yield ("verdicts", "contamination", "files", at), name, False
     for label, model in (draft.sections["models"] or {}).items():
         # Anything else may be a name of the hub.
-        if model.backend in LOCAL and PurePosixPath(model.name or "").is_absolute():
+        if model.backend in LOCAL_BACKENDS and PurePosixPath(model.name or "").is_absolute():
             yield ("models", label, "name"), str(model.name), True
     if base and base.folder:
         yield ("base", "folder"), base.folder, True
@@ -114,7 +120,7 @@ def whole(draft: Draft) -> str:
     return "" if common == ["data"] else "/".join(common)
 
 
-def rounds(draft: Draft, root: Path) -> Iterator[Found]:
+def round_rules(draft: Draft, root: Path) -> Iterator[Found]:
     """What a recipe takes from another one is made there: evolved questions, an adapter to sample from, a base."""
     source, models, base = draft.sections["source"], draft.sections["models"] or {}, draft.sections["base"]
     if base and base.folder and _maker(base.folder, root) == draft.name:
@@ -142,8 +148,8 @@ def rounds(draft: Draft, root: Path) -> Iterator[Found]:
             yield Found(path, f"the recipe {recipe} has no arm {arm!r}; {allowed(arm, arms)}")
         elif message := _seed(f"{recipe}/{arm}", seed, other):
             yield Found(path, message)
-        if model.backend not in LOCAL or model.name or model.endpoint:
-            words = " or ".join(f"`backend: {one}`" for one in LOCAL)
+        if model.backend not in LOCAL_BACKENDS or model.name or model.endpoint:
+            words = " or ".join(f"`backend: {one}`" for one in LOCAL_BACKENDS)
             yield Found(path, f"an adapter is asked with {words}, and neither name nor endpoint")
 
 

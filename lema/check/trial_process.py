@@ -54,11 +54,11 @@ def run_trial(trial: Trial, root: Path) -> str | None:
             message: str | None = receiver.recv()
             return message
     except EOFError:
-        return f"ended the process that tried it{_definition(trial.part, root)}"
+        return f"ended the process that tried it{_defined_at(trial.part, root)}"
     finally:
         process.kill()
         process.join()
-    return None if trial.patient else f"did not finish in {TIME_LIMIT:g} seconds{_definition(trial.part, root)}"
+    return None if trial.patient else f"did not finish in {TIME_LIMIT:g} seconds{_defined_at(trial.part, root)}"
 
 
 def _child(trial: Trial, root: Path, sender: Connection) -> None:
@@ -72,11 +72,12 @@ def _child(trial: Trial, root: Path, sender: Connection) -> None:
         trial.call()
     except PartFailure as error:
         culprit = error.culprit
-        place = _raised(culprit, root) if isinstance(culprit, Exception) else _definition(culprit, root)
-        message = f"{error}{place or _definition(trial.part, root)}"
+        place = _raised_at(culprit, root) if isinstance(culprit, Exception) else _defined_at(culprit, root)
+        message = f"{error}{place or _defined_at(trial.part, root)}"
     except Exception as error:
         if not refused:
-            message = f"raised {type(error).__name__}: {error}{_raised(error, root) or _definition(trial.part, root)}"
+            place = _raised_at(error, root) or _defined_at(trial.part, root)
+            message = f"raised {type(error).__name__}: {error}{place}"
     sender.send(message and " ".join(message.split()))
 
 
@@ -94,23 +95,23 @@ def _without_network() -> list[bool]:
     return refused
 
 
-def _raised(error: BaseException, root: Path) -> str:
+def _raised_at(error: BaseException, root: Path) -> str:
     """The last line of the project's own code that an error passed, as the end of a message."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _own(frame.filename, root)]
-    return f" ({_own(frames[-1].filename, root)}:{frames[-1].lineno})" if frames else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _project_file(frame.filename, root)]
+    return f" ({_project_file(frames[-1].filename, root)}:{frames[-1].lineno})" if frames else ""
 
 
-def _definition(part: Any, root: Path) -> str:
+def _defined_at(part: Any, root: Path) -> str:
     """Where a function or the class of an object is defined, as the end of a message."""
     try:
         thing = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
         file, line = inspect.getsourcefile(thing), inspect.getsourcelines(thing)[1]
     except (TypeError, OSError):
         return ""
-    return f" ({_own(file or '', root) or Path(file or '').name}:{line})"
+    return f" ({_project_file(file or '', root) or Path(file or '').name}:{line})"
 
 
-def _own(file: str, root: Path) -> str | None:
+def _project_file(file: str, root: Path) -> str | None:
     """A file of the project relative to its root; None for any other, such as what is installed in it."""
     path = Path(file).resolve()
     inside = path.is_relative_to(root.resolve()) and not {"site-packages", "lema"} & set(

@@ -20,38 +20,33 @@ from lema.recipe.basic_types import Part
 from lema.recipe.load import Draft
 from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Run
-from lema.recipe.part_loader import Kind, PartError, load_part
+from lema.recipe.part_loader import PartError, PartKind, load_part
 from lema.recipe.yaml import KeyPath
 from lema.rows import Correction, Finding, Finish, Message, Question, Sample
 from lema.tasks import Reading, Task, Undecided
 
 MAX_RECORDS = 3  # of a source, that a task is tried on
 
-QUESTION = Question(
-    "trial-train-00000", "train", "Ann has 3 pens and buys 4 more. How many pens has she?", "7", "3 + 4 = 7"
-)
-SAMPLE = Sample(
-    "trial-0/trial/0", QUESTION.id, "trial", 0, "Step 1: 3 + 4 = 8\nStep 2: The answer is 8.", "stop", None,
+TRIAL_QUESTION = Question("trial-0", "train", "Ann has 3 pens and buys 4. How many pens has she?", "7", "3 + 4 = 7")
+TRIAL_SAMPLE = Sample(
+    "trial-0/trial/0", TRIAL_QUESTION.id, "trial", 0, "Step 1: 3 + 4 = 8\nStep 2: The answer is 8.", "stop", None,
     "trial", "", "", 9, 9,
 )  # fmt: skip
 
 
-def _correction(
-    index: int, status: Any, explanation: str | None, solution: str | None, answer: str | None
-) -> Correction:
-    reason = None if status == "parsed" else "no explanation"
-    return Correction(
-        f"{SAMPLE.id}/c{index}", SAMPLE.id, QUESTION.id, index, status, reason, solution or "I see no mistake.",
-        1 if solution else None, None, explanation, solution, answer, "trial", "", "", 9, 9,
+def _trial_candidate(index: int, answer: str | None) -> Candidate:
+    """A correction with an answer; without one, a reply that is no correction."""
+    solution = f"3 + 4 = {answer}\nThe answer is {answer}." if answer else None
+    correction = Correction(
+        f"{TRIAL_SAMPLE.id}/c{index}", TRIAL_SAMPLE.id, TRIAL_QUESTION.id, index,
+        "parsed" if answer else "malformed", None if answer else "no explanation", solution or "I see no mistake.",
+        1 if answer else None, None, f"3 + 4 is {answer}." if answer else None, solution, answer,
+        "trial", "", "", 9, 9,
     )  # fmt: skip
+    return Candidate(TRIAL_QUESTION, TRIAL_SAMPLE, correction, answer == TRIAL_QUESTION.gold if answer else None)
 
 
-# A right correction, a wrong one, and a reply that is none.
-CANDIDATES = (
-    Candidate(QUESTION, SAMPLE, _correction(0, "parsed", "3 + 4 is 7.", "3 + 4 = 7\nThe answer is 7.", "7"), True),
-    Candidate(QUESTION, SAMPLE, _correction(1, "parsed", "3 + 4 is 9.", "3 + 4 = 9\nThe answer is 9.", "9"), False),
-    Candidate(QUESTION, SAMPLE, _correction(2, "malformed", None, None, None), None),
-)
+TRIAL_CANDIDATES = (_trial_candidate(0, "7"), _trial_candidate(1, "9"), _trial_candidate(2, None))
 
 
 def part_problems(draft: Draft, root: Path, run: Run) -> Iterator[Problem]:
@@ -61,7 +56,7 @@ def part_problems(draft: Draft, root: Path, run: Run) -> Iterator[Problem]:
             yield problem_at(draft.tree, trial.path, f"{trial.name} {message}")
 
 
-def _load(kind: Kind, name: str) -> Any:
+def _load_or_none(kind: PartKind, name: str) -> Any:
     """A part; None for one that cannot be loaded, which other rules report."""
     try:
         return load_part(kind, name)
@@ -69,9 +64,9 @@ def _load(kind: Kind, name: str) -> Any:
         return None
 
 
-def _part(kind: Kind, name: str) -> Any:
+def _user_part(kind: PartKind, name: str) -> Any:
     """A part of the user's; None for one of ours."""
-    return _load(kind, name) if ":" in name else None
+    return _load_or_none(kind, name) if ":" in name else None
 
 
 def _task_trials(draft: Draft, root: Path) -> Iterator[Trial]:
@@ -90,10 +85,10 @@ def _task_trials(draft: Draft, root: Path) -> Iterator[Trial]:
         ((*path, "generator"), one.generator, _source_records(one, root)) for path, one in sources if one.generator
     ]
     if base and base.pretrain:
-        made = _generated(base.pretrain.task, base.pretrain.options)
+        made = _generated_records(base.pretrain.task, base.pretrain.options)
         named.append((("base", "pretrain", "task"), base.pretrain.task, made))
     for name in dict.fromkeys(name for _, name, _ in named):
-        if isinstance(task := _part("tasks", name), Task):
+        if isinstance(task := _user_part("tasks", name), Task):
             path = next(path for path, other, _ in named if other == name)
             records = itertools.chain.from_iterable(records for _, other, records in named if other == name)
             yield Trial(path, name, task.read, partial(try_task, task, records))
@@ -102,14 +97,14 @@ def _task_trials(draft: Draft, root: Path) -> Iterator[Trial]:
 def _source_records(source: Any, root: Path) -> Iterator[Any]:
     """A few records of a source that is here: generated ones, or the first lines of a file."""
     if source.generator:
-        yield from _generated(source.generator, source.options)
+        yield from _generated_records(source.generator, source.options)
     file = root / (source.file or "").replace("{split}", "train")
     if source.file and file.suffix == ".jsonl" and file.is_file():
         with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, itertools.islice((line for line in lines if line.strip()), MAX_RECORDS))
 
 
-def _generated(name: str, options: Mapping[str, Any]) -> Iterator[Any]:
+def _generated_records(name: str, options: Mapping[str, Any]) -> Iterator[Any]:
     task = load_part("tasks", name)
     made = task.generate(**options)
     for pair in itertools.islice(
@@ -121,10 +116,10 @@ def _generated(name: str, options: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _fail(culprit: Any, verb: str, got: Any, wanted: str) -> Any:
-    raise PartFailure(f"{verb} {_shown(got)}, not {wanted}", culprit)
+    raise PartFailure(f"{verb} {_type_name(got)}, not {wanted}", culprit)
 
 
-def _shown(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
@@ -174,8 +169,8 @@ def _filter_trials(draft: Draft) -> Iterator[Trial]:
     questions, corrections = draft.sections["questions"], draft.sections["corrections"]
     models = {name: _trial_model(name, one) for name, one in (draft.sections["models"] or {}).items()}
     given = {
-        "questions": [QUESTION],
-        "task": _load("tasks", questions.task) if questions else None,
+        "questions": [TRIAL_QUESTION],
+        "task": _load_or_none("tasks", questions.task) if questions else None,
         "hint": corrections.hint if corrections else "none",
         "read_file": lambda _: iter(()),
         "models": models,
@@ -183,7 +178,7 @@ def _filter_trials(draft: Draft) -> Iterator[Trial]:
     }
     for path, item in draft.tree.items("verdicts", "filters"):
         one = salvage(item, Part)
-        if one and callable(part := _part("filters", one.use)):
+        if one and callable(part := _user_part("filters", one.use)):
             yield Trial(path, one.use, part, partial(try_filter, part, one.options, given))
 
 
@@ -197,7 +192,7 @@ def try_filter(part: Any, options: Mapping[str, Any], given: Mapping[str, Any]) 
         )
         raise PartFailure(message, part)
     asked = {one.name: given[one.name] for one in parameters if one.name in GIVEN}
-    found = part(list(CANDIDATES), **options, **asked)
+    found = part(list(TRIAL_CANDIDATES), **options, **asked)
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
         _fail(part, "returned", found, "findings: a filter yields one Finding for each candidate")
     count = 0
@@ -208,16 +203,16 @@ def try_filter(part: Any, options: Mapping[str, Any], given: Mapping[str, Any]) 
             _fail(part, "yielded a Finding of", finding.value, "a number or None")
         if not isinstance(finding.reason, str | None):
             _fail(part, "yielded a Finding with the reason", finding.reason, "a text or None")
-        if count > len(CANDIDATES):
+        if count > len(TRIAL_CANDIDATES):
             break
-    if count != len(CANDIDATES):
-        more = "more" if count > len(CANDIDATES) else "fewer"
+    if count != len(TRIAL_CANDIDATES):
+        more = "more" if count > len(TRIAL_CANDIDATES) else "fewer"
         raise PartFailure(f"yielded {more} findings than candidates; a filter yields one for each", part)
 
 
 def _backend_trials(draft: Draft, run: Run) -> Iterator[Trial]:
     for label, spec in (draft.sections["models"] or {}).items():
-        if callable(part := _part("models", spec.backend)):
+        if callable(part := _user_part("models", spec.backend)):
             model = _trial_model(label, spec)
             call = partial(try_backend, part, model, run)
             yield Trial(("models", label, "backend"), spec.backend, part, call, patient=True)
@@ -235,7 +230,8 @@ def try_backend(part: Any, model: Model, run: Run) -> None:
     worker = part(model, run, **model.options)
     if not callable(worker):
         _fail(part, "built", worker, "a worker, which can be called with requests")
-    requests = [Request(model, (Message("user", QUESTION.text),), Sampling(max_tokens=16), index) for index in (0, 1)]
+    messages = (Message("user", TRIAL_QUESTION.text),)
+    requests = [Request(model, messages, Sampling(max_tokens=16), index) for index in (0, 1)]
     replies = worker(requests)
     if inspect.isawaitable(replies):
         replies = asyncio.run(_awaited(replies))

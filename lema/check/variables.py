@@ -18,7 +18,7 @@ PATH = frozenset({"question", "path", "steps"})
 SPOILT = PATH | {"error_type", "error"}
 JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "full", "before", "wrong", "after", "answer"}
-WRONG = "wrong"
+WRONG_STEP = "wrong"
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
 
 
@@ -73,12 +73,12 @@ def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Itera
             yield Use(place, base.pretrain.corrections.format, PATH, CORRECTION)
 
 
-def problems(draft: Draft) -> list[Problem]:
+def prompt_problems(draft: Draft) -> list[Problem]:
     """Everything that is wrong with the prompts of a recipe."""
     hint = draft.tree.find(("corrections", "hint"))
     unreadable = hint is not None and hint.value not in tuple(HINTS)
     found = (*uses(draft.sections, HINTS["rationale"] if unreadable else None), *_judges(draft))
-    return [*(problem for use in found for problem in _wrong(use, draft.tree)), *masks(draft)]
+    return [*(problem for use in found for problem in _use_problems(use, draft.tree)), *masks(draft)]
 
 
 def masks(draft: Draft) -> Iterator[Problem]:
@@ -86,8 +86,8 @@ def masks(draft: Draft) -> Iterator[Problem]:
     mix = draft.sections["mix"]
     for name, arm in mix.arms.items() if mix else ():
         rows = arm.corrections
-        if rows and rows.masked and WRONG not in _written(rows.format or mix.correction):
-            message = f"nothing to mask: the format of these rows does not write out `{WRONG}`, the incorrect step"
+        if rows and rows.masked and WRONG_STEP not in _written(rows.format or mix.correction):
+            message = f"nothing to mask: the format of these rows does not write out `{WRONG_STEP}`, the incorrect step"
             yield problem_at(draft.tree, ("mix", "arms", name, "corrections", "masked"), message)
 
 
@@ -95,7 +95,7 @@ def _written(prompt: Prompt) -> frozenset[str]:
     try:
         return prompts.variables(prompt, "assistant")
     except PromptError:  # reported by its own place
-        return frozenset({WRONG})
+        return frozenset({WRONG_STEP})
 
 
 def _judges(draft: Draft) -> Iterator[Use]:
@@ -108,19 +108,19 @@ def _judges(draft: Draft) -> Iterator[Use]:
             yield Use(path, part.options["prompt"], JUDGED)
 
 
-def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:
+def _use_problems(use: Use, tree: Tree) -> Iterator[Problem]:
     # A prompt that could not be read has been reported, and stands empty in the tree.
     if not use.prompt.user and tree.find((*use.path, "user")):
         return
     for turn in prompts.TURNS:
         if getattr(use.prompt, turn) is None:
             if turn == "assistant" and use.answered is not None:
-                yield _say(use, tree, turn, "needs an `assistant` template: what the model learns to write")
+                yield _turn_problem(use, tree, turn, "needs an `assistant` template: what the model learns to write")
             continue
         try:
             names = prompts.variables(use.prompt, turn)
         except PromptError as error:
-            yield _say(use, tree, turn, error.message, error.line)
+            yield _turn_problem(use, tree, turn, error.message, error.line)
             continue
         may = use.answered if turn == "assistant" else use.asked
         for name in sorted(names - may) if may is not None else ():
@@ -129,7 +129,7 @@ def _wrong(use: Use, tree: Tree) -> Iterator[Problem]:
                 message += f" (`{name}` is given with `hint: {'answer' if name == 'gold' else 'rationale'}`)"
             elif use.path[0] == "corrections" and name == "incorrect_step":
                 message += " (`incorrect_step` is given when the recipe has `locations`)"
-            yield _say(use, tree, turn, message, prompts.line_of(getattr(use.prompt, turn), name))
+            yield _turn_problem(use, tree, turn, message, prompts.line_of(getattr(use.prompt, turn), name))
     yield from _demonstrations(use, tree)
 
 
@@ -147,7 +147,7 @@ def _demonstrations(use: Use, tree: Tree) -> Iterator[Problem]:
                 yield found.mark.problem(f"{dotted(path)}: {message}")
 
 
-def _say(use: Use, tree: Tree, turn: Turn, message: str, line: int = 0) -> Problem:
+def _turn_problem(use: Use, tree: Tree, turn: Turn, message: str, line: int = 0) -> Problem:
     """A problem in a template, at its line in the file where the text is a block."""
     path = (*use.path, turn)
     found = tree.find(path)

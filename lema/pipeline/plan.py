@@ -20,7 +20,7 @@ from lema.pipeline.fingerprint import OWN, CodeGraph
 from lema.pipeline.stage_runner import stage_signature
 from lema.recipe.basic_types import Prompt
 from lema.recipe.load import Loaded
-from lema.recipe.part_loader import Kind, module_name
+from lema.recipe.part_loader import PartKind, module_name
 from lema.recipe.prompt import digest
 from lema.recipe.sampler_schema import ModelSampler
 from lema.recipe.schema import Recipe
@@ -154,7 +154,7 @@ def _parts(artifact: str, recipe: Recipe) -> Iterator[str]:
         yield LOCAL
 
 
-def _part(kind: Kind, name: str) -> str:
+def _part(kind: PartKind, name: str) -> str:
     return f"{module_name(kind, name)}:{name.rpartition(':')[2]}"
 
 

@@ -10,9 +10,13 @@ from typing import Any
 
 from lema.recipe.schema import Recipe
 
-PROMPT = {"type": "string", "pattern": "^[A-Za-z0-9_/-]+$", "description": "A file in recipes/prompts, without .yaml."}
-OPTIONS = {"$ref": "#/$defs/Options"}
-PART = {
+PROMPT_SCHEMA = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_/-]+$",
+    "description": "A file in recipes/prompts, without .yaml.",
+}
+OPTIONS_SCHEMA = {"$ref": "#/$defs/Options"}
+PART_SCHEMA = {
     "description": "A filter: its name, or its name and its options.",
     "anyOf": [
         {"type": "string"},
@@ -20,16 +24,16 @@ PART = {
             "type": "object",
             "minProperties": 1,
             "maxProperties": 1,
-            "additionalProperties": {"anyOf": [OPTIONS, {"type": "null"}]},
+            "additionalProperties": {"anyOf": [OPTIONS_SCHEMA, {"type": "null"}]},
         },
     ],
 }
 
 
-def schema() -> dict[str, Any]:
+def recipe_schema() -> dict[str, Any]:
     """The schema as plain values."""
     made = Recipe.model_json_schema(by_alias=True)
-    definitions = {name: _definition(name, one) for name, one in made.pop("$defs").items()}
+    definitions = {name: _schema_definition(name, one) for name, one in made.pop("$defs").items()}
     recipe = _loosen(made)
     properties = {"extends": {"type": "string", "description": "The recipe file that this one builds on."}}
     return {
@@ -45,14 +49,14 @@ def schema() -> dict[str, Any]:
 
 def schema_text() -> str:
     """The schema as recipes/schema.json holds it."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _definition(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+def _schema_definition(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
     if name == "Part":
-        return PART
+        return PART_SCHEMA
     loose = _loosen(made)
-    return {"anyOf": [PROMPT, loose], "description": loose.pop("description")} if name == "Prompt" else loose
+    return {"anyOf": [PROMPT_SCHEMA, loose], "description": loose.pop("description")} if name == "Prompt" else loose
 
 
 def _loosen(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ RECIPES = "recipes"
 PROMPTS = "recipes/prompts"
 PARAMS = "params.yaml"
 NO_PROJECT = "is not here; lema runs in the folder of a project, which holds params.yaml and recipes/"
-KINDS = ("cot", "corrections")  # of the rows of an arm
+ROW_KINDS = ("cot", "corrections")  # of the rows of an arm
 PROMPT_NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 
 
@@ -68,20 +68,20 @@ def load_params(path: Path, root: Path | None = None) -> Params:
 
 def read_params(path: Path, root: Path) -> tuple[Params | None, Tree, tuple[Problem, ...]]:
     """Params, or None with the problems; the tree is empty when the file cannot be read."""
-    file = show(path, root)
+    file = shown_path(path, root)
     if not path.exists():
-        return None, _empty(file), (Problem(file, 0, 0, NO_PROJECT),)
+        return None, _empty_tree(file), (Problem(file, 0, 0, NO_PROJECT),)
     try:
         tree = read_yaml(path, file)
     except RecipeError as error:
-        return None, _empty(file), error.problems
+        return None, _empty_tree(file), error.problems
     params, problems = validate(tree, Params)
     return params, tree, tuple(problem for _, problem in problems)
 
 
 def read_draft(path: Path, root: Path) -> Draft:
     """Read as much of a recipe as can be read."""
-    file, name = show(path, root), path.stem
+    file, name = shown_path(path, root), path.stem
     reader = _Files(root)
     tree = reader.recipe(path, ())
     tree = reader.prompts(tree)
@@ -100,8 +100,8 @@ def read_draft(path: Path, root: Path) -> Draft:
     return Draft(name, file, tree, tuple(reader.files), tuple(problems), recipe, sections)
 
 
-def show(path: Path, root: Path) -> str:
-    """A path as messages show it: relative to the root where it lies below it, else its name."""
+def shown_path(path: Path, root: Path) -> str:
+    """A path as messages shown_path it: relative to the root where it lies below it, else its name."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except (ValueError, OSError, RuntimeError):  # elsewhere; or a path that is none, such as a link to itself
@@ -120,7 +120,7 @@ def prompt_places(tree: Tree) -> Iterator[KeyPath]:
     yield from (("corrections", "prompt"), ("answers", "prompt"), ("mix", "cot"), ("mix", "correction"))
     yield from (("locations", "prompt"), ("evolved", "write", "prompt"), ("evolved", "solve", "prompt"))
     yield from (("base", "pretrain", "format"), ("base", "pretrain", "corrections", "format"))
-    yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in KINDS)
+    yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in ROW_KINDS)
     filters = tree.find(("verdicts", "filters"))
     for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):
         yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")
@@ -131,8 +131,8 @@ def options_path(tree: Tree, path: KeyPath) -> KeyPath:
     return (*path, *tree.keys(*path)[:1])
 
 
-def merge(base: Tree, patch: Tree) -> Tree:
-    """`patch` over `base` as in RFC 7396: mappings merge, null removes, anything else replaces."""
+def merge_trees(base: Tree, patch: Tree) -> Tree:
+    """`patch` over `base` as in RFC 7396: mappings merge_trees, null removes, anything else replaces."""
     if not isinstance(patch.value, dict):
         return patch
     merged = dict(base.value) if isinstance(base.value, dict) else {}
@@ -140,11 +140,11 @@ def merge(base: Tree, patch: Tree) -> Tree:
         if child.value is None:
             merged.pop(key, None)
         else:
-            merged[key] = merge(merged.get(key, _empty(child.mark.file)), child)
+            merged[key] = merge_trees(merged.get(key, _empty_tree(child.mark.file)), child)
     return Tree(merged, patch.mark, patch.key)
 
 
-def _empty(file: str) -> Tree:
+def _empty_tree(file: str) -> Tree:
     mark = Mark(file, 1, 1)
     return Tree({}, mark, mark)
 
@@ -159,7 +159,7 @@ class _Files:
         self.broken = False
 
     def read(self, path: Path) -> Tree | None:
-        file = show(path, self.root)
+        file = shown_path(path, self.root)
         self.files.append(file)
         try:
             return read_yaml(path, file)
@@ -174,14 +174,14 @@ class _Files:
             self.broken = True
             if tree:
                 self.problems.append(tree.mark.problem("a recipe is a mapping: one key an artifact"))
-            return _empty(show(path, self.root))
+            return _empty_tree(shown_path(path, self.root))
         keys = dict(tree.value)
         extends = keys.pop("extends", None)
         tree = replace(tree, value=keys)
         if extends is None:
             return tree
         base = self._base(path, extends, (*above, path.resolve()))  # the file has been read, so it has a real path
-        return tree if base is None else merge(base, tree)
+        return tree if base is None else merge_trees(base, tree)
 
     def _base(self, path: Path, extends: Tree, above: tuple[Path, ...]) -> Tree | None:
         base, message = path.parent, None
@@ -212,7 +212,7 @@ class _Files:
         for path in prompt_places(tree):
             found = tree.find(path)
             if found and isinstance(found.value, str):
-                tree = _put(tree, path, self._prompt(found, tree, path))
+                tree = _with_child(tree, path, self._prompt(found, tree, path))
         return tree
 
     def _prompt(self, found: Tree, tree: Tree, path: KeyPath) -> Tree:
@@ -228,11 +228,11 @@ class _Files:
         return replace(found, value={"user": text, "assistant": text})
 
 
-def _put(tree: Tree, path: KeyPath, child: Tree) -> Tree:
+def _with_child(tree: Tree, path: KeyPath, child: Tree) -> Tree:
     if not path:
         return child
     step, *rest = path
-    below = _put(tree.value[step], tuple(rest), child)
+    below = _with_child(tree.value[step], tuple(rest), child)
     if isinstance(tree.value, list):
         return replace(tree, value=[below if at == step else one for at, one in enumerate(tree.value)])
     return replace(tree, value={**tree.value, step: below})

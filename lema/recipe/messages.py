@@ -23,7 +23,7 @@ BOUNDS: Mapping[str, str] = {
 }
 MAX_PROBLEMS = 10  # of one mapping, that are reported
 NAMES = "may hold only letters, digits, _ and -"
-FIXED: Mapping[str, str] = {
+FIXED_MESSAGES: Mapping[str, str] = {
     "string_too_short": "must not be empty",
     "too_short": "needs at least one entry",
     "finite_number": "needs a finite number",
@@ -36,7 +36,7 @@ def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple
     try:
         return TypeAdapter(wish).validate_python(tree.plain()), []
     except ValidationError as error:
-        found = [one for raw in error.errors(include_url=False) if (one := _explain(raw, wish, tree, path))]
+        found = [one for raw in error.errors(include_url=False) if (one := _explain_error(raw, wish, tree, path))]
         # Of a union, pydantic reports every branch: a bound that is missed says more than the list of branches.
         bounds = {culprit for culprit, _, vague in found if not vague}
         told = ((culprit, problem) for culprit, problem, vague in found if not (vague and culprit in bounds))
@@ -73,21 +73,21 @@ def problem_at(tree: Tree, path: KeyPath, message: str, *, key: bool = False) ->
     return mark.problem(f"{dotted(path)}: {message}" if path else message)
 
 
-def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath, Problem, bool] | None:
+def _explain_error(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath, Problem, bool] | None:
     """The culprit's path, the problem, and whether it only lists the branches of a union; None for what is wrong
     with a branch that the user did not mean."""
-    followed = _follow(wish, error["loc"], tree)
+    followed = _follow_location(wish, error["loc"], tree)
     if followed is None:
         return None
     path, kind, fields = followed
-    what, shown = error["type"], _shown(error["input"])
+    what, shown = error["type"], _shown_value(error["input"])
     place, key, vague = path, "[key]" in error["loc"], False
     if what in BOUNDS:
         bound = {name: f"{value:g}" for name, value in error["ctx"].items()}
         message = f"needs {BOUNDS[what].format(**bound)}, got {shown}"
     elif typing.get_origin(kind) in (typing.Union, types.UnionType) and not key:
         here = tree.find(path)
-        message, vague = f"needs {_wanted(kind)}, got {_shown(here.plain() if here else None)}", True
+        message, vague = f"needs {_describe_kind(kind)}, got {_shown_value(here.plain() if here else None)}", True
     elif what == "extra_forbidden":
         message, place, key = f"unknown key {path[-1]!r}; {allowed(path[-1], fields)}", path[:-1], True
     elif what == "missing":
@@ -101,10 +101,10 @@ def _explain(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[KeyPath
         message = f"the name {error['input']!r} {NAMES}{' and .' if dots else ''}"
         if "/" in pattern:
             message = f"needs RECIPE/ARM or RECIPE/ARM/SEED, got {shown}"
-    elif what in FIXED:
-        message = FIXED[what]
+    elif what in FIXED_MESSAGES:
+        message = FIXED_MESSAGES[what]
     else:
-        message = f"needs {_wanted(kind)}, got {shown}"
+        message = f"needs {_describe_kind(kind)}, got {shown}"
     # The dotted path in the message is that of the mapping; the line and column are those of the culprit.
     located = problem_at(tree, path, "", key=key)
     where = dotted((*above, *place))
@@ -119,7 +119,7 @@ def _inherited(here: Tree | None, message: str) -> Iterator[str]:
             yield f"; {name} comes from {child.key.file}:{child.key.line}, which you extend; null removes it"
 
 
-def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, tuple[str, ...]] | None:
+def _follow_location(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, tuple[str, ...]] | None:
     """Path, type and allowed keys at one of pydantic's locations, which also name the branches of unions."""
     path: KeyPath = ()
     rest = [step for step in loc if step != "[key]"]
@@ -131,7 +131,7 @@ def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, 
         if origin in (typing.Union, types.UnionType):
             members = [one for one in inner if one is not type(None)]
             if len(members) > 1 and rest:
-                chosen = _branch(members, rest.pop(0), tree.find(path))
+                chosen = _union_member(members, rest.pop(0), tree.find(path))
                 if chosen is None:
                     return None
                 if chosen is ...:
@@ -159,7 +159,7 @@ def _follow(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPath, Any, 
                 wish = Any
 
 
-def _branch(members: list[Any], label: Any, here: Tree | None) -> Any:
+def _union_member(members: list[Any], label: Any, here: Tree | None) -> Any:
     """The member of a union that an error belongs to; `...` when the error concerns the choice itself, None when it
     concerns a member that the user plainly did not mean."""
     for member in members:
@@ -174,7 +174,7 @@ def _branch(members: list[Any], label: Any, here: Tree | None) -> Any:
     return meant[0] if label == meant[0].__name__ else None
 
 
-def _wanted(kind: Any) -> str:
+def _describe_kind(kind: Any) -> str:
     if kind is Prompt:
         return "the name of a file in recipes/prompts, or a mapping with user"
     if typing.get_origin(kind) is Literal:
@@ -184,7 +184,7 @@ def _wanted(kind: Any) -> str:
     return describe_type(kind)
 
 
-def _shown(value: Any) -> str:
+def _shown_value(value: Any) -> str:
     """A value as a message may show it: never a long text, which may be a prompt's."""
     if value is None:
         return "null"
@@ -202,13 +202,13 @@ def salvage(tree: Tree, wish: Any) -> Any:
         value, problems = validate(tree, wish)
         if not problems:
             return value
-        shorter = _without(tree, max((path for path, _ in problems), key=len))
+        shorter = _pruned(tree, max((path for path, _ in problems), key=len))
         if shorter is None:
             return None
         tree = shorter
 
 
-def _without(tree: Tree, path: KeyPath) -> Tree | None:
+def _pruned(tree: Tree, path: KeyPath) -> Tree | None:
     """The tree without what stands at a path, or, where nothing does, without what it would stand in."""
     if tree.find(path) is None:
         while tree.find(path) is None:
@@ -216,11 +216,11 @@ def _without(tree: Tree, path: KeyPath) -> Tree | None:
     if not path:
         return None
     step = path[0]
-    below = _without(tree.value[step], path[1:])
-    return Tree(_with(tree.value, step, below), tree.mark, tree.key)
+    below = _pruned(tree.value[step], path[1:])
+    return Tree(_replaced(tree.value, step, below), tree.mark, tree.key)
 
 
-def _with(value: Any, step: str | int, child: Tree | None) -> Any:
+def _replaced(value: Any, step: str | int, child: Tree | None) -> Any:
     if isinstance(value, dict):
         items: Iterator[tuple[str, Tree]] = (
             (key, child if key == step and child else one) for key, one in value.items()

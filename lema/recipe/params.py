@@ -59,12 +59,12 @@ class Endpoint(Spec):
         return self
 
 
-def _decimal(value: Any) -> Any:
+def _exact_decimal(value: Any) -> Any:
     """Numbers of YAML as they are written: 0.1 is a tenth, not the binary fraction nearest to it."""
     return Decimal(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Money = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0)]
+Money = Annotated[Decimal, BeforeValidator(_exact_decimal), Field(ge=0)]
 
 
 class Price(Spec):

@@ -24,7 +24,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from lema.errors import LemaError, allowed
 
-Kind = Literal["tasks", "filters", "models"]
+PartKind = Literal["tasks", "filters", "models"]
 
 INSTALLED = {"site-packages", "dist-packages"}
 IMPORTS_LEMA = re.compile(rb"^\s*(?:from|import)\s+lema\b", re.MULTILINE)
@@ -38,7 +38,7 @@ class PartError(LemaError):
 
 
 @functools.cache
-def part_names(kind: Kind) -> tuple[str, ...]:
+def part_names(kind: PartKind) -> tuple[str, ...]:
     """The names of our parts of a kind, sorted: modules that define what they are named after. Imports none of them."""
     found = []
     for folder in importlib.import_module(f"lema.{kind}").__path__:
@@ -49,7 +49,7 @@ def part_names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def module_name(kind: Kind, name: str) -> str:
+def module_name(kind: PartKind, name: str) -> str:
     """The dotted name of the module that holds a part; raises PartError for a name that cannot be one."""
     if ":" not in name:
         if name not in part_names(kind):
@@ -67,7 +67,7 @@ def module_name(kind: Kind, name: str) -> str:
     return module
 
 
-def load_part(kind: Kind, name: str) -> Any:
+def load_part(kind: PartKind, name: str) -> Any:
     """The part itself. Raises PartError, saying what is wrong and what is near, when there is none."""
     home = module_name(kind, name)
     thing = name.rpartition(":")[2]
@@ -97,7 +97,7 @@ def source_file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
-def part_summary(kind: Kind, name: str) -> str:
+def part_summary(kind: PartKind, name: str) -> str:
     """The first paragraph of a part's docstring, or else of its module's, as one line; empty when neither has one.
     Imports neither."""
     file = source_file(module_name(kind, name))

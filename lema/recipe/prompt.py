@@ -24,7 +24,7 @@ from lema.rows import Message
 
 LONGEST = 1_000_000
 DEEPEST = 2
-KEPT = 64  # prompts, more than a recipe has
+MAX_RENDERED = 64  # prompts, more than a recipe has
 
 Turn = Literal["system", "user", "assistant"]
 TURNS: tuple[Turn, ...] = ("system", "user", "assistant")
@@ -47,7 +47,7 @@ class _TooLong(Exception):
     """A filter was about to make a text of more than LONGEST characters."""
 
 
-def _join(values: Iterable[Any], separator: str = "") -> str:
+def _bounded_join(values: Iterable[Any], separator: str = "") -> str:
     parts = [str(value) for value in values]
     if sum(map(len, parts)) + len(separator) * len(parts) > LONGEST:
         raise _TooLong
@@ -62,7 +62,7 @@ def _replace(text: str, old: str, new: str) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "first": lambda values: values[0],
-    "join": _join,
+    "join": _bounded_join,
     "last": lambda values: values[-1],
     "length": len,
     "lower": lambda text: str(text).lower(),
@@ -141,7 +141,7 @@ def _refuse(node: nodes.Node, depth: int) -> None:
     """Raise PromptError for anything but the small language."""
     what = None
     if not isinstance(node, FRAGMENTS):
-        what = f"{_word(node)} is not available in prompts"
+        what = f"{_node_name(node)} is not available in prompts"
     elif isinstance(node, nodes.Name) and node.name in ("self", "caller", "varargs", "kwargs"):
         what = f"{node.name!r} is not available in prompts"
     elif isinstance(node, nodes.Filter) and node.name not in FILTERS:
@@ -158,14 +158,14 @@ def _refuse(node: nodes.Node, depth: int) -> None:
         _refuse(child, depth + isinstance(node, nodes.For))
 
 
-def _word(node: nodes.Node) -> str:
+def _node_name(node: nodes.Node) -> str:
     words = {"Assign": "set", "AssignBlock": "set", "Call": "a call", "FromImport": "import", "Scope": "autoescape"}
     signs = {"Div": "/", "FloorDiv": "//", "Mod": "%", "Mul": "*", "Pos": "+", "Pow": "**"}
     name = type(node).__name__
     return (words | signs).get(name, name.lower())
 
 
-def _fill(turn: Turn, text: str, variables: Mapping[str, Any]) -> str:
+def _fill_template(turn: Turn, text: str, variables: Mapping[str, Any]) -> str:
     try:
         template, _ = _compile(text)
     except PromptError as error:
@@ -181,12 +181,12 @@ def _fill(turn: Turn, text: str, variables: Mapping[str, Any]) -> str:
     except _TooLong:
         raise PromptError(f"makes a text of more than {LONGEST:,} characters", turn) from None
     except UndefinedError as error:
-        raise PromptError(_first_line(error), turn, _line(error)) from None
+        raise PromptError(_first_line(error), turn, _template_line(error)) from None
     except Exception as error:  # wrong types: `steps - 1`, `incorrect_step | join`
-        raise PromptError(f"cannot be rendered ({type(error).__name__})", turn, _line(error)) from None
+        raise PromptError(f"cannot be rendered ({type(error).__name__})", turn, _template_line(error)) from None
 
 
-def _line(error: Exception) -> int:
+def _template_line(error: Exception) -> int:
     """The line of the template in which rendering stopped; Jinja puts it into the traceback."""
     line, frame = 0, error.__traceback__
     while frame:
@@ -199,33 +199,33 @@ def _line(error: Exception) -> int:
 def render(prompt: Prompt, variables: Mapping[str, Any]) -> tuple[Message, ...]:
     """The messages of one request: system, then user and assistant of each demonstration, then the user's turn.
     A system template that comes out empty makes no message. Raises PromptError."""
-    system = _fill("system", prompt.system, variables) if prompt.system is not None else ""
+    system = _fill_template("system", prompt.system, variables) if prompt.system is not None else ""
     before = (Message("system", system),) if system else ()
-    return (*before, *_shots(prompt), Message("user", _fill("user", prompt.user, variables)))
+    return (*before, *_demonstration_turns(prompt), Message("user", _fill_template("user", prompt.user, variables)))
 
 
 # Prompts are known by where they are, so they are held: no other can then be there.
-_shown: dict[int, tuple[Prompt, tuple[Message, ...]]] = {}
+_rendered_shots: dict[int, tuple[Prompt, tuple[Message, ...]]] = {}
 
 
-def _shots(prompt: Prompt) -> tuple[Message, ...]:
+def _demonstration_turns(prompt: Prompt) -> tuple[Message, ...]:
     """The demonstrations, rendered once: a prompt is asked with a million times."""
-    if id(prompt) not in _shown:
+    if id(prompt) not in _rendered_shots:
         messages = []
         for shown in prompt.demonstrations:
-            messages.append(Message("user", _fill("user", prompt.user, shown)))
+            messages.append(Message("user", _fill_template("user", prompt.user, shown)))
             messages.append(Message("assistant", reply(prompt, shown)))
-        if len(_shown) == KEPT:
-            _shown.clear()
-        _shown[id(prompt)] = prompt, tuple(messages)
-    return _shown[id(prompt)][1]
+        if len(_rendered_shots) == MAX_RENDERED:
+            _rendered_shots.clear()
+        _rendered_shots[id(prompt)] = prompt, tuple(messages)
+    return _rendered_shots[id(prompt)][1]
 
 
 def reply(prompt: Prompt, variables: Mapping[str, Any]) -> str:
     """The assistant template, filled: what a training example's completion is. Raises PromptError."""
     if prompt.assistant is None:
         raise PromptError("there is none, and a reply is needed", "assistant")
-    return _fill("assistant", prompt.assistant, variables)
+    return _fill_template("assistant", prompt.assistant, variables)
 
 
 def variables(prompt: Prompt, *turns: Turn) -> frozenset[str]:

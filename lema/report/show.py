@@ -20,7 +20,7 @@ from lema.rows import Answer, Correction, Evolved, Example, Location, Probe, Que
 from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
 
-_KINDS: Mapping[str, part_loader.Kind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
+_KINDS: Mapping[str, part_loader.PartKind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
 _TYPES = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
 # Artifact -> field of its rows -> the artifact whose row of that id belongs to it.
 _JOINS: Mapping[str, Mapping[str, str]] = {

@@ -6,13 +6,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from lema.recipe.json_schema import schema, schema_text
+from lema.recipe.json_schema import recipe_schema, schema_text
 from lema.recipe.load import load_recipe
 from lema.recipe.yaml import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-VALIDATOR = jsonschema.Draft202012Validator(schema())
+VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
 
 
 def as_json(tree):
@@ -24,7 +24,7 @@ def errors(text):
 
 
 def test_schema_is_a_schema():
-    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.Draft202012Validator.check_schema(recipe_schema())
 
 
 def test_committed_schema_is_fresh():
@@ -84,7 +84,7 @@ def test_refuses(text):
 def test_every_key_says_what_it_is():
     silent = [
         f"{name}.{key}"
-        for name, one in schema()["$defs"].items()
+        for name, one in recipe_schema()["$defs"].items()
         for key, value in one.get("properties", {}).items()
         if not value.get("description")
     ]

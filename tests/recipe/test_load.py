@@ -3,7 +3,7 @@
 import pytest
 
 from lema.errors import RecipeError
-from lema.recipe.load import load_params, load_recipe, merge, prompt_names
+from lema.recipe.load import load_params, load_recipe, merge_trees, prompt_names
 from lema.recipe.yaml import parse_yaml
 
 # Base, patch, result: the examples of RFC 7396 (appendix A) that YAML mappings can show.
@@ -23,7 +23,7 @@ PATCHES = [
 
 @pytest.mark.parametrize(("base", "patch", "result"), PATCHES)
 def test_merge(base, patch, result):
-    assert merge(parse_yaml(base, "a"), parse_yaml(patch, "b")).plain() == result
+    assert merge_trees(parse_yaml(base, "a"), parse_yaml(patch, "b")).plain() == result
 
 
 def test_chain_of_recipes(project):

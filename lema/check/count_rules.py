@@ -1,4 +1,4 @@
-"""Targets that can be reached, and that somebody stops for: `samples.want`, `corrections.want`."""
+"""Numbers that must agree: questions with the records of their source, targets with what there is to reach them."""
 
 from collections.abc import Iterator
 
@@ -9,25 +9,39 @@ from lema.recipe.messages import problem_at
 from lema.recipe.sampler_schema import ImportSampler, ModelSampler, SamplesSpec
 
 
-def problems(draft: Draft) -> list[Problem]:
-    """Everything that is wrong with them."""
-    rules = (wrong_paths(draft), accepted(draft))
-    return [problem_at(draft.tree, found.path, found.message, key=found.key) for rule in rules for found in rule]
+def count_rules(draft: Draft) -> Iterator[Found]:
+    """There are questions, and no more than the source has records."""
+    source, questions = draft.sections["source"], draft.sections["questions"]
+    for split in ("train", "test"):
+        there = getattr(source, split, None)
+        asked = getattr(questions, split, None)
+        if there is not None and asked is not None and asked > there:
+            yield Found(("questions", split), f"{asked} questions, but `source.{split}` keeps {there} records")
+        for section, value in (("source", there), ("questions", asked)):
+            if value == 0:
+                purpose = "to learn from" if split == "train" else "to compare the arms on"
+                yield Found((section, split), f"needs at least 1: there would be nothing {purpose}")
+    if source and source.test_from == "train" and source.test is None:
+        yield Found(("source",), "with `test_from: train`, say how many `test` records to take", key=True)
+    if source and source.file and source.test_from != "train" and "{split}" not in source.file:
+        message = "one file has no test split: write {split} for train and test in its name, or say `test_from: train`"
+        yield Found(("source", "file"), message)
 
 
-def notes(draft: Draft) -> Iterator[Problem]:
-    """Arms that learn from right paths of samplers that stop: there are fewer of them."""
-    samples, mix = draft.sections["samples"], draft.sections["mix"]
-    want = samples.want if samples else None
-    for arm, one in mix.arms.items() if mix and want else ():
-        for at, name in enumerate(one.cot.samplers if one.cot else ()):
-            if samples and want and isinstance(samples.samplers.get(name), ModelSampler) and want.counts(name):
-                message = f"{name} stops where there are enough wrong paths, so it makes fewer right ones, too; "
-                message += "`samples.want.samplers` names those that stop"
-                yield problem_at(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
+def dev_rules(draft: Draft) -> Iterator[Found]:
+    """Dev questions leave enough training questions, and are there when they are to be answered."""
+    source, questions, answers = (draft.sections[key] for key in ("source", "questions", "answers"))
+    if questions and answers and answers.dev and not questions.dev:
+        yield Found(("answers", "dev"), "there are no dev questions; say how many in `questions.dev`")
+    if not source or source.train is None or not questions or not questions.dev:
+        return
+    learnt = 1 if questions.train is None else questions.train
+    if learnt <= source.train < learnt + questions.dev:
+        message = f"{questions.dev} questions beside {learnt} to learn from, but `source.train` keeps {source.train}"
+        yield Found(("questions", "dev"), f"{message} records")
 
 
-def wrong_paths(draft: Draft) -> Iterator[Found]:
+def wrong_path_rules(draft: Draft) -> Iterator[Found]:
     """Samplers that stop ask a model, and could make more wrong paths than are wanted."""
     samples, questions = draft.sections["samples"], draft.sections["questions"]
     if not samples or not samples.want:
@@ -47,7 +61,7 @@ def wrong_paths(draft: Draft) -> Iterator[Found]:
         yield Found((*path, "in_all"), f"{want.in_all} wrong paths, but there are at most {_paths(most, train)}")
 
 
-def accepted(draft: Draft) -> Iterator[Found]:
+def target_rules(draft: Draft) -> Iterator[Found]:
     """As many corrections can be accepted as are wanted."""
     corrections, samples, questions = (draft.sections[key] for key in ("corrections", "samples", "questions"))
     if not corrections:
@@ -79,3 +93,15 @@ def _most(samples: SamplesSpec, names: tuple[str, ...] | None) -> int | None:
 
 def _paths(a_question: int, questions: int) -> str:
     return f"{a_question * questions} paths ({questions} questions, {a_question} each)"
+
+
+def stopping_notes(draft: Draft) -> Iterator[Problem]:
+    """Arms that learn from right paths of samplers that stop: there are fewer of them."""
+    samples, mix = draft.sections["samples"], draft.sections["mix"]
+    want = samples.want if samples else None
+    for arm, one in mix.arms.items() if mix and want else ():
+        for at, name in enumerate(one.cot.samplers if one.cot else ()):
+            if samples and want and isinstance(samples.samplers.get(name), ModelSampler) and want.counts(name):
+                message = f"{name} stops where there are enough wrong paths, so it makes fewer right ones, too; "
+                message += "`samples.want.samplers` names those that stop"
+                yield problem_at(draft.tree, ("mix", "arms", arm, "cot", "samplers", at), message, key=False)
