@@ -145,14 +145,22 @@ def make(
     offline: Annotated[
         bool, typer.Option("--offline", help="Fail on the first completion that is not in the store.")
     ] = False,
+    with_inputs: Annotated[
+        bool, typer.Option("--with-inputs", help="First make what is missing or stale of what it is made from.")
+    ] = False,
 ) -> None:
     """Make one artifact: the command of every stage of dvc.yaml.
 
-    It is made from those that it reads, which must be there. `lema repro` makes all that is out of date.
+    It is made from the artifacts that it reads, which must be there; --with-inputs makes these first, with DVC where
+    params.yaml names the recipe.
     """
+    recipe, _, arm = target.partition("/")
+    if with_inputs:
+        from lema.pipeline.repro import make_with_inputs
+
+        raise typer.Exit(make_with_inputs(artifact, recipe, arm or None, offline=offline))
     from lema.pipeline.run import make as make_artifact
 
-    recipe, _, arm = target.partition("/")
     make_artifact(artifact, recipe, arm or None, offline=offline)
 
 
@@ -160,7 +168,9 @@ def make(
 def repro(context: typer.Context) -> None:
     """Build what is out of date: `dvc repro` with one Ray.
 
-    Takes the arguments of `dvc repro`, such as the name of a stage: lema repro scores@demo
+    Takes recipes, and the arguments of `dvc repro`, such as the name of a stage: lema repro demo, lema repro
+    scores@demo. A recipe that params.yaml does not name is built without DVC: what it makes lies in data/ and its
+    completions are kept, but dvc.lock does not list it, so it is not pushed, and old versions of it are not kept.
     """
     from lema.pipeline.repro import repro as run_dvc
 

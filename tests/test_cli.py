@@ -73,7 +73,7 @@ def test_an_interruption_is_said(
 
     (tmp_path / "params.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lema.completions.cost.cost", interrupted)
+    monkeypatch.setattr("lema.completions.cost.cost_report", interrupted)
     monkeypatch.setattr(sys, "argv", ["lema", "cost"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as ended:

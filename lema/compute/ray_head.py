@@ -1,4 +1,4 @@
-"""The Ray head that `lema repro` lends to a whole run, and how one is waited for."""
+"""The Ray head that `lema repro` lends to a whole run, started when a stage first asks for it."""
 
 import logging
 import os
@@ -7,9 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Listener
 
 from lema.compute.files import die_with_parent, home
 from lema.errors import RunError
@@ -21,6 +24,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 STORE_BYTES = 100 * 2**20  # blocks are small and short-lived
 REACH = 20.0  # seconds to wait for a head that is being started
+ASK = "LEMA_RAY_HEAD"  # where child processes ask for the head, and the key that they need for it
 
 
 @contextmanager
@@ -66,6 +70,50 @@ def head() -> Iterator[dict[str, str]]:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+@contextmanager
+def lazy_head(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Lend one Ray head to child processes: it starts when the first of them calls `join_head`.
+
+    Yields this environment with what they find it by. The head ends with the block.
+    """
+    key = secrets.token_bytes(32)
+    with Listener(("127.0.0.1", 0), authkey=key) as listener:
+        over = threading.Event()
+        thread = threading.Thread(target=_lend, args=(listener, over), daemon=True)
+        thread.start()
+        host, port = listener.address
+        try:
+            yield {**environment, ASK: f"{host}:{port}:{key.hex()}"}
+        finally:
+            over.set()
+            with suppress(OSError):
+                socket.create_connection((host, port), timeout=1).close()  # wakes `accept`
+            thread.join()
+
+
+def _lend(listener: Listener, over: threading.Event) -> None:
+    with ExitStack() as heads:
+        ray: dict[str, str] = {}
+        while True:
+            with suppress(OSError, EOFError, AuthenticationError), listener.accept() as child:
+                ray = ray or heads.enter_context(head())
+                child.send(ray)
+            if over.is_set():
+                return
+
+
+def join_head() -> None:
+    """Have this process use the Ray of the `lema repro` that started it, unless another is set. Raises RunError."""
+    asked = os.environ.get(ASK)
+    if asked and "RAY_ADDRESS" not in os.environ:
+        host, port, key = asked.split(":")
+        try:
+            with Client((host, int(port)), authkey=bytes.fromhex(key)) as parent:
+                os.environ.update(parent.recv())
+        except (OSError, EOFError, AuthenticationError):
+            raise RunError(f"the Ray of `lema repro` cannot be had, see {home() / 'ray.log'}") from None
 
 
 def reach(address: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from lema.compute import archive
 from lema.compute.executor import Exchanger, Executor, WorkerDiedError, one_line_error
-from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, reach
+from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, join_head, reach
 from lema.compute.worker_pool import run_blocks
 from lema.errors import RunError
 
@@ -91,6 +91,7 @@ class RayExecutor(Executor):
 
 def _connect() -> tuple[Any, bool]:
     """Ray, connected, and whether it was us who connected it."""
+    join_head()
     address = os.environ.get("RAY_ADDRESS") or "local"
     for name, value in {**QUIET, **(LOOPBACK if address == "local" else {})}.items():
         os.environ.setdefault(name, value)

@@ -81,7 +81,7 @@ def _current_plan(artifact: str, loaded: Loaded, arm: str | None) -> Mapping[str
     if arm is not None and artifact == "mix":
         planned, settings = planned.get(arm, {}), settings.get(arm, {})
     stale = {name: value for name, value in planned.items() if name != "code"} != settings
-    if not stale and not _started_by_dvc(artifact, loaded.name, root):
+    if settings and not stale and not _started_by_dvc(artifact, loaded.name, root):
         stale = planned.get("code") != plan_code(artifact, loaded.recipe, CodeGraph(root))
     if stale:
         raise RunError(f"the recipe or the code of {artifact} has changed since the plan was made: {advice}")

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema.compute.artifacts import BY_ARM, artifact_path
+from lema.compute.artifacts import BY_ARM, DATA, artifact_path
+from lema.compute.files import home
 from lema.errors import RecipeError
+from lema.pipeline.plan import read_plan
 from lema.pipeline.stage_runner import stage_signature
 from lema.recipe.yaml import read_yaml
 
@@ -25,51 +27,84 @@ def reads(artifact: str) -> list[str]:
 
 
 class Status:
-    """What is known of the artifacts of a recipe before any of them is made. `plan` is a fresh one."""
+    """What is known of the artifacts of a recipe before any of them is made. `plan` is a fresh one; `stages` are what
+    was built last, as dvc.lock has it, which is read when they are not given."""
 
-    def __init__(self, recipe: str, plan: Mapping[str, Any], arms: Sequence[str]) -> None:
+    def __init__(
+        self, recipe: str, plan: Mapping[str, Any], arms: Sequence[str], stages: Mapping[str, Any] | None = None
+    ) -> None:
         self._recipe, self._plan, self._arms = recipe, _plain(plan), list(arms)
-        self._locked = _yaml(Path("dvc.lock")).get("stages") or {}
-        self._made = _yaml(artifact_path("plan", recipe))
-        self._outs = {out["path"]: out.get("md5") for stage in self._locked.values() for out in stage.get("outs") or ()}
+        self._stages = locked_stages(recipe) if stages is None else stages
+        self._made = _plain(read_plan(artifact_path("plan", recipe)))
+        outs = (out for stage in self._stages.values() for out in stage.get("outs") or ())
+        self._outs = {out["path"]: out.get("md5") for out in outs}
 
     def why(self, artifact: str, again: Mapping[str, str]) -> list[str]:
-        """Why an artifact is stale; nothing when it is up to date. `again` says of the artifacts that will come out
-        otherwise than they are, why that is so."""
+        """Why an artifact is stale; nothing when it is up to date. `again` has, for the artifacts that will come out
+        otherwise than they are, the reason for it."""
         if artifact in BY_ARM:
-            told = {arm: self._why(artifact, arm, again) for arm in self._arms}
-            shared = [reason for reason in next(iter(told.values()), []) if all(reason in own for own in told.values())]
-            own = [f"{arm}: {why}" for arm, reasons in told.items() for why in reasons if why not in shared]
-            return [*shared, *own]
-        return self._why(artifact, None, again)
+            reasons = {arm: self.why_arm(artifact, arm, again) for arm in self._arms}
+            first = next(iter(reasons.values()), [])
+            shared = [reason for reason in first if all(reason in own for own in reasons.values())]
+            return [*shared, *(f"{arm}: {why}" for arm, own in reasons.items() for why in own if why not in shared)]
+        return self.why_arm(artifact, None, again)
 
-    def _why(self, artifact: str, arm: str | None, again: Mapping[str, str]) -> list[str]:
+    def why_arm(self, artifact: str, arm: str | None, again: Mapping[str, str]) -> list[str]:
+        """The same of one arm, where an artifact is an arm's."""
         if not artifact_path(artifact, self._recipe, arm).exists():
             return ["not made yet"]
-        lock = self._locked.get(f"{artifact}@{self._recipe}-{arm}" if arm else f"{artifact}@{self._recipe}", {})
+        stage = self._stages.get(stage_name(artifact, self._recipe, arm), {})
         inputs = [name for name in reads(artifact) if name != "plan"]
         reasons = [f"{name} {again[name]}" for name in inputs if name in again]
-        reasons += [f"{name} has changed since" for name in inputs if name not in again and self._newer(name, lock)]
+        reasons += [f"{name} has changed since" for name in inputs if name not in again and self._newer(name, stage)]
+        outside = [dep for dep in stage.get("deps") or () if not dep["path"].startswith(f"{DATA}/{self._recipe}/")]
+        reasons += [
+            f"{dep['path']} has changed since"
+            for dep in outside
+            if self._outs.get(dep["path"], dep.get("md5")) != dep.get("md5")
+        ]
         if "plan" in reads(artifact):  # depends on all of it
-            return [*reasons, *["the plan has changed"] * (self._made != self._plan)]
-        before, now = self._before(artifact, arm, lock), self._plan[artifact]
+            return [*reasons, *["the plan has changed"] * (self._made != self._plan or self._newer("plan", stage))]
+        before, now = self._before(artifact, arm, stage), self._plan[artifact]
         return [*_differences(before, now[arm] if artifact == "mix" and arm else now), *reasons]
 
-    def _before(self, artifact: str, arm: str | None, lock: Mapping[str, Any]) -> Any:
-        """The part of the plan that an artifact was made with, None when nobody knows."""
+    def _before(self, artifact: str, arm: str | None, stage: Mapping[str, Any]) -> Any:
+        """The part of the plan that an artifact was made with, None when it is not known."""
         name = f"mix.{arm}" if artifact == "mix" and arm else artifact
-        params = (lock.get("params") or {}).get(artifact_path("plan", self._recipe).as_posix())
+        params = (stage.get("params") or {}).get(artifact_path("plan", self._recipe).as_posix())
         if params and name in params:
             return params[name]
         before = self._made.get(artifact)
         return (before or {}).get(arm) if artifact == "mix" and arm else before
 
-    def _newer(self, artifact: str, lock: Mapping[str, Any]) -> bool:
-        """Whether DVC has seen an input with other bytes than the stage has read."""
-        read = {dep["path"]: dep.get("md5") for dep in lock.get("deps") or ()}
+    def _newer(self, artifact: str, stage: Mapping[str, Any]) -> bool:
+        """Whether an input has been built with other bytes than the stage has read."""
+        read = {dep["path"]: dep.get("md5") for dep in stage.get("deps") or ()}
         arms = self._arms if artifact in BY_ARM else [None]
-        places = [artifact_path(artifact, self._recipe, arm).as_posix() for arm in arms]
-        return any(path in read and read[path] != self._outs.get(path, read[path]) for path in places)
+        paths = [artifact_path(artifact, self._recipe, arm).as_posix() for arm in arms]
+        return any(path in read and read[path] != self._outs.get(path, read[path]) for path in paths)
+
+
+def stage_name(artifact: str, recipe: str, arm: str | None) -> str:
+    """A stage as DVC calls it."""
+    return f"{artifact}@{recipe}-{arm}" if arm else f"{artifact}@{recipe}"
+
+
+def locked_stages(recipe: str) -> Mapping[str, Any]:
+    """What was built last: by DVC, or else by `lema.pipeline.build`."""
+    stages: Mapping[str, Any] = _yaml(Path("dvc.lock")).get("stages") or {}
+    of_dvc = any(name.partition("@")[2] == recipe for name in stages)
+    return stages if of_dvc else recorded_stages(recipe)
+
+
+def recorded_stages(recipe: str) -> dict[str, Any]:
+    """What `lema.pipeline.build` has recorded."""
+    return _yaml(record_path(recipe))
+
+
+def record_path(recipe: str) -> Path:
+    """Where `lema.pipeline.build` records the stages of a recipe, in the form of dvc.lock."""
+    return home() / "built" / f"{recipe}.json"
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from lema.compute import ray_head as head_of_ray
 from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, chunked, merge_streams, pmap
 from lema.compute.factory import make_executor
-from lema.compute.ray_head import head
+from lema.compute.ray_head import join_head, lazy_head
 from lema.compute.ray_pool import RayExecutor
 from lema.compute.worker_pool import worker_resources
 from lema.errors import RunError
@@ -356,12 +356,17 @@ def _read(path: Path) -> bytes:
 def test_a_head_serves_its_block_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with head() as environment:
-        command = [sys.executable, "-c", USER]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-        assert (done.stdout, done.stderr) == ("[3, 2, 1]\n", "")
-        assert environment["RAY_AUTH_MODE"] == "token"
-    assert left_of(environment) == []
+    with lazy_head(os.environ) as environment:
+        assert not (tmp_path / "ray.log").exists()  # nobody has asked
+        command = [sys.executable, "-c", f"{USER}\nimport os\nprint(os.environ['RAY_AUTH_TOKEN'])"]
+        done = [subprocess.run(command, env=environment, capture_output=True, text=True, check=False) for _ in range(2)]
+        assert [one.stderr for one in done] == ["", ""]
+        ((result, token),) = {tuple(one.stdout.splitlines()) for one in done}  # both joined the same one
+        assert result == "[3, 2, 1]"
+    assert left_of({"RAY_AUTH_TOKEN": token}) == []
+    monkeypatch.setenv("LEMA_RAY_HEAD", environment["LEMA_RAY_HEAD"])
+    with pytest.raises(RunError, match="the Ray of `lema repro` cannot be had"):
+        join_head()
 
 
 OWNER = """

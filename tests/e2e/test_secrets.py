@@ -15,9 +15,11 @@ from tests.e2e.project import CANARY, SECRET, SECRET_NAME, Project, params
 from tests.fake_server import FakeServer
 
 STATE = """
-import json, sys
+import json, os
+from lema.compute.ray_head import join_head
+join_head()
 import ray
-ray.init(address=sys.argv[1], log_to_driver=False)
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
 from ray._private.state import state
 known = [state.node_table(), state.job_table(), state.actor_table(None), ray.cluster_resources()]
 print(json.dumps(known, default=str))
@@ -47,7 +49,7 @@ def joining(project: Project, timeout: float = 60) -> dict[str, str]:
     while time.monotonic() < deadline:
         for process in psutil.process_iter():
             try:
-                if Path(process.cwd()) == project.root and "RAY_ADDRESS" in (found := process.environ()):
+                if Path(process.cwd()) == project.root and "LEMA_RAY_HEAD" in (found := process.environ()):
                     return found
             except psutil.Error:
                 continue
@@ -79,7 +81,7 @@ def test_a_key_is_nowhere_but_in_the_environment(project: Project, short: Path) 
         deadline = time.monotonic() + 60
         while len(server.requests) < 5 and time.monotonic() < deadline:
             time.sleep(0.05)
-        command = [sys.executable, "-c", STATE, environment["RAY_ADDRESS"]]
+        command = [sys.executable, "-c", STATE]
         seen = subprocess.run(command, env=environment, text=True, capture_output=True, check=True, timeout=60).stdout
         said, _ = running.communicate()
         assert running.returncode == 0, said

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lema.compute.artifacts import ARTIFACTS
+from lema.errors import RunError
 from lema.pipeline import repro as module
-from lema.pipeline.repro import repro
+from lema.pipeline.repro import make_with_inputs, repro
+from lema.pipeline.status import reads
 
 PARAMS = {
     "recipes": {"one": "constraints.txt", "two": "data/one", "single": "constraints.txt"},
@@ -69,6 +72,38 @@ def test_they_do_run_at_the_same_time(tmp_path: Path, monkeypatch: pytest.Monkey
     dvc = Dvc(2)
     assert asked(tmp_path, monkeypatch, dvc, 2) == 0
     assert not dvc.barrier.broken
+
+
+def test_the_name_of_a_recipe_stands_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name in ("one", "apart"):
+        (tmp_path / f"recipes/{name}.yaml").write_text("extends: demo.yaml\n")
+    dvc = Dvc(1)
+    assert asked(tmp_path, monkeypatch, dvc, 2, "one") == 0
+    assert dvc.asked == [["repro", "export@one", "report@one"]]
+    read = {name for artifact in ARTIFACTS if artifact != "plan" for name in reads(artifact)}
+    assert set(module.LAST) == set(ARTIFACTS) - read
+    with pytest.raises(RunError, match=r"^apart is not in params\.yaml, so DVC does not build it: lema repro apart$"):
+        asked(tmp_path, monkeypatch, dvc, 1, "--dry", "apart")
+
+
+@pytest.mark.parametrize(
+    ("artifact", "arm", "target"), [("mix", "a", "mix@first"), ("grades", None, "grades@one"), ("mix", "b", None)]
+)
+def test_with_inputs_is_dvc_for_what_params_yaml_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: str, arm: str | None, target: str | None
+) -> None:
+    dvc = Dvc(1)
+    monkeypatch.setitem(PARAMS, "runs", {"first": {"recipe": "one", "arm": "a"}})
+    assert asked(tmp_path, monkeypatch, dvc, 1) == 0
+    if target is None:
+        with pytest.raises(RunError, match=r"^params\.yaml has no run of one/b$"):
+            make_with_inputs(artifact, "one", arm)
+    else:
+        assert make_with_inputs(artifact, "one", arm) == 0
+        assert dvc.asked[1:] == [["repro", target]]
+        with pytest.raises(RunError, match="DVC builds it"):
+            make_with_inputs(artifact, "one", arm, offline=True)
 
 
 def test_what_a_user_asks_for_is_all_that_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
