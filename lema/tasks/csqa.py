@@ -26,26 +26,26 @@ _LETTERS = re.compile(
 )
 _NO_ANSWER = re.compile(r"\b(?:not|neither|either|both|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
 _DRESS = " \t\n*_`\"'“”‘’$.,;:!"
-_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|^\{|\}$")
+_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|(?<!\w)\{(\w)\}")
 
 
 def extract(reply: str) -> str | None:
     r"""The final answer in a model's text, "(A) bank", "(A)" or "bank", or None where it says none or several.
 
     It stands after the last "The answer is"; without one, in the last `\boxed{}` or after the last "Answer:"; without
-    any, on a last line that is a letter and nothing else.
+    any, on a last line that is nothing but a letter, or one in brackets and the text of its candidate.
     """
     reply = conclusion(reply)
     if found := last_statement(reply):
         return _answer(found.text)
     last = reply.rstrip().rpartition("\n")[2].strip(_DRESS)
-    return f"({last.strip('()')})" if re.fullmatch(r"\(?[A-E]\)?", last) else None
+    return _answer(last) if re.fullmatch(r"\(?[A-E]\)?|\([A-E]\)(?: \w+){1,5}", last) else None
 
 
 def _answer(rest: str) -> str | None:
     """The answer in the first sentence of a text."""
     line = rest.strip().partition("\n")[0]
-    line = _MARKUP.sub(r"\1", boxed(line) or line)
+    line = _MARKUP.sub(r"\1\2", boxed(line) or line)
     # "C. post office" is one answer, "C. The others are places." has a sentence after it.
     clause = re.split(
         r"(?<!\b[A-E])[.!?;](?=[\s*_\"”]|$)|(?<=\b[A-E])\.(?=\s+[A-Z])|,\s+(?:because|since|as|so|which)\b",

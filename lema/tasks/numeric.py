@@ -9,8 +9,8 @@ from lema.text.final_answer import conclusion, last_statement
 from lema.text.numbers import ANNOTATION, format_exact, parse_number, parse_number_words
 from lema.text.records import text_field
 
-# What a statement may begin with before its number: a display formula, a code fence, the dash of a list.
-_OPENING = re.compile(r"\s*(?:\$\$|\\\[|```\w*)?\s*(?:(?<=\n)-\s+)?")
+# What a statement may begin with before its number: a display formula or a code fence.
+_OPENING = re.compile(r"^\s*(?:\$\$|\\\[|```\w*)?\s*")
 _SENTENCE_END = re.compile(r"(?<!\b[Rr]s)(?<!\b[Cc]a)(?<!\b[Nn]o)[.!?;](?=\s|$)")
 _AFTERTHOUGHT = re.compile(r",\s+(?:because|since|as|so|which|that|where)\b")
 
@@ -77,6 +77,5 @@ def _stated_number(clause: str) -> Fraction | None:
 
 def _clause(text: str) -> str:
     """The first sentence, without an afterthought such as ", because 3 * 4 is 12"."""
-    opening = _OPENING.match(text)
-    line = text[opening.end() if opening else 0 :].partition("\n")[0]
+    line = _OPENING.sub("", text).partition("\n")[0]
     return _AFTERTHOUGHT.split(_SENTENCE_END.split(line, maxsplit=1)[0], maxsplit=1)[0]

@@ -25,7 +25,7 @@ _ABOUT = (
     r"|(?:consistent\s+with|given\s+in|(?:less|more|greater)\s+than|at\s+(?:least|most))\b))"
 )
 _CORE = rf"(?:(?:final|correct|right)\s+)?answer\s+is\b{_ABOUT}"
-_SENTENCE = re.compile(rf"\bthe\s+{_CORE}[\s:*_]*", re.IGNORECASE)
+_SENTENCE = re.compile(rf"\bthe\s+{_CORE}[\s:*_]*(?:(?<=\n)[-•]\s+)?", re.IGNORECASE)
 # The sentence with all that follows it; at the beginning of a step it may do without "the".
 _TAIL = re.compile(rf"(?:^\W*{_CONNECTIVE}|\s*\b{_CONNECTIVE}the\s+){_CORE}.*", re.IGNORECASE)
 _ONLY = re.compile(

@@ -166,10 +166,12 @@ def _far_apart(left: Any, right: Any) -> bool:
 def _parsed(latex: str) -> Any:
     """The expression as sympy has it; None when math-verify cannot read it."""
     from math_verify import LatexExtractionConfig, parse
-    from sympy import Expr, I, Symbol
+    from sympy import Expr, I
 
     config = [LatexExtractionConfig(boxed_match_priority=-1)]
     found = parse(f"${latex}$", config, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
     expression = found[0] if found else None
     # `i` is the imaginary unit; as an index it is the same on both sides.
-    return expression.subs(Symbol("i"), I) if isinstance(expression, Expr) else expression
+    if not isinstance(expression, Expr):
+        return expression
+    return expression.subs({symbol: I for symbol in expression.free_symbols if symbol.name == "i"})
