@@ -21,12 +21,12 @@ def arithmetic(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     """
     for candidate in candidates:
         found = [(line, equation) for line in candidate.solution for equation in equations(line)]
-        wrong = [says for line, equation in found if (says := _fault(line, equation))]
+        wrong = [says for line, equation in found if (says := _equation_fault(line, equation))]
         others = f", {len(wrong) - 1} more" if len(wrong) > 1 else ""
         yield Finding(len(wrong) if found else None, f"{wrong[0]}{others}" if wrong else None)
 
 
-def _fault(line: str, equation: Equation) -> str | None:
+def _equation_fault(line: str, equation: Equation) -> str | None:
     if not holds(equation):
         return f"{equation.text} does not hold"
     left, _, right = equation.text.partition("=")

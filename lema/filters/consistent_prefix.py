@@ -13,10 +13,10 @@ def consistent_prefix(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     too. Replies without a solution are not judged.
     """
     for candidate in candidates:
-        yield _finding(candidate) if candidate.solution else Finding(None)
+        yield _prefix_finding(candidate) if candidate.solution else Finding(None)
 
 
-def _finding(candidate: Candidate) -> Finding:
+def _prefix_finding(candidate: Candidate) -> Finding:
     steps, lines, at = candidate.path, candidate.solution, candidate.correction.incorrect_step
     if at is None or not 1 <= at <= len(steps):
         return Finding(None, f"incorrect step is {at}, the path has {len(steps)}")

@@ -20,7 +20,7 @@ _META = re.compile(
     re.IGNORECASE,
 )
 # A text of fewer words says the same as another by chance: "3 + 4 = 7" is how everybody writes it.
-SHORT, RUN = 12, 3
+MIN_WORDS, NGRAM = 12, 3
 
 
 def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str) -> Iterator[Finding]:
@@ -37,16 +37,16 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
             yield Finding(None)
             continue
         explanation, solution = row.explanation or "", "\n".join(candidate.whole_solution)
-        gold = _body(candidate.question.rationale or "")
-        recited = {"the explanation": _held(_body(explanation), gold)}
+        gold = _words_without_answer(candidate.question.rationale or "")
+        recited = {"the explanation": _containment(_words_without_answer(explanation), gold)}
         if hint == "none":
-            recited["the solution"] = _same(_body(solution), gold)
+            recited["the solution"] = _jaccard(_words_without_answer(solution), gold)
         most = max(recited, key=lambda name: recited[name])
         meta = _META.search(f"{explanation}\n{solution}")
         # The question may speak of an answer key itself.
         if meta and meta.group().lower() not in candidate.question.text.lower():
             yield Finding(recited[most], f"speaks of {' '.join(meta.group().split())!r}")
-        elif explanation.strip() and not _body(explanation):
+        elif explanation.strip() and not _words_without_answer(explanation):
             yield Finding(recited[most], "the explanation only states the answer")
         elif recited[most] > limit:
             yield Finding(recited[most], f"{most} is the gold rationale, {recited[most]:.0%} word for word")
@@ -54,17 +54,17 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
             yield Finding(recited[most])
 
 
-def _body(text: str) -> tuple[str, ...]:
+def _words_without_answer(text: str) -> tuple[str, ...]:
     """The words of a text without the statement of the answer and without GSM8K's annotations."""
     steps = split_steps(ANNOTATION.sub("", text))
     return words(" ".join(step for step in steps if not only_states_answer(step)))
 
 
-def _held(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    mine = ngrams(text, RUN)
-    return ratio(len(mine & ngrams(gold, RUN)), len(mine)) if len(text) >= SHORT else 0.0
+def _containment(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    mine = ngrams(text, NGRAM)
+    return ratio(len(mine & ngrams(gold, NGRAM)), len(mine)) if len(text) >= MIN_WORDS else 0.0
 
 
-def _same(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    mine, theirs = ngrams(text, RUN), ngrams(gold, RUN)
-    return ratio(len(mine & theirs), len(mine | theirs)) if len(text) >= SHORT else 0.0
+def _jaccard(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    mine, theirs = ngrams(text, NGRAM), ngrams(gold, NGRAM)
+    return ratio(len(mine & theirs), len(mine | theirs)) if len(text) >= MIN_WORDS else 0.0

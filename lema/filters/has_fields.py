@@ -16,10 +16,10 @@ def has_fields(
     read are dropped, too.
     """
     for candidate in candidates:
-        yield _finding(candidate.correction, without)
+        yield _fields_finding(candidate.correction, without)
 
 
-def _finding(row: Correction, without: Sequence[str]) -> Finding:
+def _fields_finding(row: Correction, without: Sequence[str]) -> Finding:
     fields = {"incorrect_step": row.incorrect_step, "explanation": row.explanation, "solution": row.solution}
     empty = [name for name, value in fields.items() if not str(value or "").strip()]
     there, missing = len(fields) - len(empty), [name for name in empty if name not in without]

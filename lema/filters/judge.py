@@ -13,7 +13,7 @@ from lema.text.correction_format import number_solution
 from lema.text.steps import number_steps
 
 # "Yes", "**No.**", "Verdict: yes, because ..."
-_WORD = re.compile(r"\W*(?:(?:final )?(?:answer|verdict|judge?ment|decision)\W+)?(yes|no)\b", re.IGNORECASE)
+_YES_OR_NO = re.compile(r"\W*(?:(?:final )?(?:answer|verdict|judge?ment|decision)\W+)?(yes|no)\b", re.IGNORECASE)
 
 
 def judge(
@@ -68,7 +68,7 @@ def _read_verdict(reply: Completion) -> Finding:
     if reply.finish in ("failed", "refused"):
         return Finding(None, f"the judge did not reply: {reply.error}")
     lines = [line for line in reply.text.splitlines() if line.strip()]
-    words = {found[1].lower() for line in [*lines[:1], *lines[-1:]] if (found := _WORD.match(line))}
+    words = {found[1].lower() for line in [*lines[:1], *lines[-1:]] if (found := _YES_OR_NO.match(line))}
     if len(words) != 1:
         return Finding(None, "the judge says neither yes nor no")
     return Finding(1) if words == {"yes"} else Finding(0, "the judge says no")

@@ -10,7 +10,7 @@ from lema.filters import Candidate, Finding, ratio
 # Written together in Japanese and Korean.
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
 # Signs of mathematics, whatever the language.
-_SIGNS = ("MATHEMATICAL", "SCRIPT", "DOUBLE", "ANGSTROM", "MICRO", "OHM", "MODIFIER", "MASCULINE", "FEMININE")
+_MATHEMATICAL = ("MATHEMATICAL", "SCRIPT", "DOUBLE", "ANGSTROM", "MICRO", "OHM", "MODIFIER", "MASCULINE", "FEMININE")
 
 
 def language(candidates: Iterable[Candidate], *, limit: float = 0.05) -> Iterator[Finding]:
@@ -41,4 +41,4 @@ def _scripts(text: str) -> Counter[str]:
 def _script(letter: str) -> str:
     """The first word of a letter's name in Unicode is its script; none for a sign of mathematics."""
     first = unicodedata.name(letter, "").partition(" ")[0].partition("-")[0]
-    return "" if first in _SIGNS else "East Asian" if first in _EAST_ASIAN else first
+    return "" if first in _MATHEMATICAL else "East Asian" if first in _EAST_ASIAN else first

@@ -65,11 +65,11 @@ def answers(
         if row.kind == "vote":
             own.append(row)
         if own and len(own) == votes:
-            yield majority(own, tasks[split])
+            yield majority_answer(own, tasks[split])
             own = []
 
 
-def majority(votes: Sequence[Answer], task: Task) -> Answer:
+def majority_answer(votes: Sequence[Answer], task: Task) -> Answer:
     """The vote whose answer is the commonest, as a row of its own (self-consistency, Wang et al., arXiv 2203.11171).
 
     Right answers are one answer, and so are wrong ones that the task holds to be equal; a text that was cut short or

@@ -14,14 +14,14 @@ from lema.tasks.numeric import equal_to_places, extract_number, gold_number, joi
 from lema.text.records import text_field
 
 
-def _answer(record: Mapping[str, Any]) -> str:
+def _answer_without_unit(record: Mapping[str, Any]) -> str:
     return re.sub(r"\([^()]*\)", "", text_field(record, "Answer", "answer")).strip()
 
 
 def counts_asdiv(record: Mapping[str, Any]) -> bool:
     """Answers such as "7:5" and "2; 3" are left out. A record without an answer is for `read` to refuse."""
     try:
-        answer = _answer(record)
+        answer = _answer_without_unit(record)
     except ValueError:
         return True
     try:
@@ -32,7 +32,7 @@ def counts_asdiv(record: Mapping[str, Any]) -> bool:
 
 
 def read_asdiv(record: Mapping[str, Any]) -> Reading:
-    gold = gold_number(_answer(record))
+    gold = gold_number(_answer_without_unit(record))
     formula = record.get("Formula") or record.get("formula")
     rationale = str(formula).strip() if formula and "r" not in str(formula) else None
     fields = {"type": ("Solution-Type", "solution_type"), "grade": ("Grade", "@Grade", "grade")}

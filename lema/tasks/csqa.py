@@ -17,7 +17,7 @@ from lema.tasks import Reading, Task, Undecided
 from lema.text.final_answer import boxed, conclusion, last_statement
 from lema.text.records import text_field
 
-_LONGEST = 12  # words of an answer; longer ones are prose
+_MAX_WORDS = 12  # words of an answer; longer ones are prose
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer|candidate)\s+)?(?:\(([A-Ea-e])\)|([A-E])(?![A-Za-z'’-]))", re.IGNORECASE
 )
@@ -26,10 +26,10 @@ _LETTERS = re.compile(
 )
 _NO_ANSWER = re.compile(r"\b(?:not|neither|either|both|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
 _DRESS = " \t\n*_`\"'“”‘’$.,;:!"
-_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|(?<!\w)\{(\w)\}")
+_LATEX_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|(?<!\w)\{(\w)\}")
 
 
-def extract(reply: str) -> str | None:
+def extract_choice(reply: str) -> str | None:
     r"""The final answer in a model's text, "(A) bank", "(A)" or "bank", or None where it says none or several.
 
     It stands after the last "The answer is"; without one, in the last `\boxed{}` or after the last "Answer:"; without
@@ -37,15 +37,15 @@ def extract(reply: str) -> str | None:
     """
     reply = conclusion(reply)
     if found := last_statement(reply):
-        return _answer(found.text)
+        return _stated_choice(found.text)
     last = reply.rstrip().rpartition("\n")[2].strip(_DRESS)
-    return _answer(last) if re.fullmatch(r"\(?[A-E]\)?|\([A-E]\)(?: \w+){1,5}", last) else None
+    return _stated_choice(last) if re.fullmatch(r"\(?[A-E]\)?|\([A-E]\)(?: \w+){1,5}", last) else None
 
 
-def _answer(rest: str) -> str | None:
+def _stated_choice(rest: str) -> str | None:
     """The answer in the first sentence of a text."""
     line = rest.strip().partition("\n")[0]
-    line = _MARKUP.sub(r"\1\2", boxed(line) or line)
+    line = _LATEX_MARKUP.sub(r"\1\2", boxed(line) or line)
     # "C. post office" is one answer, "C. The others are places." has a sentence after it.
     clause = re.split(
         r"(?<!\b[A-E])[.!?;](?=[\s*_\"”]|$)|(?<=\b[A-E])\.(?=\s+[A-Z])|,\s+(?:because|since|as|so|which)\b",
@@ -53,13 +53,13 @@ def _answer(rest: str) -> str | None:
         maxsplit=1,
     )[0]
     clause = clause.strip(_DRESS)
-    letter, words = _split(clause)
-    if _NO_ANSWER.search(clause) or len(_letters(clause)) > 1 or len(words.split()) > _LONGEST:
+    letter, words = _split_choice(clause)
+    if _NO_ANSWER.search(clause) or len(_letters(clause)) > 1 or len(words.split()) > _MAX_WORDS:
         return None
     return " ".join(part for part in (f"({letter})" if letter else "", words) if part) or None
 
 
-def _split(answer: str) -> tuple[str | None, str]:
+def _split_choice(answer: str) -> tuple[str | None, str]:
     """The letter at the beginning or end of an answer, if any, and the rest."""
     match = _CHOICE.match(answer)
     # "A bank" begins with an article, unless a sign or nothing follows.
@@ -76,11 +76,11 @@ def _letters(answer: str) -> set[str]:
     return {match[1] or match[2] or "A" for match in _LETTERS.finditer(answer)}
 
 
-def equal(answer: str, gold: str) -> bool | Undecided:
+def equal_choices(answer: str, gold: str) -> bool | Undecided:
     """Whether an answer is the gold candidate by letter, by text or, saying both, by both."""
-    letter, words = _split(answer)
-    gold_letter, gold_words = _split(gold)
-    said, wanted = _plain(words), _plain(gold_words)
+    letter, words = _split_choice(answer)
+    gold_letter, gold_words = _split_choice(gold)
+    said, wanted = _normalize_words(words), _normalize_words(gold_words)
     same = said == wanted
     if not said:
         return letter == gold_letter
@@ -91,7 +91,7 @@ def equal(answer: str, gold: str) -> bool | Undecided:
     return same
 
 
-def _plain(words: str) -> str:
+def _normalize_words(words: str) -> str:
     bare = re.sub(r"[^\w\s]", " ", words.casefold())
     return " ".join(re.sub(r"^(?:the|an|a)\s+", "", " ".join(bare.split())).split())
 
@@ -120,4 +120,4 @@ def _candidates(choices: Any) -> dict[str, str]:
     return {label.strip().upper(): words.strip() for label, words in pairs}
 
 
-csqa = Task("csqa", read_csqa, extract, equal)
+csqa = Task("csqa", read_csqa, extract_choice, equal_choices)

@@ -25,7 +25,7 @@ _OPERATORS: Mapping[str, Callable[[int, int], int | Fraction]] = {
 OPERATIONS = tuple(_OPERATORS)
 MOST_STEPS = 6  # longer stories would tell the same move twice
 _TEST_SHARE = 0.2
-_FACTORS = (2, 12)  # of new numbers that are multiplied or divided by
+_FACTOR_RANGE = (2, 12)  # of new numbers that are multiplied or divided by
 _DETAILS = re.compile(rf"\b(?:{'|'.join([*GIRLS, *BOYS, *FOOD, *TOYS])}|he|she|him|his|her)\b", re.IGNORECASE)
 _PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her")}
 
@@ -56,7 +56,7 @@ def generate(
             f"operations are + and -, with or without * and /, for more than one step, not {list(operations)}"
         )
     moves = [move for move in MOVES if {step[1] for step in move.steps.split()} <= set(operations)]
-    return _records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
+    return _draw_records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 
 
 def split_of(question: str) -> Split:
@@ -65,7 +65,7 @@ def split_of(question: str) -> Split:
     return "test" if int.from_bytes(digest[:8]) < _TEST_SHARE * 2**64 else "train"
 
 
-def _records(
+def _draw_records(
     rng: random.Random, steps: tuple[int, ...], largest: int, moves: Sequence[Move]
 ) -> Iterator[tuple[Split, dict[str, Any]]]:
     while True:
@@ -94,16 +94,16 @@ def _write_story(rng: random.Random, beginning: Beginning, moves: list[Move], la
     people = rng.sample([*GIRLS, *BOYS], max(5, len(moves) + 2))
     things = rng.choice(FOOD if any(move.food for move in moves) else [*FOOD, *TOYS])
     words = {"n": people.pop(), "o": people.pop(), "x": things, "v": str(value)}
-    story, lines, question = [_fill(beginning.text, words)], list[str](), ""
+    story, lines, question = [_fill_in(beginning.text, words)], list[str](), ""
     for move in moves:
         drawn = _draw_numbers(rng, move, value, largest)
         if drawn is None:
             return None
         numbers, equations, value = drawn
         words |= {name: str(number) for name, number in numbers.items()}
-        lines += [_fill(line, words | {"eq": eq}) for line, eq in zip(move.lines, equations, strict=True)]
-        story.append(_fill(move.text, words))
-        question = _fill(move.question, words)
+        lines += [_fill_in(line, words | {"eq": eq}) for line, eq in zip(move.lines, equations, strict=True)]
+        story.append(_fill_in(move.text, words))
+        question = _fill_in(move.question, words)
         words |= {"n": words["o"], "o": people.pop()} if move.swap else {"o": people.pop()}
     return {"question": " ".join([*story, question]), "answer": str(value), "rationale": "\n".join(lines)}
 
@@ -115,7 +115,7 @@ def _draw_numbers(
     names = sorted({name for name in move.steps if name in "ab"})
     factors = {name for step in move.steps.split() if step[1] in "*/" for name in step[::2]}
     for _ in range(30):
-        numbers = {name: rng.randint(*(_FACTORS if name in factors else (2, largest))) for name in names}
+        numbers = {name: rng.randint(*(_FACTOR_RANGE if name in factors else (2, largest))) for name in names}
         known, equations = {"v": value, **numbers}, list[str]()
         for step in move.steps.split():
             left, right = known[step[0]], known[step[2]]
@@ -129,7 +129,7 @@ def _draw_numbers(
     return None
 
 
-def _fill(template: str, words: Mapping[str, str]) -> str:
+def _fill_in(template: str, words: Mapping[str, str]) -> str:
     pronouns = {name: forms[words["n"] in GIRLS] for name, forms in _PRONOUNS.items()}
     capitals = {name.capitalize(): form.capitalize() for name, form in pronouns.items()}
     return template.format(**words, **pronouns, **capitals)

@@ -17,9 +17,9 @@ from lema.text.units import ANY_UNIT, SCALES
 MAX_LENGTH, MAX_DEPTH, MAX_EXPONENT, MAX_BITS = MAX_DIGITS, 40, 32, 2048
 
 _BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "(": 2, "^": 3, "**": 3, "%": 4}
-_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_BINARY_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
-_SIGNS = str.maketrans(dict(zip("×·∗⋅÷−–≈\u00a0\u2009", "****/--=  ", strict=True)))
+_ASCII_SIGNS = str.maketrans(dict(zip("×·∗⋅÷−–≈\u00a0\u2009", "****/--=  ", strict=True)))
 _MIXED = re.compile(r"(?<![\d.,/])(\d+) ([1-9]/\d+)(?![\d.,/])")
 _LEXEME = re.compile(rf"\s*(?:({DIGITS})|(\*\*|[-+*/^()%]))")
 _TOKEN = re.compile(
@@ -38,8 +38,8 @@ _HIDDEN = re.compile(
     r"|(?<![\w'’])[b-z] ?|[\w√\\{])\$?$",
     re.IGNORECASE,
 )
-_UNIT = re.compile(rf"\s?({ANY_UNIT})s?\b", re.IGNORECASE)
-_MEASURE = re.compile(rf"({DIGITS}){_UNIT.pattern}", re.IGNORECASE)
+_UNIT_AFTER = re.compile(rf"\s?({ANY_UNIT})s?\b", re.IGNORECASE)
+_MEASURE = re.compile(rf"({DIGITS}){_UNIT_AFTER.pattern}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +78,16 @@ def equations(text: str) -> list[Equation]:
         sides = [run[start + 1 : end] for start, end in zip([-1, *cuts], [*cuts, len(run)], strict=True)]
         sides[0], sides[-1] = _trimmed(sides[0], 0, "(-"), _trimmed(sides[-1], -1, ")-")
         for left, right in itertools.pairwise(sides):
-            known = evaluate(_join(left)) is not None and evaluate(_join(right)) is not None
+            known = evaluate(_join_tokens(left)) is not None and evaluate(_join_tokens(right)) is not None
             if not known or sum(token.kind == "number" for token in left) < 2:
                 continue
             if left is sides[0] and _HIDDEN.search(text[max(0, left[0].start - 40) : left[0].start]):
                 continue
             start, end = left[0].start, right[-1].end
             start -= text[start - 1 : start] == "$"
-            if unit := _UNIT.match(text, end):
+            if unit := _UNIT_AFTER.match(text, end):
                 end = unit.end()
-            found.append(Equation(text[start:end], _join(left), _join(right), start, end))
+            found.append(Equation(text[start:end], _join_tokens(left), _join_tokens(right), start, end))
     return found
 
 
@@ -96,7 +96,7 @@ def evaluate(expression: str) -> Fraction | None:
     divides by zero or is larger than the bounds of this module."""
     if len(expression) > MAX_LENGTH:
         return None
-    expression = _MIXED.sub(r"(\1+\2)", expression.translate(_SIGNS).strip())
+    expression = _MIXED.sub(r"(\1+\2)", expression.translate(_ASCII_SIGNS).strip())
     lexemes, at = deque[str](), 0
     while at < len(expression):
         lexeme = _LEXEME.match(expression, at)
@@ -149,21 +149,21 @@ def _agree(exact: str, shown: str) -> bool:
     return (one / unit * 100).denominator != 1 and abs(one - other) <= unit / 2
 
 
-def _join(tokens: Sequence[_Token]) -> str:
+def _join_tokens(tokens: Sequence[_Token]) -> str:
     joined = " ".join(token.text for token in tokens)
     return re.sub(r" ?%", "%", joined.replace("( ", "(").replace(" )", ")"))
 
 
 def _trimmed(side: list[_Token], end: int, marks: str) -> list[_Token]:
     """A side without the brackets and dashes of the prose around it."""
-    while len(side) <= MAX_LENGTH and side and side[end].text in marks and evaluate(_join(side)) is None:
+    while len(side) <= MAX_LENGTH and side and side[end].text in marks and evaluate(_join_tokens(side)) is None:
         side = side[1:] if end == 0 else side[:-1]
     return side
 
 
 def _runs(text: str) -> Iterator[list[_Token]]:
     """Stretches of numbers and signs, each with an equals sign in it; units are left out, spoken signs read."""
-    blanked = ANNOTATION.sub(lambda note: " " * len(note.group()), text.translate(_SIGNS))
+    blanked = ANNOTATION.sub(lambda note: " " * len(note.group()), text.translate(_ASCII_SIGNS))
     blanked = blanked.replace(" percent", " %      ")
     tokens = [_Token(str(m.lastgroup), m.group(), m.start(), m.end()) for m in _TOKEN.finditer(blanked)]
     tokens = [token for token in tokens if token.kind != "blank"]
@@ -244,7 +244,7 @@ def _expression(lexemes: deque[str], floor: int = 0, depth: int = 0) -> Fraction
             value = _bounded(value ** int(exponent))
         else:
             other = _expression(lexemes, binding, depth + 1)
-            value = _bounded(_OPERATIONS[sign](value, other))
+            value = _bounded(_BINARY_OPERATIONS[sign](value, other))
     return value
 
 

@@ -33,7 +33,7 @@ ELLIPSIS = "..."
 _FIELDS = ("Incorrect Step", "Error Type", "Explanation", "Correct Solution")
 _WHOLE_FIELDS = ("Mistakes", "Corrected Answer")
 # Models like to dress labels up: "**Explanation:** ...", "### Explanation: ...".
-_LABEL = re.compile(
+_FIELD_LABEL = re.compile(
     rf"^[ \t#*]*({'|'.join((*_FIELDS, *_WHOLE_FIELDS))})\**[ \t]*:[ \t*]*", re.IGNORECASE | re.MULTILINE
 )
 _STEP_NAME = re.compile(r"(?:step\s*)?(\d{1,4})\s*[.:]?", re.IGNORECASE)
@@ -82,7 +82,7 @@ def parse_correction(text: str, *, steps: int | None = None, without: Collection
     `steps`, when given, is how many steps the wrong path has; the incorrect one must be among them. `without` may
     name `incorrect_step` and `explanation`: fields that the reply need not have.
     """
-    labels = list(_LABEL.finditer(text))
+    labels = list(_FIELD_LABEL.finditer(text))
     known = {name.lower(): name for name in (*_FIELDS, *_WHOLE_FIELDS)}
     names = [known[label[1].lower()] for label in labels]
     whole = "Incorrect Step" not in names and any(name in names for name in _WHOLE_FIELDS)

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-Kind = Literal["sentence", "hashes", "box", "label"]
+StatementKind = Literal["sentence", "hashes", "box", "label"]
 
 
 class Statement(NamedTuple):
     """One statement of the answer: its kind, and the text after it; of a box, what it holds."""
 
-    kind: Kind
+    kind: StatementKind
     text: str
 
 
@@ -32,7 +32,9 @@ _ONLY = re.compile(
     rf"^{_CONNECTIVE}(?:the )?(?:(?:final|correct|right) )?answer (?:is|should be):? \S+(?: \w+)?\W*$", re.IGNORECASE
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
-_LABEL = re.compile(r"^[^\w\n]*(?:final[ \t]+)?answer[ \t]*[*_]*:[\s*_]*|<answer>\s*", re.IGNORECASE | re.MULTILINE)
+_ANSWER_LABEL = re.compile(
+    r"^[^\w\n]*(?:final[ \t]+)?answer[ \t]*[*_]*:[\s*_]*|<answer>\s*", re.IGNORECASE | re.MULTILINE
+)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|\s(\S))")
 # The next turn or question that a model goes on to invent; the first line never is one, models may repeat theirs.
 _NEXT_QUESTION = re.compile(
@@ -93,7 +95,7 @@ def last_statement(text: str, *, hashes: bool = False) -> Statement | None:
         return Statement("hashes", marks[-1])
     if (inner := boxed(text)) is not None:
         return Statement("box", inner)
-    labels = list(_LABEL.finditer(text))
+    labels = list(_ANSWER_LABEL.finditer(text))
     return Statement("label", text[labels[-1].end() :]) if labels else None
 
 

@@ -9,14 +9,14 @@ from lema.text.records import text_field
 
 Words = tuple[str, ...]
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*|[-+*/^=%<>$€£×÷]")
+_WORD_OR_SIGN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*|[-+*/^=%<>$€£×÷]")
 # N-grams of more test questions than these are boilerplate: "Give your answer as a fraction in ..."
 COMMON = 10
 
 
 def words(text: str) -> Words:
     """The words, numbers and signs of arithmetic in a text, in lower case: what is left when it is set differently."""
-    return tuple(_WORD.findall(text.lower().replace("’", "'")))
+    return tuple(_WORD_OR_SIGN.findall(text.lower().replace("’", "'")))
 
 
 def ngrams(sequence: Sequence[str], n: int) -> set[Words]:

@@ -29,14 +29,16 @@ _PART = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|hundredths?|
 
 _DASHES = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " "})
 _SIGNED = re.compile(rf"(-)?[{CURRENCY}]?\s?({DIGITS})")
-_NUMBER = re.compile(
+_ONE_NUMBER = re.compile(
     rf"(?<![A-Za-z\d_.])(?P<sign>[-+](?:\s(?=[{CURRENCY}]?[\d.]))?)?(?P<whole>{DIGITS})(?!\d|\.\d)"
     r"(?:[eE](?P<e>[-+]?\d{1,2})(?![\dA-Za-z])|\s?(?:[×x*·]|times)\s?10\s?(?:\^|\*\*)\s?(?P<power>-?\d{1,2})(?!\d))?"
     rf"(?:\s?/\s?(?P<under>{DIGITS})|\s(?P<part>\d+)/(?P<of>\d+))?"
     r"(?:\s?(?P<scale>hundred|thousand|million|billion)\b)?"
 )
 _SCALE = {None: 1, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_MARKUP = re.compile(rf"\\(?:boxed|text|mathrm|left|right|[,;!() \[\]])|(?<!\d)[*]|[*](?!\d)|[_`{{}}{CURRENCY}\\]")
+_NUMBER_MARKUP = re.compile(
+    rf"\\(?:boxed|text|mathrm|left|right|[,;!() \[\]])|(?<!\d)[*]|[*](?!\d)|[_`{{}}{CURRENCY}\\]"
+)
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\{([^{}]*)\}\{([^{}]*)\}")
 # "not 12", "3 -", "3 x 0", "√0", "0 dozen": the number is a part of something else.
 _NOT_ALONE = re.compile(rf"\bnot\b|√|\\sqrt|\d\s*[-+*/×÷^:]\s*$|\d[×÷^:e]\d|\dπ|\d\s?\\pi|\d\s?{_PART}\b")
@@ -49,10 +51,10 @@ def parse_number(text: str) -> Fraction | None:
     (Fraction(2469, 2), Fraction(12, 1), None)
     """
     text = _LATEX_FRACTION.sub(r" \1/\2", _spell_fractions(text.translate(_DASHES)))
-    text = _MARKUP.sub("", text).rpartition("=")[2].strip()
+    text = _NUMBER_MARKUP.sub("", text).rpartition("=")[2].strip()
     outside = re.sub(r"\([^()]*\)", " ", text)
     text = outside if re.search(r"\w", outside) else text
-    found = list(_NUMBER.finditer(text))
+    found = list(_ONE_NUMBER.finditer(text))
     if len(found) != 1 or _NOT_ALONE.search(f"{text[: found[0].start()]}0{text[found[0].end() :]}"):
         return None
     return _value(found[0])
@@ -100,7 +102,7 @@ def format_exact(value: Fraction) -> str:
     ('1.25', '1/3')
     """
     places = _decimal_places(value)
-    return str(value) if places is None else _decimal(value, places)
+    return str(value) if places is None else _format_decimal(value, places)
 
 
 def format_number(value: Fraction) -> str:
@@ -114,7 +116,7 @@ def format_number(value: Fraction) -> str:
         places = 4
         while abs(value) * 10**places < 1000 and places < 12:
             places += 1
-    return _decimal(value, places)
+    return _format_decimal(value, places)
 
 
 def _decimal_places(value: Fraction) -> int | None:
@@ -122,7 +124,7 @@ def _decimal_places(value: Fraction) -> int | None:
     return next((n for n in range(value.denominator.bit_length()) if 10**n % value.denominator == 0), None)
 
 
-def _decimal(value: Fraction, places: int) -> str:
+def _format_decimal(value: Fraction, places: int) -> str:
     digits = str(abs(round(value * 10**places))).rjust(places + 1, "0")
     whole, part = digits[: len(digits) - places], digits[len(digits) - places :].rstrip("0")
     sign = "-" if value < 0 and digits.strip("0") else ""

@@ -5,7 +5,7 @@ import pytest
 from lema.models.types import Completion, Model, Request, key
 from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Outcome
-from lema.stages.answers import answers, majority
+from lema.stages.answers import answers, majority_answer
 from tests.stages.rows import BASE, Script, question, task
 
 ARMS = {"cot": {0: Model("cot", "transformers", "a")}, "lema": {0: Model("lema", "transformers", "b")}}
@@ -114,7 +114,7 @@ def test_the_majority(given: str, wins: str | None) -> None:
         return Answer(f"q/a/v{index}", "q", "a", 0, "vote", index, word, "stop", None, outcome, answer, "k", 1, 2)
 
     votes = [vote(index, word) for index, word in enumerate(given.split())]
-    row = majority(votes, numbers)
+    row = majority_answer(votes, numbers)
     assert (row.id, row.kind, row.answer) == ("q/a/majority", "majority", wins)
     assert row.outcome == ("unparsed" if wins is None else "correct" if wins == "7" else "incorrect")
     assert row.completion_tokens == 2 * len(votes)

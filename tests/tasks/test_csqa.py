@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lema.stages.grades import grade_text
 from lema.tasks import Reading, Undecided
-from lema.tasks.csqa import csqa, equal, extract
+from lema.tasks.csqa import csqa, equal_choices, extract_choice
 
 STEM = "Where would you keep money that you do not need?"
 WORDS = ["bank", "library", "a post office", "mall", "the river bank"]
@@ -74,7 +74,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "answer", "same"), TEXTS)
 def test_letter_text_or_both(text: str, answer: str | None, same: bool | None) -> None:
-    assert extract(text) == answer
+    assert extract_choice(text) == answer
     outcome, _ = grade_text(text, "stop", "(A) bank", csqa)
     assert outcome == {True: "correct", False: "incorrect", None: "unparsed"}[same]
 
@@ -84,15 +84,15 @@ def test_a_column_is_long_enough() -> None:
 
 
 def test_a_text_that_holds_the_gold_text_is_not_it() -> None:
-    assert equal("the river bank", "(E) the river bank") is True
-    assert equal("the river bank", "(A) bank") is Undecided.UNPARSED
-    assert equal("bank", "(E) the river bank") is False
+    assert equal_choices("the river bank", "(E) the river bank") is True
+    assert equal_choices("the river bank", "(A) bank") is Undecided.UNPARSED
+    assert equal_choices("bank", "(E) the river bank") is False
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_extraction(text: str) -> None:
-    found = extract(f"The answer is {text}")
-    assert found is None or equal(found, "(A) bank") in (True, False, Undecided.UNPARSED)
+    found = extract_choice(f"The answer is {text}")
+    assert found is None or equal_choices(found, "(A) bank") in (True, False, Undecided.UNPARSED)
 
 
 @pytest.mark.parametrize("record", [HUB, FILE], ids=["hub", "file"])

@@ -22,7 +22,7 @@ TOWER = "9^{9^{9^{9}}}"
 
 def test_what_never_ends_is_a_timeout_and_the_next_comparison_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compare("x+1", "1+x") == "equal"
-    child = symbolic._idle[-1]
+    child = symbolic._idle_children[-1]
     with monkeypatch.context() as patch:
         patch.setattr(symbolic, "WALL_SECONDS", 0.5)
         assert compare(TOWER, "3") == "timeout"
@@ -50,7 +50,7 @@ def test_grading_in_threads_gives_the_same() -> None:
     pairs = [(f"(x+{n})^2", f"x^2+{2 * n}x+{n * n}") for n in range(1, 13)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda pair: compare(*pair), pairs)) == ["equal"] * 12
-    assert len(symbolic._idle) <= 5
+    assert len(symbolic._idle_children) <= 5
 
 
 def _same(pair: tuple[str, str]) -> bool | Undecided:
@@ -80,14 +80,14 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_user_without_math_verify_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symbolic, "_idle", [])
+    monkeypatch.setattr(symbolic, "_idle_children", [])
     monkeypatch.setattr(symbolic.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RunError, match=r"needs the extra `math`: pip install -e '\.\[math\]'"):
         compare("x", "y")
 
 
 def test_the_process_ends_with_its_parent() -> None:
-    code = "from lema.tasks.math import symbolic as s; s.compare('x','y'); print(s._idle[0]._process.pid)"
+    code = "from lema.tasks.math import symbolic as s; s.compare('x','y'); print(s._idle_children[0]._process.pid)"
     pid = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     deadline = time.monotonic() + 30
     while Path(f"/proc/{int(pid)}").exists() and time.monotonic() < deadline:

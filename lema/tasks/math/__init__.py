@@ -14,9 +14,9 @@ from lema.tasks.math.equality import equal_math
 from lema.text.final_answer import boxed, conclusion, last_statement, unboxed
 from lema.text.records import text_field
 
-_LONGEST = 400  # characters of an answer; longer ones are prose
+_MAX_CHARACTERS = 400  # characters of an answer; longer ones are prose
 _INSTRUCTION = re.compile(r"\s*Let's think step by step and output the final answer within \\boxed\{\}\.\s*$")
-_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+_ASY_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _DISPLAY = re.compile(r"\\\[.*?\\\]|\$\$.*?\$\$|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 
@@ -32,7 +32,7 @@ def extract_math(text: str) -> str | None:
         return None
     inner = found.text if found.kind == "box" else boxed(found.text)
     answer = _stated(found.text) if inner is None else inner
-    return answer if answer and len(answer) <= _LONGEST else None
+    return answer if answer and len(answer) <= _MAX_CHARACTERS else None
 
 
 def _stated(rest: str) -> str | None:
@@ -80,7 +80,7 @@ def read_math(record: Mapping[str, Any]) -> Reading:
 def _math_rationale(solution: str) -> str | None:
     """A solution as steps, one a line: formulas that stand alone stay with the text before them, figures are left
     out, and so are the boxes, as the format of the training examples states the answer in its own way."""
-    text = unboxed(_FIGURE.sub(" ", solution))
+    text = unboxed(_ASY_FIGURE.sub(" ", solution))
     text = _DISPLAY.sub(lambda match: " ".join(match[0].split()), text)
     text = re.sub(r"\s*\n\s*(?=\\\[|\$\$|\\begin)", " ", text)
     lines = [" ".join(line.split()) for line in text.splitlines()]

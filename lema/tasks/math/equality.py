@@ -6,21 +6,21 @@ from fractions import Fraction
 
 from lema.tasks import Undecided
 from lema.tasks.math.latex import Items, canonical_latex, join_thousands, latex_number, split_items
-from lema.tasks.math.symbolic import Finding, compare
+from lema.tasks.math.symbolic import Comparison, compare
 from lema.text.numbers import parse_number_words
 
 _MOST = 12  # items that are compared in every order
-_NAME = r"(?:\\?[A-Za-z]+(?:_\w|_\{\w+\}|'+)?(?:\([A-Za-z,]+\))?)"
-_GIVEN = re.compile(rf"^{_NAME}=(?=[^=])")
-_MEMBER = re.compile(rf"^{_NAME}\\in(?![a-zA-Z])\s*")
+_VARIABLE_NAME = r"(?:\\?[A-Za-z]+(?:_\w|_\{\w+\}|'+)?(?:\([A-Za-z,]+\))?)"
+_GIVEN = re.compile(rf"^{_VARIABLE_NAME}=(?=[^=])")
+_MEMBER = re.compile(rf"^{_VARIABLE_NAME}\\in(?![a-zA-Z])\s*")
 _BASE = re.compile(r"([0-9A-F]+)_(?:(\d)|\{(\d+)\})")
 _MODULUS = re.compile(r"(?:^[a-z]\\equiv|\\pmod.*$|\(mod\s*\d+\)$)")
 _CLOCK = re.compile(r"(?<=:\d\d)\s*[ap]\.?m\.?$", re.IGNORECASE)
-_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_ONLY_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "max", "min", "gcd", "lcm", "mod"))
 _NONE = frozenset(("none", "zero", "undefined", "infinite", "infinitely", "nothing"))
-_VERDICTS: Mapping[Finding, bool | Undecided] = {
+_VERDICTS: Mapping[Comparison, bool | Undecided] = {
     "equal": True,
     "different": False,
     "unreadable": Undecided.UNPARSED,
@@ -105,8 +105,8 @@ def _worded(left: str, right: str) -> bool | Undecided | None:
         letters = re.findall(r"(?<![A-Za-z\\])[A-Z](?![A-Za-z])", left)
         return Undecided.UNPARSED if right in letters else False
     words, gold_words = ({word.lower() for word in _PROSE.findall(text)} - _FUNCTIONS for text in (left, right))
-    only_words = _WORDS.fullmatch(left) is not None and bool(words)
-    if _WORDS.fullmatch(right) and gold_words:
+    only_words = _ONLY_WORDS.fullmatch(left) is not None and bool(words)
+    if _ONLY_WORDS.fullmatch(right) and gold_words:
         same = only_words and left.casefold() == right.casefold()
         return same or (Undecided.UNPARSED if gold_words <= words else False)
     if not only_words:
@@ -131,13 +131,13 @@ def _structured(these: Items, those: Items) -> bool | Undecided | None:
             return False
     ordered = these.ordered or those.ordered
     pairs = list(zip(these.items, those.items, strict=True))
-    in_order = _all(equal_math(item, gold) for item, gold in pairs)
+    in_order = _all_equal(equal_math(item, gold) for item, gold in pairs)
     if ordered or in_order is True:
         return in_order
-    return _matched(these.items, those.items) if len(pairs) <= _MOST else None
+    return _match_in_any_order(these.items, those.items) if len(pairs) <= _MOST else None
 
 
-def _all(findings: Iterable[bool | Undecided]) -> bool | Undecided:
+def _all_equal(findings: Iterable[bool | Undecided]) -> bool | Undecided:
     """True if all are, False if one is, else why it is open. What once took too long is not tried again."""
     reason: Undecided | None = None
     for finding in findings:
@@ -148,7 +148,7 @@ def _all(findings: Iterable[bool | Undecided]) -> bool | Undecided:
     return True if reason is None else reason
 
 
-def _matched(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
+def _match_in_any_order(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
     """Is there an item for every gold one, in any order? Equality is transitive, so the first that fits will do."""
     left = list(items)
     reason: Undecided | None = None

@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-_SIGNS = str.maketrans(
+_UNICODE_SIGNS = str.maketrans(
     {"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "π": "\\pi ", "×": "\\times ", "·": "\\cdot ",
      "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
      "°": "^\\circ ", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "²": "^2", "³": "^3",
@@ -50,14 +50,14 @@ _SAME = (
 _BARE_FRACTION = re.compile(r"\\frac\s*(?:(\d)|(\{[^{}]*\}))\s*(?:(\d)|(\{[^{}]*\}))")
 _BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z](?![a-z]))")
 _HEDGE = re.compile(r"^(?:(?:approximately|about|roughly|around|nearly|exactly|simply|just)\s+|~\s*)+", re.IGNORECASE)
-_UNIT = re.compile(
+_TRAILING_UNIT = re.compile(
     r"(?<=[\d)}.])\s*(?:\\text\s*\{[^{}]*\}|\sof\s(?:the|a|an|all)\s[a-z]+|\s(?:square|cubic|sq\.?|cu\.?)\s[a-z]+|\s(?:[a-z]{3,}|cm|mm|km|ft|in|kg|mi|mL|ml|lb|oz|hr|m|g))"
     r"(?:\s+[a-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?$"
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _INTEGER = r"\d{1,40}"
-_NUMBER = re.compile(
+_LATEX_NUMBER = re.compile(
     rf"(?P<sign>[-+]?)(?:(?P<decimal>{_INTEGER}\.\d{{0,40}}|\.\d{{1,40}}|{_INTEGER})"
     r"(?:\\(?:times|cdot)10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<digit>\d)))?"
     rf"|(?P<whole>{_INTEGER})?\\frac\{{(?P<minus>-?)(?P<over>{_INTEGER})\}}\{{(?P<under>{_INTEGER})\}}"
@@ -84,14 +84,14 @@ class Items(NamedTuple):
 
 def canonical_latex(latex: str) -> tuple[str, bool]:
     """An answer in the one way in which it is compared, and whether it was a percentage."""
-    text = latex.translate(_SIGNS).strip()
+    text = latex.translate(_UNICODE_SIGNS).strip()
     text = _outer(text)
     for pattern, same in _SAME:
         text = pattern.sub(same, text)
     text = _outer(_HEDGE.sub("", text.strip()).rstrip(".,;").strip())
     bare = re.sub(r"\s*(?:\\?%|\\?\bpercent\b)\s*$", "", text)
     percent, text = bare != text, bare
-    text = _UNIT.sub("", text) if not re.match(r"\\?[a-zA-Z]*\s*\\text", text) else text
+    text = _TRAILING_UNIT.sub("", text) if not re.match(r"\\?[a-zA-Z]*\s*\\text", text) else text
     text = _TEXT.sub(r" \1 ", text).strip()
     text = _BARE_FRACTION.sub(lambda m: f"\\frac{_braced(m[1], m[2])}{_braced(m[3], m[4])}", text)
     text = _BARE_ROOT.sub(r"\\sqrt{\1}", text)
@@ -105,7 +105,7 @@ def canonical_latex(latex: str) -> tuple[str, bool]:
 
 def latex_number(text: str) -> LatexNumber | None:
     """The number that a cleaned text is: an integer, a decimal, a fraction or a mixed number."""
-    match = _NUMBER.fullmatch(join_thousands(text))
+    match = _LATEX_NUMBER.fullmatch(join_thousands(text))
     if match is None:
         return None
     if match["decimal"]:
@@ -130,15 +130,15 @@ def split_items(text: str) -> Items | None:
         rows = [row.split("&") for row in re.split(r"\\\\", matrix[2]) if row.strip()]
         shape = "x".join(str(len(row)) for row in rows)
         return Items(f"{matrix[1]} {shape}", tuple(item for row in rows for item in row), True)
-    if len(union := _split(text, "\\cup")) > 1:
+    if len(union := _split_outside_brackets(text, "\\cup")) > 1:
         return Items("cup", tuple(union), False)
     for opening, first in (("\\{", "{"), ("(", "("), ("[", "[")):
         closing = next((mark for mark in ("\\}", ")", "]") if text.endswith(mark)), None)
         if text.startswith(opening) and closing and _whole(text):
-            items = _split(text[len(opening) : -len(closing)], ",")
+            items = _split_outside_brackets(text[len(opening) : -len(closing)], ",")
             if len(items) > 1 or opening == "\\{":
                 return Items(first + closing[-1], tuple(items), opening != "\\{")
-    items = _split(text, ",")
+    items = _split_outside_brackets(text, ",")
     if len(items) == 1 and "\\pm" in text and "=" not in text and text.count("\\pm") == 1 and "\\mp" not in text:
         plus = re.sub(r"^\+", "", text.replace("\\pm", "+", 1))
         items = [plus, text.replace("\\pm", "-", 1)]
@@ -159,7 +159,7 @@ def _outer(text: str) -> str:
     return text
 
 
-def _split(text: str, separator: str) -> list[str]:
+def _split_outside_brackets(text: str, separator: str) -> list[str]:
     """A text cut at the separators that stand in no brackets."""
     pieces, depth, start, at = [], 0, 0, 0
     while at < len(text):

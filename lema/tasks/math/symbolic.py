@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from lema.errors import RunError
 
-Finding = Literal["equal", "different", "unreadable", "timeout"]
+Comparison = Literal["equal", "different", "unreadable", "timeout"]
 
 CPU_SECONDS = 5.0
 WALL_SECONDS = 60.0
@@ -30,10 +30,10 @@ START_SECONDS = 300.0
 MEMORY_BYTES = 2 * 2**30
 
 _lock = threading.Lock()
-_idle: list["_Child"] = []
+_idle_children: list["_Child"] = []
 
 
-def compare(answer: str, gold: str) -> Finding:
+def compare(answer: str, gold: str) -> Comparison:
     """Whether two LaTeX expressions are equal; "unreadable" when one is none, or comparing them failed.
 
     Safe in any thread and process; each thread that compares at the same time has a process of its own.
@@ -45,16 +45,16 @@ def compare(answer: str, gold: str) -> Finding:
         child.kill()
         return "timeout"
     with _lock:
-        _idle.append(child)
+        _idle_children.append(child)
     return finding
 
 
 def _take() -> "_Child":
     with _lock:
         # After a fork, the pipes of the parent's processes are here too, but they are not ours.
-        _idle[:] = [child for child in _idle if child.owner == os.getpid()]
-        if _idle:
-            return _idle.pop()
+        _idle_children[:] = [child for child in _idle_children if child.owner == os.getpid()]
+        if _idle_children:
+            return _idle_children.pop()
     return _Child()
 
 
@@ -79,14 +79,14 @@ class _Child:
             self.kill()
             raise RunError("the process that compares answers of the task math cannot be started")
 
-    def ask(self, answer: str, gold: str) -> Finding | None:
+    def ask(self, answer: str, gold: str) -> Comparison | None:
         """None when the process died or was too slow to say anything."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.write(json.dumps([answer, gold]).encode() + b"\n")
             self._process.stdin.flush()
             line = self._line(WALL_SECONDS)
-            return next((finding for finding in get_args(Finding) if finding == line), None)
+            return next((finding for finding in get_args(Comparison) if finding == line), None)
         return None
 
     def kill(self) -> None:
@@ -123,12 +123,12 @@ def serve() -> None:
     for line in sys.stdin:
         answer, gold = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        finding = _finding(answer, gold)
+        finding = _compare_parsed(answer, gold)
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(f"{finding}\n")
 
 
-def _finding(answer: str, gold: str) -> Finding:
+def _compare_parsed(answer: str, gold: str) -> Comparison:
     from math_verify import verify
 
     try:
