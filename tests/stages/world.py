@@ -11,7 +11,7 @@ from lema.filters.contamination import contamination
 from lema.recipe import part_loader
 from lema.recipe.training_schema import ScoresSpec
 from lema.rows import Answer, Correction, Example, Grade, Message, Question, Sample, Stratum
-from lema.stages.answers import majority
+from lema.stages.answers import majority_answer
 from lema.stages.scores import scores
 from lema.stages.verdicts import verdicts
 from lema.tasks.word_problems import generate, word_problems
@@ -185,4 +185,4 @@ def answered(question: Question, arm: str, skill: float, seed: int, votes: int) 
     drawn = [answer("vote", index) for index in range(votes)]
     yield from drawn
     if drawn:
-        yield majority(drawn, word_problems)
+        yield majority_answer(drawn, word_problems)
