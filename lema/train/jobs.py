@@ -110,6 +110,7 @@ def _train_distributed(
         raise RunError("run.trainers above 1 needs run.executor: ray")
     for spec in todo:
         accumulation_steps(spec, run.trainers)
+    where.start()  # in this thread: Ray's processes are killed when the thread that has started them ends
     steps, errors = dict[int, tuple[int, int]](), list[BaseException]()
 
     def train_one(spec: AdapterSpec) -> None:
