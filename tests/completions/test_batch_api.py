@@ -5,19 +5,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lema.completions import batch_api, batch_queue, batch_records
+from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
+from lema.completions.ledger import fold_spending, ledger_folder
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request, Sampling, key
-from lema.recipe.params import Endpoint, Run
+from lema.recipe.params import Budget, Endpoint, Price, Run
 from lema.rows import Message
 from tests.batch_buyer import buy
 from tests.batch_server import FULL, BatchServer
@@ -50,10 +53,11 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BatchSer
 
 @pytest.fixture
 def make(server: BatchServer, tmp_path: Path) -> Callable[..., Generate]:
-    def make(mode: str = "batch", home: str = "store", **options: Any) -> Generate:
+    def make(mode: str = "batch", home: str = "store", budget: BudgetTracker | None = None, **options: Any) -> Generate:
         endpoint = Endpoint(url=server.url, key="HERE_KEY", retries=0, timeout=2.0, mode=mode)  # type: ignore[arg-type]
         run = Run(endpoints={"here": endpoint}, **options)
-        return Generate(Store(tmp_path / home / "journal", tmp_path / home / "packs"), LocalExecutor(), run)
+        store = Store(tmp_path / home / "journal", tmp_path / home / "packs")
+        return Generate(store, LocalExecutor(), run, budget=budget)
 
     return make
 
@@ -277,9 +281,12 @@ def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
 def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(
     make: Callable[..., Generate], server: BatchServer
 ) -> None:
-    server.plans = [{"unknown": 10_000}]
-    with pytest.raises(RunError, match=r"knows no batch batch_0; if it is lost, delete .*\.jsonl to ask for its 10"):
-        list(make()(requests(10)))
+    server.plans, generate = [{"unknown": 10_000}], make()
+    with pytest.raises(
+        RunError, match=r"strong: .*knows no batch batch_0; if it is lost, delete .*\.jsonl to ask for its 10"
+    ):
+        list(generate(requests(10)))
+    assert not generate.failed
     with pytest.raises(RunError, match="knows no batch batch_0"):
         list(make()(requests(10)))
     (record,) = records()
@@ -398,14 +405,50 @@ def test_room_in_the_budget_that_others_make_is_waited_for(server: BatchServer, 
     assert server.bought.total() == now + 6
 
 
-def test_nothing_is_booked_for_a_request_of_a_batch_that_is_lost(
-    make: Callable[..., Generate], server: BatchServer
-) -> None:
-    server.plans = [{"unknown": 10**6}]
-    generate = make()
-    with pytest.raises(RunError, match=r"strong: .*knows no batch batch_0.*; what was bought is kept"):
-        list(generate(requests(10)))
-    assert not generate.failed
+MOST, COST = Decimal("0.053"), Decimal("0.0105")  # of 106 tokens at most, and of 21
+
+
+@pytest.fixture
+def spend(make: Callable[..., Generate], server: BatchServer) -> Callable[[object], Any]:
+    """Buys 60 replies under a budget of so many dollars."""
+    server.answer = lambda _: "w " * 10
+
+    def spend(total: object) -> Any:
+        price = Price(input=Decimal(1000), output=Decimal(1000), batch=Decimal("0.5"))
+        endpoint, prices = Endpoint(url=server.url, mode="batch"), {"m": price}
+        run = Run(endpoints={"here": endpoint}, prices=prices, budget=Budget.model_validate({"total": total}))
+        asked = [Request(MODEL, (Message("user", f"ask {n:02d}"),), Sampling(max_tokens=20)) for n in range(60)]
+        with closing(BudgetTracker(run, "trial", "samples")) as tracker:
+            return list(make(budget=tracker)(asked))
+
+    return spend
+
+
+def test_no_more_is_submitted_than_may_be_spent(spend: Callable[[object], Any], server: BatchServer) -> None:
+    with pytest.raises(RunError, match="budget"):
+        spend(0.3)
+    spent = fold_spending(ledger_folder())
+    assert spent.total() == server.bought.total() * COST <= Decimal("0.3")
+    assert spent.total() > Decimal("0.3") - MOST
+    assert spent.in_doubt == {}
+    assert len(spend(3)) == 60
+    assert once(server, 60)
+    assert fold_spending(ledger_folder()).total() == 60 * COST
+
+
+def test_a_batch_that_was_taken_over_is_paid_once(spend: Callable[[object], Any], server: BatchServer) -> None:
+    def end(*_: Any) -> None:
+        raise RunError("the process ends when the batch is submitted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_api.BatchDriver, "_notify", end)
+        with pytest.raises(RunError, match="the process ends"):
+            spend(4)
+    assert fold_spending(ledger_folder()).total() == 60 * MOST
+    assert len(spend(4)) == 60
+    assert once(server, 60)
+    spent = fold_spending(ledger_folder())
+    assert (spent.total(), spent.in_doubt) == (60 * COST, {})
 
 
 def test_nothing_secret_is_kept(make: Callable[..., Generate], server: BatchServer, tmp_path: Path) -> None:

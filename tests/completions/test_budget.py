@@ -135,15 +135,6 @@ def test_what_was_under_way_when_a_process_was_killed_stays_spent(
     assert not again.reserve([request(4)])
 
 
-def test_a_batch_that_another_process_fetched_is_not_in_doubt(tmp_path: Path) -> None:
-    line = {"recipe": "trial", "key": "k", "cost": "1", "batch": True}
-    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved"}])
-    assert ledger.fold_spending(tmp_path).in_doubt == {"trial": 1}
-    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "most": "0.5"}])
-    found = ledger.fold_spending(tmp_path)
-    assert (found.in_doubt, found.booked) == ({}, {"trial": Decimal("0.5")})
-
-
 def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
     """The same request is in two batches: the first had no reply to it, the second runs."""
     line = {"recipe": "trial", "key": "k", "batch": True}
