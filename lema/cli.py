@@ -245,7 +245,7 @@ def verify() -> None:
 
     A line a fault, and exit code 1 when there is one.
     """
-    from lema.completions.upkeep import verify as verify_store
+    from lema.completions.upkeep import verify_store
 
     found = verify_store(_store())
     for name in ("packs", "journals", "completions", "copies", "failures"):
@@ -266,12 +266,12 @@ def prune(
 
     That is copies of a reply, and records of failures; no reply that could be served, unless --keep says so.
     """
-    from lema.completions.upkeep import prune as prune_store
+    from lema.completions.upkeep import prune_packs
     from lema.pipeline.sync import needed
 
     store = _store()
     keys, labels = needed(keep) if keep else (None, set())
-    found = prune_store(store, needed=keys, labels=labels, really=yes)
+    found = prune_packs(store, needed=keys, labels=labels, really=yes)
     what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
     typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")
 
@@ -289,7 +289,7 @@ def push() -> None:
 
     They are listed in completions.dvc, which is for git.
     """
-    from lema.pipeline.sync import push as push_packs
+    from lema.pipeline.sync import push_packs
 
     typer.echo(f"packs at the remote: {push_packs(_store())}; commit completions.dvc")
 
@@ -300,7 +300,7 @@ def pull() -> None:
 
     Those that only you have stay.
     """
-    from lema.pipeline.sync import pull as pull_packs
+    from lema.pipeline.sync import pull_packs
 
     _refuse_elsewhere()
     typer.echo(f"packs fetched: {pull_packs()}")

@@ -17,13 +17,13 @@ from typing import Any, Generic, Self, TypeVar
 
 from lema.compute import files
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Line = TypeVar("Line")
 
 
 # Made once: `json.dumps` with options makes an encoder a call. Money is decimal, and written as text.
-_encode = json.JSONEncoder(sort_keys=True, default=str).encode
+_encode_line = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
 class AppendLog:
@@ -68,7 +68,7 @@ class AppendLog:
         Raises:
             OSError: the disk is full or not writable; then none of the lines is in the log.
         """
-        content = "".join([_encode(line) + "\n" for line in lines]).encode()
+        content = "".join([_encode_line(line) + "\n" for line in lines]).encode()
         start = self._end
         # Part of a line is there still if cutting it off failed, or was interrupted.
         if self._file.seek(0, os.SEEK_END) != start:
@@ -126,7 +126,7 @@ class LogReader(Generic[Line]):
             except ValueError:
                 self.torn.append(self.count)
                 if not quiet:
-                    log.warning("%s, line %d is incomplete and was skipped", self.path, self.count)
+                    logger.warning("%s, line %d is incomplete and was skipped", self.path, self.count)
             start += len(text)
 
     def read(self, offset: int) -> Line:

@@ -20,13 +20,12 @@ from lema.completions.batch_client import FINISHED, BatchCallError, BatchClient,
 from lema.completions.batch_queue import BatchResults, ModelQueue, RequestPool, RequestReader, UnusableEndpoint
 from lema.completions.batch_records import BatchRecord, create_record, find_records, records_folder, records_lock
 from lema.completions.budget import BudgetTracker
+from lema.completions.online import Answered
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request
+from lema.models.types import Model
 from lema.recipe.params import Endpoint
 
 NOT_OFFERED = (404, 405, 501)  # the status of what an endpoint does not have
-
-Answered = tuple[list[Request], list[Completion]]
 
 
 @dataclass(slots=True)
@@ -286,7 +285,7 @@ class BatchDriver:
             raise UnusableEndpoint(fault.reason)
         what.failing_since = what.failing_since or time.monotonic()
         unreached = fault.unsent and isinstance(what, ModelQueue) and not what.reached
-        patience = batch_queue.FIRST_POLL if unreached else batch_queue.PATIENCE
+        patience = batch_queue.FIRST_POLL if unreached else batch_queue.OUTAGE_PATIENCE
         if time.monotonic() - what.failing_since > patience:
             raise UnusableEndpoint(f"{fault.reason}; what was submitted runs on, and the next run fetches it")
         self._progress(f"{self._where}: {fault.reason}")

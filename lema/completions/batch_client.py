@@ -26,7 +26,7 @@ FILE_NOT_READY = re.compile(
 )
 METADATA = "lema"  # of the metadata of a batch: our idempotency token
 
-Result = TypeVar("Result")
+Called = TypeVar("Called")
 
 
 class BatchCallError(Exception):
@@ -65,7 +65,7 @@ class BatchClient:
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Send a file of requests, and return its id at the endpoint."""
-        return self._call(lambda: _text(self._client.files.create(file=(name, file), purpose="batch"), "id"))
+        return self._call(lambda: _required_text(self._client.files.create(file=(name, file), purpose="batch"), "id"))
 
     def create(self, file: str, token: str) -> RemoteBatch:
         """Have the requests of an uploaded file answered. Not idempotent: `find` looks for a batch of the same token,
@@ -119,7 +119,7 @@ class BatchClient:
         """Close the connections to the endpoint."""
         self._client.close()
 
-    def _call(self, call: Callable[[], Result]) -> Result:
+    def _call(self, call: Callable[[], Called]) -> Called:
         try:
             return call()
         except Exception as error:
@@ -172,7 +172,7 @@ def parse_reply(line: bytes, request: Request, endpoint: Endpoint) -> Completion
     parsed = json.loads(line)
     response = parsed.get("response")
     if not isinstance(response, Mapping):
-        return Fault("retry", f"no reply in the batch ({_code(parsed.get('error'))})")
+        return Fault("retry", f"no reply in the batch ({_error_code(parsed.get('error'))})")
     status, answer = response.get("status_code"), response.get("body")
     if status == 200:
         return completion_of(answer, request) or MALFORMED
@@ -187,25 +187,25 @@ def _remote_batch(answer: object) -> RemoteBatch:
     problems = [one if isinstance(one, Mapping) else vars(one) for one in errors]
     done = getattr(getattr(answer, "request_counts", None), "completed", None)
     return RemoteBatch(
-        _text(answer, "id"),
-        _text(answer, "status"),
+        _required_text(answer, "id"),
+        _required_text(answer, "status"),
         # Some servers give empty strings for files that are not there.
         getattr(answer, "output_file_id", None) or None,
         getattr(answer, "error_file_id", None) or None,
         done if isinstance(done, int) else 0,
-        _code(problems[0]) if problems else None,
+        _error_code(problems[0]) if problems else None,
         any(QUEUE_FULL.search(f"{one.get('code')} {one.get('message')}") for one in problems),
     )
 
 
-def _text(answer: object, name: str) -> str:
+def _required_text(answer: object, name: str) -> str:
     value = getattr(answer, name, None)
     if not isinstance(value, str) or not value:
         raise ValueError(f"no {name}")
     return value
 
 
-def _code(error: Any) -> str:
+def _error_code(error: Any) -> str:
     """The code, parameter and line of an error: its message may quote a prompt."""
     found = [error.get(name) for name in ("code", "param", "line")] if isinstance(error, Mapping) else []
     return " ".join(filter(None, map(code_of, found))) or "no reason given"

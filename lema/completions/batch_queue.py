@@ -28,7 +28,7 @@ from lema.recipe.params import Endpoint
 FIRST_POLL, LONGEST_POLL = 5.0, 60.0  # between two looks, the longer the less happens
 FIRST_FULL, LONGEST_FULL = 60.0, 600.0  # before a full queue is tried again
 SETTLE = 60.0  # after which an endpoint surely shows what it was sent
-PATIENCE = 900.0  # with an endpoint that does not answer
+OUTAGE_PATIENCE = 900.0  # with an endpoint that does not answer
 GIVE_UP = 26 * 3600.0  # a queue that stays full: a batch that fills it is over by then
 
 UNSURE = 3  # batches in a row whose creation had no answer

@@ -30,7 +30,7 @@ from lema.errors import RunError
 from lema.models.types import Request
 
 # How long a record stays after its replies were handed out, in seconds: as long as OpenAI keeps the files of a batch.
-KEPT = 30 * 24 * 3600.0
+RECORD_LIFETIME = 30 * 24 * 3600.0
 
 
 def records_folder() -> Path:
@@ -150,7 +150,9 @@ def find_records(url: str, wanted: Container[str]) -> Iterator[BatchRecord]:
                 for _ in reader.lines(quiet=True):
                     pass
             done = record.unanswered is not None and not record.covered
-            if record.log and (record.file is None or done or (record.unanswered is not None and record.age > KEPT)):
+            if record.log and (
+                record.file is None or done or (record.unanswered is not None and record.age > RECORD_LIFETIME)
+            ):
                 record.delete()
             elif record.endpoint == endpoint_id(url) and any(name in wanted for name in record.covered):
                 yield record

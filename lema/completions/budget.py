@@ -179,7 +179,7 @@ class BudgetTracker:
             spent += most or ZERO
             line = self._line(
                 "request",
-                **_asked(model),
+                **_model_fields(model),
                 prompt=request.prompt,
                 key=name,
                 batch=batch,
@@ -223,7 +223,7 @@ class BudgetTracker:
         for model, prompt, counts in self._hits:
             tokens = (counts[f"{name}_tokens"] for name in ("prompt", "cached", "completion"))
             cost = prices.token_cost(price, *tokens) if (price := self._price(model)) else None
-            lines.append(self._line("saved", **_asked(model), prompt=prompt, **counts, cost=cost))
+            lines.append(self._line("saved", **_model_fields(model), prompt=prompt, **counts, cost=cost))
         if lines:
             self._ledger.write(lines)
         self._hits.clear()
@@ -295,5 +295,5 @@ class BudgetTracker:
         return endpoint is not None and endpoint.mode == "batch"
 
 
-def _asked(model: Model) -> dict[str, str | None]:
+def _model_fields(model: Model) -> dict[str, str | None]:
     return {"model": model.label, "name": model.name, "endpoint": model.endpoint}

@@ -21,7 +21,7 @@ from lema.recipe.yaml import read_yaml
 from lema.rows import Verdict
 
 By = Literal["stage", "model", "prompt", "day"]
-HEADS = ("", "requests", "failed", "tokens in", "cached", "tokens out", "cost", "unknown", "saved")
+COST_HEADS = ("", "requests", "failed", "tokens in", "cached", "tokens out", "cost", "unknown", "saved")
 
 
 @dataclass
@@ -84,17 +84,17 @@ def cost_report(recipe: str | None, by: By, root: Path) -> str:
                 groups[line["recipe"], group_of(line)].add(line)
     if not totals:
         raise RunError(f"the ledger has no request{f' of the recipe {recipe}' if recipe else ''} yet")
-    rows: list[tuple[str, ...]] = [HEADS]
+    rows: list[tuple[str, ...]] = [COST_HEADS]
     for one, total in sorted(totals.items()):
         rows += [(one,)] if recipe is None else []
-        own = sorted((_order(group), group) for name, group in groups if name == one)
+        own = sorted((_stage_order(group), group) for name, group in groups if name == one)
         rows += [groups[one, group].row(f"  {group}") for _, group in own]
         rows.append(total.row("  in all"))
     notes = [note for one, total in sorted(totals.items()) for note in _notes(one, total)]
     return "\n".join([*format_table(rows), "", *notes]).rstrip()
 
 
-def _order(group: str) -> int:
+def _stage_order(group: str) -> int:
     """Stages in the order in which they run; anything else by the alphabet."""
     return list(ARTIFACTS).index(group) if group in ARTIFACTS else 0
 
@@ -113,12 +113,12 @@ def _grouping(by: By, root: Path) -> Callable[[LedgerLine], str]:
     if by == "day":
         return lambda line: line["time"][:10]
     if by == "prompt":
-        names = _prompts(root)
+        names = _prompt_names(root)
         return lambda line: names.get(line["prompt"], line["prompt"][:12] or "unknown")
     return lambda line: line["stage" if by == "stage" else "model"]
 
 
-def _prompts(root: Path) -> dict[str, str]:
+def _prompt_names(root: Path) -> dict[str, str]:
     """The prompts of the project by their SHA-256; of a prompt that has changed since, only that is known."""
     found = {}
     for name in prompt_names(root):

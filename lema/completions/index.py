@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-KEY = 32  # bytes: a SHA-256
+KEY_BYTES = 32  # bytes: a SHA-256
 RECENT = 65_536  # keys that wait in a dictionary until they are merged into the sorted arrays
 
 
 def key_bytes(key: str) -> bytes:
     """The bytes of a key of 64 hexadecimal digits. Raises ValueError for any other text."""
     value = bytes.fromhex(key)
-    if len(value) != KEY:
+    if len(value) != KEY_BYTES:
         raise ValueError(f"{key!r} is no SHA-256")
     return value
 
@@ -21,7 +21,7 @@ def key_bytes(key: str) -> bytes:
 def keys_bytes(keys: Sequence[str]) -> bytes:
     """The bytes of keys, one after the other. Raises ValueError as `key_bytes` does."""
     values = bytes.fromhex("".join(keys))
-    if len(values) != KEY * len(keys):
+    if len(values) != KEY_BYTES * len(keys):
         raise ValueError("some of the keys are no SHA-256")
     return values
 
@@ -38,10 +38,10 @@ class Keys:
         self.unique = 0
 
     def __len__(self) -> int:
-        return len(self._keys) // KEY
+        return len(self._keys) // KEY_BYTES
 
     def __iter__(self) -> Iterator[str]:
-        return (self._keys[at : at + KEY].hex() for at in range(0, len(self._keys), KEY))
+        return (self._keys[at : at + KEY_BYTES].hex() for at in range(0, len(self._keys), KEY_BYTES))
 
     def add(self, key: str) -> bool:
         """Append a key; False when it was there before. Raises ValueError for a name that is no SHA-256."""
@@ -54,10 +54,10 @@ class Keys:
         while 3 * (self.unique + len(keys)) > 2 * len(self._slots):
             self._grow()
         slots, known, mask = self._slots, self._keys, len(self._slots) - 1
-        for at, slot in zip(range(0, len(values), KEY), _home_slots(values, mask), strict=True):
+        for at, slot in zip(range(0, len(values), KEY_BYTES), _home_slots(values, mask), strict=True):
             position += 1
             while there := slots[slot]:
-                if known[(there - 1) * KEY : there * KEY] == values[at : at + KEY]:
+                if known[(there - 1) * KEY_BYTES : there * KEY_BYTES] == values[at : at + KEY_BYTES]:
                     break
                 slot = (slot + 1) & mask
             else:
@@ -80,7 +80,7 @@ class Keys:
 
 def _home_slots(keys: bytes | bytearray, mask: int) -> "array[int]":
     """Of each key the slot where probing begins."""
-    return array("Q", (np.frombuffer(keys, "<u8")[:: KEY // 8] & np.uint64(mask)).tobytes())
+    return array("Q", (np.frombuffer(keys, "<u8")[:: KEY_BYTES // 8] & np.uint64(mask)).tobytes())
 
 
 class Index:
@@ -91,7 +91,7 @@ class Index:
 
     def __init__(self) -> None:
         # Texts of a fixed width compare as their bytes do, zeros at the end too.
-        self._keys = np.empty(0, f"S{KEY}")
+        self._keys = np.empty(0, f"S{KEY_BYTES}")
         self._prefixes = np.empty(0, np.uint64)  # of the keys, found four times as fast
         self._numbers = np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
@@ -110,7 +110,7 @@ class Index:
     def extend(self, parts: Sequence[tuple[bytes, Any]]) -> None:
         """Many at once: keys one after the other, and their numbers (int64); earlier parts come first."""
         self._merge_recent()
-        keys = np.concatenate([self._keys, *(np.frombuffer(part, f"S{KEY}") for part, _ in parts)])
+        keys = np.concatenate([self._keys, *(np.frombuffer(part, f"S{KEY_BYTES}") for part, _ in parts)])
         numbers = np.concatenate([self._numbers, *(numbers for _, numbers in parts)])
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
@@ -121,7 +121,7 @@ class Index:
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
-        sought = np.frombuffer(keys_bytes(keys), f"S{KEY}")
+        sought = np.frombuffer(keys_bytes(keys), f"S{KEY_BYTES}")
         found = [-1] * len(keys)
         if len(self._keys):
             prefixes, last = _prefixes(sought), len(self._keys) - 1
@@ -147,4 +147,4 @@ class Index:
 
 def _prefixes(keys: Any) -> Any:
     """The first eight bytes of keys as numbers, in the order of the keys."""
-    return np.frombuffer(keys, ">u8")[:: KEY // 8].astype(np.uint64)
+    return np.frombuffer(keys, ">u8")[:: KEY_BYTES // 8].astype(np.uint64)

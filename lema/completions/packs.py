@@ -21,14 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lema.completions.index import KEY
+from lema.completions.index import KEY_BYTES
 from lema.compute import files, parquet
 from lema.errors import RunError
 from lema.models.types import Completion
 from lema.rows import Finish, row_class
 
 SERVED = ("stop", "length")
-DIGEST = 32  # hexadecimal digits of a name
+DIGEST_DIGITS = 32  # hexadecimal digits of a name
 GROUP = 2**20  # bytes of text in a row group
 PACK = 2**27  # bytes of text in a pack
 ROW = 200  # bytes that a row takes beside its text
@@ -52,7 +52,7 @@ class Entry:
     cached_tokens: int = 0
 
 
-SCHEMA = parquet.arrow_schema(Entry)
+PACK_SCHEMA = parquet.arrow_schema(Entry)
 PACK_LAYOUT: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,  # packs are written once and for ever
@@ -77,7 +77,7 @@ def write_packs(folder: Path, entries: Iterable[Entry]) -> list[Path]:
     groups = _row_groups(entries)
     try:
         for group, size in groups:
-            with pq.ParquetWriter(partial, SCHEMA, **PACK_LAYOUT) as writer:
+            with pq.ParquetWriter(partial, PACK_SCHEMA, **PACK_LAYOUT) as writer:
                 _write_group(writer, group)
                 while size < PACK and (more := next(groups, None)) is not None:
                     _write_group(writer, more[0])
@@ -106,14 +106,14 @@ def _row_groups(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
 
 
 def _write_group(writer: Any, group: list[Entry]) -> None:
-    columns = [pa.array([getattr(entry, field.name) for entry in group], field.type) for field in SCHEMA]
-    writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), row_group_size=len(group))
+    columns = [pa.array([getattr(entry, field.name) for entry in group], field.type) for field in PACK_SCHEMA]
+    writer.write_table(pa.Table.from_arrays(columns, schema=PACK_SCHEMA), row_group_size=len(group))
 
 
 def pack_digest(path: Path) -> str:
     """The name that a pack of these bytes has."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_DIGITS]
 
 
 def pack_paths(folder: Path) -> list[Path]:
@@ -130,9 +130,9 @@ class Pack:
             self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-        found, earlier = self._file.schema_arrow, SCHEMA.remove(SCHEMA.get_field_index("cached_tokens"))
-        if not any(found.equals(one, check_metadata=False) for one in (SCHEMA, earlier)):
-            raise RunError(f"{path} does not hold completions: {parquet.schema_difference(found, SCHEMA)}")
+        found, earlier = self._file.schema_arrow, PACK_SCHEMA.remove(PACK_SCHEMA.get_field_index("cached_tokens"))
+        if not any(found.equals(one, check_metadata=False) for one in (PACK_SCHEMA, earlier)):
+            raise RunError(f"{path} does not hold completions: {parquet.schema_difference(found, PACK_SCHEMA)}")
         self._columns = [name for name in found.names if name != "model"]
         self._next = 0
         self._prefetched: Future[Any] | None = None
@@ -186,10 +186,10 @@ class Pack:
 def _joined_ids(ids: Any) -> bytes:
     """Hexadecimal keys, one after the other. Raises ValueError when one is of another length."""
     lengths = pc.unique(pc.binary_length(ids)).to_pylist()
-    if lengths not in ([], [2 * KEY]):
+    if lengths not in ([], [2 * KEY_BYTES]):
         raise ValueError
     text = pa.concat_arrays([ids]) if ids.offset else ids
-    return bytes(text.buffers()[2].to_pybytes()[: 2 * KEY * len(ids)]) if len(ids) else b""
+    return bytes(text.buffers()[2].to_pybytes()[: 2 * KEY_BYTES * len(ids)]) if len(ids) else b""
 
 
 def damaged_pack(path: Path) -> RunError:

@@ -26,12 +26,12 @@ A_MESSAGE, A_REQUEST = 16, 64
 def price_of(model: Model, run: Run) -> Price | None:
     """What a model costs, None when that is unknown. `run.prices` is looked up by the model's name, by its label when
     it has none; the table of lema by the address of its endpoint and the name that it has there."""
-    found = _listed(model.label, model.name, model.endpoint, run)
+    found = _configured_or_known(model.label, model.name, model.endpoint, run)
     # A backend of the user's may ask whom it likes.
     return FREE if found is None and model.endpoint is None and ":" not in model.backend else found
 
 
-def _listed(label: str, name: str | None, where: str | None, run: Run) -> Price | None:
+def _configured_or_known(label: str, name: str | None, where: str | None, run: Run) -> Price | None:
     if own := run.prices.get(name or label):
         return own
     endpoint = run.endpoints.get(where or "")
@@ -43,7 +43,7 @@ def _listed(label: str, name: str | None, where: str | None, run: Run) -> Price 
 def cost_at_current_price(line: Mapping[str, Any], run: Run) -> Decimal | None:
     """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
     still none, or its reply told no tokens."""
-    of = _listed(line["model"], line["name"], line["endpoint"], run)
+    of = _configured_or_known(line["model"], line["name"], line["endpoint"], run)
     prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
     if of is None or not (prompt or completion or of.free):
         return None

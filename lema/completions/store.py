@@ -22,14 +22,14 @@ import numpy as np
 
 from lema.completions import packs
 from lema.completions.append_log import AppendLog, LogReader, claim_log
-from lema.completions.index import KEY, Index, key_bytes
+from lema.completions.index import KEY_BYTES, Index, key_bytes
 from lema.completions.packs import SERVED, Entry, Pack, VerifiedPacks
 from lema.compute import files
 from lema.errors import RunError
 from lema.models.types import Completion
 
-# An index number is source * PART + part: which pack or journal, and which row group or line (by its offset) of it.
-PART = 2**44
+# A number of the index is source * SOURCE_SPAN + part: a pack and its row group, or a journal and a line's offset.
+SOURCE_SPAN = 2**44
 CACHE = 2**26  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
 
@@ -104,7 +104,7 @@ class Store:
             key_bytes(entry.id)
         with _write_errors():
             # One line a batch: after a crash a batch is there or it is not, so the rest is asked for in whole batches.
-            number = self._own_source * PART + journal.append([[_entry_values(entry) for entry in entries]])
+            number = self._own_source * SOURCE_SPAN + journal.append([[_entry_values(entry) for entry in entries]])
         self._add_to_index(index, entries, number)
         self._cache_part(number, pairs)
 
@@ -153,7 +153,7 @@ class Store:
         count = sum(isinstance(source, Path) for source in self._sources)
         return {
             "completions": len(index),
-            "unsealed": index.count(count * PART),
+            "unsealed": index.count(count * SOURCE_SPAN),
             "packs": count,
             "failures": self._failures,
         }
@@ -198,13 +198,13 @@ class Store:
             verified.check(path)
             keys, groups, served = self._open_pack(path).keys()
             self._failures += int((~served).sum())
-            whole = np.frombuffer(keys, f"S{KEY}")[served].tobytes()
-            parts.append((whole, groups[served] + number * PART))
+            whole = np.frombuffer(keys, f"S{KEY_BYTES}")[served].tobytes()
+            parts.append((whole, groups[served] + number * SOURCE_SPAN))
             self._sources.append(path)
         verified.save()
         index.extend(parts)
         for journal in readers:
-            first = len(self._sources) * PART
+            first = len(self._sources) * SOURCE_SPAN
             self._sources.append(journal)
             for start, entries in journal.lines():
                 self._add_to_index(index, entries, first + start)
@@ -227,7 +227,7 @@ class Store:
                 served: set[str] = set()
                 for entry, place in zip(entries, places, strict=True):
                     seen = served if entry.finish in SERVED else failed
-                    if place == (number * PART + start if seen is served else -1) and entry.id not in seen:
+                    if place == (number * SOURCE_SPAN + start if seen is served else -1) and entry.id not in seen:
                         seen.add(entry.id)
                         yield entry
 
@@ -246,7 +246,7 @@ class Store:
         if number in self._cached_parts:
             self._cached_parts.move_to_end(number)
             return self._cached_parts[number][0]
-        source, part = self._sources[number // PART], number % PART
+        source, part = self._sources[number // SOURCE_SPAN], number % SOURCE_SPAN
         if isinstance(source, LogReader):
             return self._cache_part(
                 number, ((entry.id, Completion(*_reply_values(entry))) for entry in source.read(part))

@@ -28,7 +28,7 @@ class StoreReport:
     faults: list[str] = field(default_factory=list)
 
 
-def verify(store: Store) -> StoreReport:
+def verify_store(store: Store) -> StoreReport:
     """Read all of the store, and verify packs against their names and journals to their ends. Changes nothing."""
     found, seen = StoreReport(), Keys()
 
@@ -77,7 +77,7 @@ class Pruned:
     packs: int = 0
 
 
-def prune(
+def prune_packs(
     store: Store, *, needed: Collection[str] | None = None, labels: Collection[str] = (), really: bool = False
 ) -> Pruned:
     """Rewrite packs without what is never served and, when `needed` are given, without replies that have none of

@@ -100,13 +100,13 @@ def _converters(hint: Any) -> tuple[Convert, Convert] | None:
         return inner and (_unless_none(inner[0]), _unless_none(inner[1]))
     if dataclasses.is_dataclass(hint):
         build = typing.cast(type, hint)
-        parts = {name: _converters(part) or (_same, _same) for name, part in _field_types(build).items()}
+        parts = {name: _converters(part) or (_identity, _identity) for name, part in _field_types(build).items()}
         return (
             lambda value: {name: pack(getattr(value, name)) for name, (pack, _) in parts.items()},
             lambda value: build(**{name: unpack(value[name]) for name, (_, unpack) in parts.items()}),
         )
     if typing.get_origin(hint) is tuple:
-        pack, unpack = _converters(_element_type(hint)) or (_same, _same)
+        pack, unpack = _converters(_element_type(hint)) or (_identity, _identity)
         return lambda value: [pack(one) for one in value], lambda value: tuple(unpack(one) for one in value)
     return None
 
@@ -115,7 +115,7 @@ def _unless_none(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -231,7 +231,7 @@ class Rows(Generic[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         fields = _field_types(self._row_type).items()
-        unpackers = [(name, (_converters(hint) or (_same, _same))[1]) for name, hint in fields]
+        unpackers = [(name, (_converters(hint) or (_identity, _identity))[1]) for name, hint in fields]
         with _readable(self._path), pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(BATCH):
                 columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]

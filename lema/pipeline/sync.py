@@ -22,7 +22,7 @@ from lema.rows import Example
 POINTER = Path("completions.dvc")
 
 
-def push(store: Store) -> int:
+def push_packs(store: Store) -> int:
     """Seal, fetch what the team has, and send all packs to the DVC remote; returns how many there are.
 
     Raises:
@@ -33,7 +33,7 @@ def push(store: Store) -> int:
     store.seal()
     if POINTER.exists():
         # Else the packs of others would not be in the list that this side commits.
-        pull()
+        pull_packs()
     names = packs.pack_paths(folder)
     if not names:
         raise RunError("no completions to push yet")
@@ -42,7 +42,7 @@ def push(store: Store) -> int:
     return len(names)
 
 
-def pull() -> int:
+def pull_packs() -> int:
     """Fetch the packs that `completions.dvc` lists and that are missing or damaged here; returns how many came. Packs
     that only this side has stay: `dvc pull` would refuse, or remove them.
 

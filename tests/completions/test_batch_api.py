@@ -256,7 +256,7 @@ def test_calls_that_fail_for_good_stop(
 def test_an_endpoint_that_is_gone_is_said_to_be(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "PATIENCE", 0.2)
+    monkeypatch.setattr(batch_queue, "OUTAGE_PATIENCE", 0.2)
     for kind in ("look", "content"):
         server.calls = {kind: ["drop"] * 1000}
         with pytest.raises(
@@ -271,7 +271,7 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
 def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "PATIENCE", 1e9)
+    monkeypatch.setattr(batch_queue, "OUTAGE_PATIENCE", 1e9)
     monkeypatch.setattr(server, "port", 1)  # nobody listens there
     with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
         list(make()(requests(10)))
@@ -476,7 +476,7 @@ def test_what_was_handed_out_is_fetched_again_rather_than_bought(
     assert [*first[:3], *first[4:]] == [*again[:3], *again[4:]]
     assert server.sizes == [10, 1]
     assert once(server, 10)
-    monkeypatch.setattr(batch_records, "KEPT", 0.0)
+    monkeypatch.setattr(batch_records, "RECORD_LIFETIME", 0.0)
     list(make(home="newer")(requests(10)))
     assert server.sizes == [10, 1, 10]
 

@@ -12,7 +12,7 @@ import pytest
 
 from lema.completions.generate import Generate
 from lema.completions.store import Store
-from lema.completions.upkeep import verify
+from lema.completions.upkeep import verify_store
 from lema.compute import parquet
 from lema.compute.executor import LocalExecutor
 from lema.errors import RunError
@@ -73,7 +73,7 @@ def test_a_full_disk_stops_the_stage_and_it_goes_on(disk: Disk, generate: Callab
     assert "\n" not in str(raised.value)
     kept = first.bought["actor"]
     assert 40 < kept < 100
-    assert verify(first._store).faults == []
+    assert verify_store(first._store).faults == []
     # Sealing needs room for the pack beside the journal: nothing is lost when there is none.
     fill(disk.path / "filler")
     with pytest.raises(RunError, match="No space left"):
@@ -84,7 +84,7 @@ def test_a_full_disk_stops_the_stage_and_it_goes_on(disk: Disk, generate: Callab
     replies = list(second(requests(100)))
     assert (second.hits["actor"], second.bought["actor"]) == (kept, 100 - kept)
     assert [reply.text for reply in replies] == [reply.text for reply in generate()(requests(100))]
-    assert verify(second._store).faults == []
+    assert verify_store(second._store).faults == []
 
 
 def fill(path: Path) -> None:
@@ -156,4 +156,4 @@ def test_what_was_acknowledged_before_a_write_failed_is_there(tmp_path: Path, mo
     for n in acknowledged:
         assert store.get(hashlib.sha256(str(n).encode()).hexdigest()) == Completion(f"{n} " * 500, "stop")
     assert store.stats()["completions"] == len(acknowledged)
-    assert verify(store).faults == []
+    assert verify_store(store).faults == []

@@ -11,7 +11,7 @@ import pytest
 
 from lema.completions.packs import Entry, Pack, pack_paths
 from lema.completions.store import Store
-from lema.completions.upkeep import Pruned, prune, verify
+from lema.completions.upkeep import Pruned, prune_packs, verify_store
 from lema.errors import RunError
 from lema.models.types import Completion
 
@@ -47,10 +47,10 @@ def test_nothing_is_wrong_with_a_good_store(person: Callable[..., Store]) -> Non
     store = person("x", a=reply("one"), b=reply("two"), c=FAILED)
     person("y", a=reply("other"))
     store.add([(name("d"), reply("four"))], model="m")
-    found = verify(store)
+    found = verify_store(store)
     assert found.faults == []
     assert (found.packs, found.journals, found.completions, found.copies, found.failures) == (2, 1, 3, 1, 1)
-    assert verify(Store(Path("nowhere"), Path("nowhere"))).faults == []
+    assert verify_store(Store(Path("nowhere"), Path("nowhere"))).faults == []
 
 
 def test_every_fault_is_a_line(person: Callable[..., Store], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_every_fault_is_a_line(person: Callable[..., Store], tmp_path: Path) -> 
     (store.packs / ".pack.partial").write_text("half")
     (journal,) = store.journals.iterdir()
     journal.write_bytes(journal.read_bytes() + b'[["' + b"\n" + b'[["half')
-    found = verify(store)
+    found = verify_store(store)
     assert [fault.split(" ")[0].rstrip(",") for fault in found.faults] == [
         str(path) for path in (damaged, journal, journal, store.packs / ".pack.partial", store.packs / "notes.txt")
     ]
@@ -80,7 +80,7 @@ def test_the_line_that_somebody_writes_now_is_no_fault(person: Callable[..., Sto
     (journal,) = store.journals.iterdir()
     with journal.open("ab") as file:
         file.write(b'[["half')
-    assert verify(store).faults == []
+    assert verify_store(store).faults == []
 
 
 def test_prune_drops_what_is_never_served(person: Callable[..., Store]) -> None:
@@ -88,24 +88,24 @@ def test_prune_drops_what_is_never_served(person: Callable[..., Store]) -> None:
     person("y", a=reply("other"), c=reply("three"))
     person("z", b=FAILED, d=reply("four"))
     before, served = pack_paths(store.packs), [store.get(name(key)) for key in "abcd"]
-    dry = prune(store)
+    dry = prune_packs(store)
     assert dry == Pruned(copies=1, failures=1, packs=2)
     assert pack_paths(store.packs) == before
-    assert prune(store, really=True) == dry
+    assert prune_packs(store, really=True) == dry
     again = Store(store.journals, store.packs)
     assert [again.get(name(key)) for key in "abcd"] == served
     assert again.stats() == {"completions": 3, "unsealed": 0, "packs": 2, "failures": 0}
-    assert verify(again).faults == []
-    assert prune(again, really=True) == Pruned()
+    assert verify_store(again).faults == []
+    assert prune_packs(again, really=True) == Pruned()
     # Who had the store open finds what was moved.
     assert [store.get(name(key)) for key in "abcd"] == served
 
 
 def test_replies_go_only_when_it_is_said_what_is_needed(person: Callable[..., Store]) -> None:
     store = person("x", a=reply("one"), b=reply("two"), j=reply("verdict"))
-    assert prune(store, needed={name("a")}, labels={"judge"}) == Pruned(unneeded=1, packs=1)
+    assert prune_packs(store, needed={name("a")}, labels={"judge"}) == Pruned(unneeded=1, packs=1)
     assert store.get(name("b")) == reply("two")
-    prune(store, needed={name("a")}, labels={"judge"}, really=True)
+    prune_packs(store, needed={name("a")}, labels={"judge"}, really=True)
     again = Store(store.journals, store.packs)
     assert [again.get(name(key)) for key in "abj"] == [reply("one"), None, reply("verdict")]
 
@@ -116,7 +116,7 @@ def test_nothing_is_pruned_beside_a_damaged_pack(person: Callable[..., Store]) -
     last = pack_paths(store.packs)[-1]
     last.write_bytes(last.read_bytes() + b"x")
     with pytest.raises(RunError, match=f"{last.name} is damaged"):
-        prune(store, really=True)
+        prune_packs(store, really=True)
     assert len(pack_paths(store.packs)) == 2
 
 
@@ -124,7 +124,7 @@ SEALER = """
 import hashlib, sys
 from pathlib import Path
 from lema.completions.store import Store
-from lema.completions.upkeep import prune
+from lema.completions.upkeep import prune_packs
 from lema.models.types import Completion
 root, who = Path(sys.argv[1]), sys.argv[2]
 for turn in range(6):
@@ -137,7 +137,7 @@ for turn in range(6):
         store.add([(key, Completion(text, "stop")), (bad, Completion("", "failed", "no"))], model="m")
         assert store.get(key) == Completion(text, "stop")
     store.seal()
-    prune(store, really=True)
+    prune_packs(store, really=True)
     assert store.get(key) == Completion(text, "stop")
 """
 
@@ -146,8 +146,8 @@ def test_processes_buy_seal_and_prune_at_once(person: Callable[..., Store], tmp_
     store = person()
     running = [subprocess.Popen([sys.executable, "-c", SEALER, tmp_path, who], stderr=-1, text=True) for who in "xyz"]
     assert [process.communicate()[1] for process in running if process.wait()] == []
-    prune(store, really=True)
-    assert verify(store).faults == []
+    prune_packs(store, really=True)
+    assert verify_store(store).faults == []
     assert store.stats() == {"completions": 30, "unsealed": 0, "packs": store.stats()["packs"], "failures": 0}
     texts = {entry.text for path in pack_paths(store.packs) for entry in Pack(path).entries()}
     assert texts == {f"{turn} {n}" for turn in range(6) for n in range(5)}

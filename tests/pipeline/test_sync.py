@@ -15,7 +15,7 @@ from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import RunError
 from lema.models.types import Completion
-from lema.pipeline.sync import needed, pull, push
+from lema.pipeline.sync import needed, pull_packs, push_packs
 from lema.rows import Evolved, Sample
 
 Person = Callable[[str], None]
@@ -63,7 +63,7 @@ def become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Person:
 def test_packs_go_both_ways(become: Person, tmp_path: Path) -> None:
     become("one")
     buy("a", "b")
-    assert push(mine()) == 1
+    assert push_packs(mine()) == 1
     first = keys()
     pointer = Path("completions.dvc").read_bytes()
 
@@ -71,10 +71,10 @@ def test_packs_go_both_ways(become: Person, tmp_path: Path) -> None:
     buy("c")  # `dvc pull` would now refuse to touch the folder
     own = keys()
     Path("completions.dvc").write_bytes(pointer)
-    assert pull() == 1
+    assert pull_packs() == 1
     assert keys() == own | first
     assert [one and one.text for one in mine().get_many([name(text) for text in "abcd"])] == ["a", "b", "c", None]
-    assert pull() == 0
+    assert pull_packs() == 0
     # A damaged pack is fetched again, from the remote when the cache has no other copy.
     path = Path("completions") / first.pop()
     path.chmod(0o644)
@@ -82,38 +82,38 @@ def test_packs_go_both_ways(become: Person, tmp_path: Path) -> None:
     shutil.rmtree(Path(".dvc/cache"), ignore_errors=True)
     with pytest.raises(RunError, match="is damaged"):
         mine().get(name("a"))
-    assert pull() == 1
+    assert pull_packs() == 1
     assert mine().get(name("a")) == Completion("a", "stop")
 
     # Whoever pushes does not forget what others pushed, fetched or not.
     become("three")
     buy("d")
     Path("completions.dvc").write_bytes(pointer)
-    assert push(mine()) == 2
+    assert push_packs(mine()) == 2
     assert [path.name for path in Path("completions").iterdir() if path.suffix != ".parquet"] == []
 
 
 def test_what_is_missing_is_said(become: Person, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     become("one")
     with pytest.raises(RunError, match="no completions to push yet"):
-        push(mine())
+        push_packs(mine())
     with pytest.raises(RunError, match=r"no completions\.dvc here.*git pull"):
-        pull()
+        pull_packs()
     buy("a")
-    push(mine())
+    push_packs(mine())
     shutil.rmtree(".dvc/cache")
     shutil.rmtree("completions")
     shutil.rmtree(tmp_path / "remote")
     with pytest.raises(RunError, match="the team's completions cannot be fetched: ") as raised:
-        pull()
+        pull_packs()
     assert "\n" not in str(raised.value)
     Path(".dvc/config").write_text("")
-    for action in (pull, lambda: push(mine())):
+    for action in (pull_packs, lambda: push_packs(mine())):
         with pytest.raises(RunError, match="no DVC remote: dvc remote add --default team"):
             action()
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
     with pytest.raises(RunError, match="LEMA_HOME is set"):
-        pull()
+        pull_packs()
 
 
 RECIPE = """
