@@ -122,13 +122,13 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in
 @app.command()
 def cost(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
-    by: Annotated[By, typer.Option(help="What makes a line.")] = "stage",
+    by: Annotated[By, typer.Option(help="How requests are grouped.")] = "stage",
     settled: Annotated[
         str | None,
         typer.Option("--settle", metavar="DOLLARS", help="What was billed for requests in doubt; 0 if nothing was."),
     ] = None,
 ) -> None:
-    """Say what was bought here and what the store saved.
+    """Report what was bought here and what the store saved.
 
     Here is this machine; needs no network.
     """
@@ -234,16 +234,16 @@ def _refuse_elsewhere() -> None:
 
 @completions.command()
 def stats() -> None:
-    """How many completions the store holds."""
+    """Count the completions in the store."""
     for name, value in _store().stats().items():
         typer.echo(f"{name:<12} {value}")
 
 
 @completions.command()
 def verify() -> None:
-    """Read all of the store and say what is wrong with it.
+    """Read all of the store and report what is wrong with it.
 
-    A line a fault, and exit code 1 when there is one.
+    One line a fault; exit code 1 if there is any.
     """
     from lema.completions.upkeep import verify_store
 
@@ -258,13 +258,13 @@ def verify() -> None:
 @completions.command()
 def prune(
     keep: Annotated[
-        list[str] | None, typer.Option(metavar="RECIPE", help="Drop what no row of these recipes names, too.")
+        list[str] | None, typer.Option(metavar="RECIPE", help="Also drop what no row of these recipes refers to.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only report what would be done.")] = False,
 ) -> None:
     """Drop from packs what is never served.
 
-    That is copies of a reply, and records of failures; no reply that could be served, unless --keep says so.
+    That is duplicates of a reply, and records of failures; no reply that could be served, unless --keep allows it.
     """
     from lema.completions.upkeep import prune_packs
     from lema.pipeline.sync import needed
@@ -278,7 +278,7 @@ def prune(
 
 @completions.command()
 def seal() -> None:
-    """Turn journals into packs."""
+    """Seal the journals of runs that ended or were killed into packs."""
     made = _store().seal()
     typer.echo("\n".join(f"sealed {pack.name}" for pack in made) or "nothing to seal")
 
@@ -298,7 +298,7 @@ def push() -> None:
 def pull() -> None:
     """Fetch the packs that completions.dvc lists.
 
-    Those that only you have stay.
+    Packs that only you have stay.
     """
     from lema.pipeline.sync import pull_packs
 
