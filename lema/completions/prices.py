@@ -1,6 +1,6 @@
 """What requests cost: prices of models, and money as decimal dollars.
 
-`prices.yaml` beside this module says what vendors ask; `run.prices` in params.yaml goes before it. A model of an
+`prices.yaml` beside this module has the prices of vendors; `run.prices` in params.yaml overrides it. A model of an
 endpoint without a price is unknown, never free; what runs in this process costs nothing.
 """
 
@@ -20,7 +20,7 @@ from lema.rows import Message
 FREE = Price(input=Decimal(0), output=Decimal(0))
 MILLION = 1_000_000
 # Tokens that a chat template may add: around every message, and once a request (a system message of its own).
-A_MESSAGE, A_REQUEST = 16, 64
+TOKENS_A_MESSAGE, TOKENS_A_REQUEST = 16, 64
 
 
 def price_of(model: Model, run: Run) -> Price | None:
@@ -42,12 +42,12 @@ def _configured_or_known(label: str, name: str | None, where: str | None, run: R
 
 def cost_at_current_price(line: Mapping[str, Any], run: Run) -> Decimal | None:
     """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
-    still none, or its reply told no tokens."""
-    of = _configured_or_known(line["model"], line["name"], line["endpoint"], run)
+    still none, or its reply reports no tokens."""
+    price = _configured_or_known(line["model"], line["name"], line["endpoint"], run)
     prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
-    if of is None or not (prompt or completion or of.free):
+    if price is None or not (prompt or completion or price.free):
         return None
-    return token_cost(of, prompt, cached, completion, batch=line["batch"])
+    return token_cost(price, prompt, cached, completion, batch=line["batch"])
 
 
 @functools.cache
@@ -69,36 +69,36 @@ def price_table() -> dict[str, Any]:
     return read
 
 
-def token_cost(of: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
+def token_cost(price: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
     """Dollars for so many tokens; of the prompt's, `cached` were in the endpoint's cache."""
     fresh = Decimal(prompt) - Decimal(cached)
-    dollars = fresh * of.input + Decimal(cached) * _cached(of) + Decimal(completion) * of.output
-    return dollars * (of.batch if batch else 1) / MILLION
+    dollars = fresh * price.input + Decimal(cached) * _cached_price(price) + Decimal(completion) * price.output
+    return dollars * (price.batch if batch else 1) / MILLION
 
 
-def reply_cost(of: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
-    """Dollars for one reply, None when unknown: there is no price, or the endpoint told no tokens of a text. A request
-    that failed without a word about tokens is taken to be free."""
-    if of is None:
+def reply_cost(price: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
+    """Dollars for one reply, None when unknown: there is no price, or the endpoint reports no tokens of a text. A
+    request that failed without a word about tokens is taken to be free."""
+    if price is None:
         return None
-    if not of.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
+    if not price.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
         return None
-    return token_cost(of, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
+    return token_cost(price, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
 
 
-def max_request_cost(of: Price, request: Request, *, batch: bool = False) -> Decimal | None:
+def max_request_cost(price: Price, request: Request, *, batch: bool = False) -> Decimal | None:
     """The most that one request can cost; None when its reply has no limit.
 
     A tokenizer makes no more tokens than a text has bytes in UTF-8. Its input may be dearer than any cached one.
     """
-    if of.free:
+    if price.free:
         return Decimal(0)
     longest = max_reply_tokens(request.model, request.sampling.max_tokens)
     if longest is None:
         return None
-    dearest = max(of.input, _cached(of))
-    dollars = most_tokens(request.messages) * dearest + longest * of.output
-    return dollars * (of.batch if batch else 1) / MILLION
+    dearest = max(price.input, _cached_price(price))
+    dollars = max_prompt_tokens(request.messages) * dearest + longest * price.output
+    return dollars * (price.batch if batch else 1) / MILLION
 
 
 def budget_problem(model: Model, price: Price | None) -> str | None:
@@ -117,18 +117,18 @@ def budget_problem(model: Model, price: Price | None) -> str | None:
 
 
 def max_reply_tokens(model: Model, max_tokens: int) -> int | None:
-    """The most tokens of a reply that the endpoint is told; None when the model's options leave that out."""
+    """The limit of tokens of a reply, as sent to the endpoint; None when the model's options leave that out."""
     options = model.options
     extra = options.get("extra") or {}
-    told = [extra[name] for name in ("max_tokens", "max_completion_tokens") if isinstance(extra.get(name), int)]
+    limits = [extra[name] for name in ("max_tokens", "max_completion_tokens") if isinstance(extra.get(name), int)]
     if "max_tokens" not in (options.get("omit") or ()) and "max_tokens" not in extra:
-        told.append(max_tokens)
-    return max(told, default=None)
+        limits.append(max_tokens)
+    return max(limits, default=None)
 
 
-def most_tokens(messages: Sequence[Message]) -> int:
+def max_prompt_tokens(messages: Sequence[Message]) -> int:
     """An upper bound of the tokens of a prompt."""
-    return A_REQUEST + sum(len(one.content.encode()) + A_MESSAGE for one in messages)
+    return TOKENS_A_REQUEST + sum(len(one.content.encode()) + TOKENS_A_MESSAGE for one in messages)
 
 
 def prompt_characters(messages: Sequence[Message]) -> int:
@@ -136,8 +136,8 @@ def prompt_characters(messages: Sequence[Message]) -> int:
     return sum(len(one.content) for one in messages)
 
 
-def _cached(of: Price) -> Decimal:
-    return of.input if of.cached is None else of.cached
+def _cached_price(price: Price) -> Decimal:
+    return price.input if price.cached is None else price.cached
 
 
 def format_dollars(amount: Decimal | None) -> str:
