@@ -5,7 +5,7 @@
 The recipe has four paths a question, 80,000 and 400,000 in all, and the corrector `reference`. Each stage runs in a
 process of its own, in this process (`run.executor: local`), whose peak is VmHWM of /proc. Models are scripted. So that
 the stages after `samples` have something to do, its rows, those of `corrections` and those of `answers` are replaced by
-ones made of the gold rationales, half of them wrong. `corrections` itself runs on one path of four, since the corrector
+ones made of the gold rationales, some of them wrong. `corrections` itself runs on few of these, since the corrector
 takes milliseconds a path. Writes benchmarks/results/scale.md when all stages were measured.
 """
 
@@ -30,6 +30,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/scale.md"
 NAME, TESTS = "scale", 1000
+WRONG = {"a": 0.05, "b": 0.4}  # share of wrong paths, by sampler; `corrections` itself is given those of `a` alone
 LIMIT_MB, LIMIT_RATIO = 600, 1.3
 MEASURED = (
     *("source", "questions", "samples", "grades", "locations", "corrections", "verdicts", "evolved"),
@@ -62,8 +63,8 @@ def recipe(count: int) -> dict[str, Any]:
         },
         "verdicts": {
             "filters": [
-                *("has_fields", "answer_matches", "changed", "consistent_prefix", "arithmetic", "gold_leak"),
-                *("duplicate", "majority", {"judge": {"model": "judge", "prompt": "judge"}}),
+                *("has_fields", "answer_matches", "duplicate", "majority"),
+                {"judge": {"model": "judge", "prompt": {"user": "{{ question }} Is it {{ answer }}?"}}},
             ],
         },
         "evolved": {"questions": count // 4, "write": write, "solve": solve, "answers": 3},
@@ -100,8 +101,8 @@ def sample_rows(rows: Iterable[Any], questions: Iterable[Any]) -> Iterator[Any]:
     for row in rows:
         question = asked[row.question_id]
         lines, last = question.rationale.split("\n"), question.gold
-        if (luck := chance(row.id)) < 0.5:
-            lines, last = slipped(question.rationale, 2 * luck)[0], "-1"
+        if (luck := chance(row.id)) < WRONG[row.sampler]:
+            lines, last = slipped(question.rationale, luck / WRONG[row.sampler])[0], "-1"
         yield replace(row, text="\n".join([*lines, f"The answer is {last}."]))
 
 
@@ -115,7 +116,7 @@ def correction_rows(questions: Iterable[Any], samples: Iterable[Any], grades: It
         if graded[row.id].outcome != "incorrect":
             continue
         question, luck = asked[row.question_id], chance("correct", row.id)
-        at = slipped(question.rationale, 2 * chance(row.id))[1] + 1
+        at = slipped(question.rationale, chance(row.id) / WRONG[row.sampler])[1] + 1
         answer = question.gold if luck < 0.8 else "1"
         steps = [*question.rationale.split("\n")[at - 1 :], f"The answer is {answer}."]
         solution = "\n".join(["...", *steps] if at > 1 else steps)

@@ -25,11 +25,11 @@ from lema.completions.online import Answered, Source, ask_online
 from lema.completions.packs import SERVED
 from lema.completions.request_queue import Group, RequestQueue
 from lema.completions.store import Store
-from lema.compute.executor import Executor, chunked, merge_streams
+from lema.compute.executor import SMALL, Executor, LocalExecutor, chunked, merge_streams
 from lema.compute.progress import track
 from lema.errors import RunError, allowed
 from lema.models.types import Completion, Model, Request
-from lema.models.worker import LocalWorkers
+from lema.models.worker import LocalWorkers, computes_only
 from lema.recipe.params import Run
 
 _KEY, _MODEL, _SENT = attrgetter("key"), attrgetter("model"), attrgetter("sent")
@@ -207,10 +207,16 @@ class Generate:
             folders = [name for name in dict.fromkeys(named) if name and Path(name).is_dir()]
             waiting = (chunked(missing.requests(group), self._run.batch) for group in groups)
             work, refused = itertools.chain.from_iterable(waiting), list[list[Request]]()
+            executor: Executor = self._executor
+            workers: int | None = self._run.workers
+            if computes_only(groups[0].model):
+                # No model in memory: all processors, unless the work is done before workers have started.
+                workers = None
+                executor = LocalExecutor() if sum(map(len, groups)) <= SMALL else executor
             while True:
                 given = reserved(work, refused)
                 factory = partial(LocalWorkers, self._run)
-                for done in self._executor.map(factory, given, workers=self._run.workers, folders=folders):
+                for done in executor.map(factory, given, workers=workers, folders=folders):
                     for number, replies in done:
                         yield sent.pop(number), replies
                 if not refused or stop.is_set():

@@ -21,6 +21,9 @@ class Group:
     last: list[Request] = field(default_factory=list)
     frames: "array[int]" = field(default_factory=partial(array, "Q"))
 
+    def __len__(self) -> int:
+        return len(self.frames) * FRAME + len(self.last)
+
 
 class RequestQueue:
     """Requests by model, in the order in which they were added. They hold prompts, so the file has no name."""

@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from lema.correctors.alignment import Fault, Rationale, figures, first_fault, rationale, result
-from lema.models.types import Completion, Model, Request, Worker
+from lema.models.types import Completion, Model, Request, Worker, cpu_bound
 from lema.recipe.params import Run
 from lema.text.arithmetic import Equation, equations, evaluate
 from lema.text.correction_format import ELLIPSIS, Parsed, write_correction
@@ -52,6 +52,7 @@ _OPERATIONS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": 
 _FACTORS = tuple(map(Fraction, (60, 100, 1000, 3600)))
 
 
+@cpu_bound
 def reference(_model: Model, _run: Run) -> Worker:
     """A program that compares a path with the gold rationale; what it cannot answer becomes a failed completion."""
     return lambda requests: [_complete(request) for request in requests]

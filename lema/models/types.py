@@ -7,10 +7,10 @@ in the request's key (`lema.completions.store`); addresses, API keys and rates c
 
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from lema.rows import Finish, Message, row_class
 
@@ -168,6 +168,22 @@ class Backend(Protocol):
     inside."""
 
     def __call__(self, model: Model, run: Any, /) -> Worker | EndpointWorker: ...
+
+
+BackendFunction = TypeVar("BackendFunction", bound=Callable[..., Any])
+_CPU_BOUND: set[Any] = set()
+
+
+def cpu_bound(backend: BackendFunction) -> BackendFunction:
+    """Declare that a backend is Python code that computes and holds no weights: its requests are spread over all
+    processors, whatever `run.workers` says of models in memory."""
+    _CPU_BOUND.add(backend)
+    return backend
+
+
+def is_cpu_bound(backend: Any) -> bool:
+    """Whether a backend was declared with `cpu_bound`."""
+    return backend in _CPU_BOUND
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from lema.errors import RunError
-from lema.models.types import Completion, EndpointWorker, Fault, Model, Request, Worker
+from lema.models.types import Completion, EndpointWorker, Fault, Model, Request, Worker, is_cpu_bound
 from lema.recipe import part_loader
 from lema.recipe.params import Run
 
@@ -74,6 +74,11 @@ def endpoint_worker(model: Model, run: Run) -> EndpointWorker:
     """The worker of a model behind an endpoint."""
     worker = load_backend(model, run)
     return worker if isinstance(worker, EndpointWorker) else FunctionWorker(worker, model.backend)
+
+
+def computes_only(model: Model) -> bool:
+    """Whether the backend of a model is declared with `lema.models.types.cpu_bound`."""
+    return is_cpu_bound(part_loader.load_part("models", model.backend))
 
 
 def load_backend(model: Model, run: Run) -> Any:

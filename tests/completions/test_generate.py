@@ -351,3 +351,28 @@ def test_blocks_are_read_when_there_is_room(make: Callable[..., Generate]) -> No
 
     assert len(list(make(executor=Slow())(requests(1000)))) == 1000
     assert taken == list(range(250))
+
+
+class Recorder(LocalExecutor):
+    """Keeps how many workers were wanted."""
+
+    def __init__(self) -> None:
+        self.workers: list[int | None] = []
+
+    def map(self, *args: Any, workers: int | None = None, **options: Any) -> Any:
+        self.workers.append(workers)
+        return super().map(*args, workers=workers, **options)
+
+
+@pytest.mark.parametrize(
+    ("backend", "small", "wanted"), [("reference", 2, [None]), ("reference", 9, []), ("scripted", 2, [3])]
+)
+def test_a_backend_that_only_computes_has_all_processors_if_there_is_enough_to_do(
+    make: Callable[..., Generate], monkeypatch: pytest.MonkeyPatch, backend: str, small: int, wanted: list[int | None]
+) -> None:
+    monkeypatch.setattr("lema.completions.generate.SMALL", small)
+    executor = Recorder()
+    model = Model("m", backend, backend, options=REPLIES if backend == "scripted" else {})
+    generate = make(Run(batch=4, workers=3, max_failures=1.0), executor)
+    assert len(list(generate(requests(5, model)))) == 5
+    assert executor.workers == wanted
