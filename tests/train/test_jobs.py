@@ -116,7 +116,7 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
     (alone,) = trained(Run(), None, base_folder, tmp_path / "alone", [SPEC])
     monkeypatch.setattr(jobs, "_train_shard", partial(dying_once, tmp_path / "steps"))
     news: list[tuple[int, int, str]] = []
-    monkeypatch.setattr(jobs, "told", lambda _: nullcontext(lambda *said: news.append(said)))
+    monkeypatch.setattr(jobs, "progress_callback", lambda _: nullcontext(lambda *said: news.append(said)))
     (shared,) = trained(Run(trainers=2), ray, base_folder, tmp_path / "shared", [SPEC])
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
@@ -143,6 +143,7 @@ def failing(context: RankContext) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # Ray Train starts many processes, which takes minutes on a busy machine
 def test_an_error_of_one_process_is_one_line_and_not_tried_again(ray: RayExecutor, tmp_path: Path) -> None:
+    """On the Ray that the training above has started: it is still there."""
     with pytest.raises(RunError) as caught:
         run_distributed(ray, failing, 2, tmp_path, lambda *_: None, at_once=1)
     assert str(caught.value) == "no such model"
