@@ -2,7 +2,7 @@
 
 A log has one writer, which holds an advisory lock on the file for as long as it lives: that is how others know whether
 they may take the log over. An append is all or nothing. A process that is killed may leave a torn last line, which
-readers skip with a warning: nobody was told that it is there.
+readers skip with a warning: it was never acknowledged.
 """
 
 import json
@@ -152,7 +152,7 @@ def claim_log(path: Path) -> int | None:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    # Whoever had it may have deleted it since it was listed.
+    # It may have been deleted since it was listed.
     if files.try_lock(handle) and os.fstat(handle).st_nlink:
         return handle
     os.close(handle)

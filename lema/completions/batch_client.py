@@ -168,7 +168,7 @@ def is_reply(line: bytes) -> bool:
 
 
 def parse_reply(line: bytes, request: Request, endpoint: Endpoint) -> Completion | Fault:
-    """What a line, whose `custom_id` can be read, says of its request."""
+    """The reply on a line, whose `custom_id` can be read, or why there is none."""
     parsed = json.loads(line)
     response = parsed.get("response")
     if not isinstance(response, Mapping):

@@ -9,7 +9,7 @@ taken. It holds keys and ids, no prompts. The states of a batch, and what its re
     submitted    the id of the batch; when the call had no answer, it is found by the token, an idempotency token
     collected    the keys without a reply (`unanswered`), which go into another batch
 
-One process drives a record, the one that has it locked; whoever finds one without a lock takes it over. A record stays
+One process drives a record, the one that has it locked; a record without a lock is taken over. A record stays
 for a while after it was collected: replies are delivered at least once, and fetched again where a process was killed
 before they were in the store.
 """

@@ -52,7 +52,7 @@ def spending_limits(run: Run, recipe: str, folder: Path) -> tuple[list[SpendingL
         )
         if allowed is not None
     ]
-    return limits, {name: most for (whose, name), most in spent.batched.items() if whose == recipe}
+    return limits, {name: most for (buyer, name), most in spent.batched.items() if buyer == recipe}
 
 
 def remaining_budget(run: Run, recipe: str) -> Mapping[str, Decimal]:

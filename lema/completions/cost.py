@@ -132,7 +132,7 @@ def _prompt_names(root: Path) -> dict[str, str]:
 
 
 def settle_by_bill(recipe: str | None, billed: str) -> str:
-    """Have what is in doubt of a recipe count with so many dollars that the endpoint billed for it; says what was done.
+    """Replace what is in doubt of a recipe by the dollars that the endpoint billed for it; returns a message about it.
 
     Raises:
         RunError: there is no recipe, no such amount, nothing in doubt, or a process at work under the budget.

@@ -1,4 +1,4 @@
-"""Canonical Parquet: the same rows are the same bytes, whoever writes them, in whatever order and portions.
+"""Canonical Parquet: the same rows are the same bytes, whichever process writes them, in any order and portions.
 
 Rows are dataclasses with an `id`; the Arrow schema is derived from their fields. Rows are sorted by id and
 written with one schema, codec, level and row-group size, without timestamps or metadata of other libraries. The
