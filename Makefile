@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports soak bench-train bench-completions bench-faults bench-store bench-servers clean
+.PHONY: help setup demo test check exports soak bench-train bench-completions bench-faults bench-store bench-scale bench-servers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -66,6 +66,9 @@ bench-faults: setup ## Requests through faults and limits, in benchmarks/results
 
 bench-store: setup ## A million completions, and a rerun against Curator's, in benchmarks/results/store.md
 	$(BIN)/python benchmarks/store.py
+
+bench-scale: setup ## Memory of every stage at 20,000 and 100,000 questions, in benchmarks/results/scale.md
+	$(BIN)/python benchmarks/scale.py
 
 bench-servers: setup ## One recipe on servers of others and on vLLM, in benchmarks/results/servers.md
 	$(BIN)/python benchmarks/servers.py

@@ -8,7 +8,7 @@ of an arm, which learns from completions alone.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -42,12 +42,12 @@ class Pair:
 
 def export(
     plan: Mapping[str, Any],
-    questions: Sequence[Question],
-    samples: Sequence[Sample],
-    grades: Sequence[Grade],
-    locations: Sequence[Location],
-    corrections: Sequence[Correction],
-    verdicts: Sequence[Verdict],
+    questions: Iterable[Question],
+    samples: Iterable[Sample],
+    grades: Iterable[Grade],
+    locations: Iterable[Location],
+    corrections: Iterable[Correction],
+    verdicts: Iterable[Verdict],
     mix: Mapping[str, Iterable[Example]],
     *,
     spec: ExportSpec,
