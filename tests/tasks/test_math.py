@@ -39,6 +39,10 @@ TEXTS = [
     ("Answer: 12", "12"),
     ("The answer is 4.\n\nQuestion: What is 3 + 3?\nAnswer: The answer is 6.", "4"),
     ("Hence $\\boxed{4}$.\n\n### Question 2: next?\nHence $\\boxed{9}$.", "4"),
+    ("Hence $\\boxed{5}$. I am sure that the answer is correct.", "5"),
+    ("The answer is 5. Since 5 > 0, the answer is valid.", "5"),
+    ("<think>The answer is 4?</think>The answer is 5.", "5"),
+    ("The answer is 5.<|im_end|>\nThe answer is 6.", "5"),
     ("There are 12 ways.", None),
     ("The answer is", None),
     ("The answer is .", None),
@@ -58,6 +62,8 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     ("0.3333333", "\\frac13", True), ("0.33", "\\frac13", False), ("3.14", "\\pi", False), ("12", "21", False),
     ("2\\frac{1}{2}", "\\frac{5}{2}", True), ("2 1/2", "2.5", True), ("-2\\frac{1}{2}", "-\\frac{5}{2}", True),
     ("\\frac{1}{0}", "0", False), ("twelve", "12", True), ("Saturday", "12", False), ("no solution", "12", False),
+    ("1.5e-3", "0.0015", True), ("1 234 567", "1234567", True), ("120,135", "135,120", True), ("0.0000001", "0", False),
+    ("1.6\\times 10^{-19}", "9.1\\times 10^{-31}", False),
     # dress
     ("$\\$12.50$", "12.5", True), ("12\\text{ cm}^2", "12", True), ("12 \\mbox{ inches}", "12", True),
     ("12 apples", "12", True),
@@ -81,6 +87,9 @@ PAIRS: list[tuple[str, str, bool | None]] = [
     ("\\sin^2 x", "1-\\cos^2 x", True), ("2 \\cdot 3^2", "18", True), ("5!", "120", True),
     ("\\binom{5}{2}", "10", True),
     ("1 \\pm \\sqrt{19}", "1+\\sqrt{19}, 1-\\sqrt{19}", True), ("\\pm 3", "3,-3", True), ("\\pm 3", "3", False),
+    ("ln 2", "\\ln 2", True), ("\\text{arcsin}\\frac13", "\\arcsin\\frac13", True), ("alpha+1", "\\alpha+1", True),
+    ("i^2", "-1", True), ("\\frac{1}{i}", "-i", True), ("(1+i)(1-i)", "2", True), ("2i", "2", False),
+    ("\\sin 30^\\circ", "\\frac12", True), ("3 \\pmod{7}", "3", True), ("x\\equiv 3\\pmod 7", "4", False),
     # lists, tuples, intervals, sets, matrices
     ("2,1", "1,2", True), ("2 and 1", "1,2", True), ("x=1 or x=2", "1, 2", True), ("1,2,3", "1,2", False),
     ("1", "1,2", False),
@@ -160,27 +169,7 @@ def test_an_open_item_leaves_the_whole_open(monkeypatch: pytest.MonkeyPatch, ans
         assert equal_math(f"({answer},1)", f"({gold},2)") is False
 
 
-PIECES = [
-    "x",
-    "12",
-    "\\frac",
-    "\\sqrt",
-    "{",
-    "}",
-    "(",
-    ")",
-    "[",
-    "\\{",
-    "\\}",
-    ",",
-    "=",
-    "\\pm",
-    "\\cup",
-    "\\text{ and }",
-    "%",
-    "_8",
-    " ",
-]
+PIECES = ["x", "12", "\\frac", "\\sqrt", "{", "}", "(", ")", "[", "\\{", "\\}", ",", "=", "\\pm", "\\cup", "\\text{ and }", "%", "_8", " "]  # fmt: skip  # noqa: E501
 MESS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
 
