@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,6 +200,29 @@ def test_when_the_requests_end_in_an_error_what_is_held_is_handed_out(
     with pytest.raises(OSError, match="no space left"):
         got.extend(number for number, _ in ask(where, broken(), actors or 1, 4))
     assert sorted(got) == list(range(10))
+
+
+def test_a_pause_that_one_client_was_asked_for_all_are_told() -> None:
+    told: list[tuple[int, float]] = []
+
+    class Scripted(LocalExecutor):
+        """The endpoint asks its first client to wait for half a minute."""
+
+        def serve(self, factory: Any, number: int, variables: Sequence[str] = ()) -> Any:
+            def exchange(requests: list[Request], pause: float, _: float | None) -> "Future[Any]":
+                told.append((number, pause))
+                answer: Future[Any] = Future()
+                done = [(one.key, Completion("x", "stop")) for one in requests]
+                answer.set_result((done, 2, 30.0 * (number == 0)))
+                return answer
+
+            return SimpleNamespace(exchange=exchange, close=lambda: None)
+
+    assert len(list(ask(Scripted(), asking("lazy", 10), actors=2, concurrency=2))) == 10
+    assert told[0] == (0, 0.0)
+    second = [pause for number, pause in told if number == 1]
+    assert second
+    assert min(second) > 20
 
 
 def test_a_stream_that_nobody_reads_leaves_no_thread(ray: RayExecutor, met: str) -> None:

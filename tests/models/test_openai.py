@@ -23,7 +23,6 @@ from lema.models import api_errors, openai, throttle
 from lema.models.api_errors import of_status, retry_after
 from lema.models.types import Completion, Fault, Model, Request, Sampling
 from lema.models.worker import endpoint_worker
-from lema.recipe import part_loader
 from lema.recipe.params import Budget, Endpoint, Run
 from lema.rows import Message
 from tests import fake_server
@@ -125,6 +124,11 @@ def test_replies(server: Any, answer: str, fault: str | None, sampling: Any, tex
     assert (reply.text, reply.finish) == (text, finish)
 
 
+def used(cached: int | None) -> dict[str, Any]:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": cached}}
+    return {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -133,6 +137,8 @@ def test_replies(server: Any, answer: str, fault: str | None, sampling: Any, tex
         ({"choices": [{"message": {"content": [{"text": "a"}, {"text": "b"}]}}]}, Completion("ab", "stop")),
         ({"choices": [{"message": {"content": "x"}}], "usage": {"completion_tokens": 512}}, ("x", "length")),
         ({"choices": [{"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}]}, ("", "refused")),
+        (used(64), Completion("x", "stop", None, 100, 5, 64)),
+        (used(None), Completion("x", "stop", None, 100, 5, 0)),
         ({"choices": [{"message": {"content": 7}}]}, None),
         ({"choices": [{}]}, None),
         ({"choices": "?"}, None),
@@ -481,6 +487,10 @@ def test_a_pause_that_the_endpoint_asks_for_holds_for_all(server: Any) -> None:
     start = time.monotonic()
     answers(client, [request("paused")])
     assert time.monotonic() - start >= 0.3
+    start = time.monotonic()
+    shared = client.exchange([request("another client was asked")], 0.4, None)
+    asyncio.run_coroutine_threadsafe(shared, event_loop()).result()
+    assert time.monotonic() - start >= 0.4
     server.faults = ["429 tomorrow"]
     assert "asks to wait for 24.0 hours: rate limit (429" in str(ask(server, concurrency=4).error)
 
@@ -564,14 +574,6 @@ def test_ids_that_name_nothing_cost_one_request_at_most(name: str, text: str) ->
     assert len(asked) <= 6
 
 
-def test_cached_tokens_are_counted() -> None:
-    usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
-    answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
-    assert openai.completion_of(answer, request()) == Completion("x", "stop", None, 100, 5, 64)
-    usage["prompt_tokens_details"] = {"cached_tokens": None}
-    assert openai.completion_of(answer, request()) == Completion("x", "stop", None, 100, 5, 0)
-
-
 @pytest.mark.parametrize(
     ("status", "body", "what", "reason"),
     [
@@ -620,9 +622,3 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 def test_retry_after_a_date() -> None:
     assert retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
     assert retry_after({"retry-after": formatdate(time.time() - 30, usegmt=True)}) == 0
-
-
-def test_it_is_found_by_name_and_its_options_are_checked() -> None:
-    assert part_loader.load_part("models", "openai") is openai.openai
-    assert part_loader.option_problems(openai.openai, {"omit": ["seed"], "extra": {"a": 1}}) == []
-    assert part_loader.option_problems(openai.openai, {"omitted": ["seed"]})
