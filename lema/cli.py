@@ -30,7 +30,7 @@ EXTRAS = {
 
 
 def main() -> NoReturn:
-    """Entry point of `lema`; exit code 2 for mistakes in recipes and arguments, 1 for a stage that failed."""
+    """Entry point of `lema`; exit code 2 for errors in recipes and arguments, 1 for a stage that failed."""
     # The user's own parts, `my_pkg.my_mod:func`, are looked up from the project's root.
     sys.path.insert(0, str(Path.cwd()))
     # Threads of torch that wait do not spin: beside another busy process, spinning makes both several times slower.
@@ -51,7 +51,7 @@ def main() -> NoReturn:
         typer.echo(f"{package} is not installed: pip install -e '.[{extra}]', or make setup", err=True)
         sys.exit(1)
     except SystemExit as ended:
-        if ended.code == 130:  # what typer makes of ctrl-C, without a word
+        if ended.code == 130:  # typer's exit code of ctrl-C; it prints nothing
             typer.echo("interrupted; what was bought is kept", err=True)
         raise
 
@@ -78,9 +78,9 @@ def options(
 def check(
     recipes: Annotated[list[Path] | None, typer.Argument(help="Recipes, by name or file; all when absent.")] = None,
 ) -> None:
-    """Say every mistake in recipes and params.yaml at once.
+    """Report every error in recipes and params.yaml.
 
-    Each comes with its line and what is allowed there. Loads no model, asks no network.
+    Each has its line and what is allowed there. Loads no model and uses no network.
     """
     from lema.check.check import check as check_recipes
 
@@ -94,7 +94,7 @@ def check(
 
 @app.command()
 def schema(
-    fresh: Annotated[bool, typer.Option("--check", help="Only check that recipes/schema.json is fresh.")] = False,
+    fresh: Annotated[bool, typer.Option("--check", help="Only check that recipes/schema.json is up to date.")] = False,
 ) -> None:
     """Print the JSON Schema of recipes, for editors."""
     from lema.recipe.json_schema import schema_text
@@ -108,11 +108,11 @@ def schema(
 
 
 @app.command()
-def plan(recipe: Annotated[str, typer.Argument(help="A recipe; it need not be in params.yaml.")]) -> None:
-    """Say what a recipe would make again, and at what cost.
+def plan(recipe: Annotated[str, typer.Argument(help="A recipe, in params.yaml or not.")]) -> None:
+    """Show what a recipe would rebuild, and the cost (dry run).
 
-    Of every artifact: whether it is stale and why, what making it would ask of models, what of that is in the store,
-    and what the rest costs. Sends nothing.
+    For every artifact: whether it is stale and why, its requests to models, how many of them are in the store, and
+    what the others cost. Sends nothing.
     """
     from lema.pipeline.estimate import estimate, text
 
@@ -125,34 +125,29 @@ def cost(
     by: Annotated[By, typer.Option(help="How requests are grouped.")] = "stage",
     settled: Annotated[
         str | None,
-        typer.Option("--settle", metavar="DOLLARS", help="What was billed for requests in doubt; 0 if nothing was."),
+        typer.Option("--settle", metavar="DOLLARS", help="The amount billed for requests in doubt; 0 if nothing."),
     ] = None,
 ) -> None:
     """Report what was bought here and what the store saved.
 
-    Here is this machine; needs no network.
+    From the ledger of this machine; uses no network.
     """
     from lema.completions.cost import cost_report, settle_by_bill
 
-    _refuse_elsewhere()
+    _require_project()
     typer.echo(cost_report(recipe, by, Path.cwd()) if settled is None else settle_by_bill(recipe, settled))
 
 
 @app.command()
 def make(
-    artifact: Annotated[str, typer.Argument(help="Which: plan, source, questions and so on, as in dvc.yaml.")],
-    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="Of what; mix and adapter are an arm's.")],
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Fail on the first completion that is not in the store.")
-    ] = False,
-    with_inputs: Annotated[
-        bool, typer.Option("--with-inputs", help="First make what is missing or stale of what it is made from.")
-    ] = False,
+    artifact: Annotated[str, typer.Argument(help="A stage of dvc.yaml: plan, source, questions...")],
+    target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="The recipe; mix and adapter need an arm.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Fail if a completion is not in the store.")] = False,
+    with_inputs: Annotated[bool, typer.Option("--with-inputs", help="First build missing and stale inputs.")] = False,
 ) -> None:
-    """Make one artifact: the command of every stage of dvc.yaml.
+    """Make one artifact: the command of every stage in dvc.yaml.
 
-    It is made from the artifacts that it reads, which must be there; --with-inputs makes these first, with DVC where
-    params.yaml names the recipe.
+    Its inputs must be there; --with-inputs builds them first, with DVC if params.yaml names the recipe.
     """
     recipe, _, arm = target.partition("/")
     if with_inputs:
@@ -168,9 +163,9 @@ def make(
 def repro(context: typer.Context) -> None:
     """Build what is out of date: `dvc repro` with one Ray.
 
-    Takes recipes, and the arguments of `dvc repro`, such as the name of a stage: lema repro demo, lema repro
-    scores@demo. A recipe that params.yaml does not name is built without DVC: what it makes lies in data/ and its
-    completions are kept, but dvc.lock does not list it, so it is not pushed, and old versions of it are not kept.
+    Takes names of recipes, or arguments of `dvc repro`, such as a stage: lema repro scores@demo. A recipe that
+    params.yaml does not name is built without DVC: completions are kept, but its files in data/ are in no dvc.lock, so
+    they are neither versioned nor pushed.
     """
     from lema.pipeline.repro import repro as run_dvc
 
@@ -189,10 +184,10 @@ def ls(kind: Annotated[str, typer.Argument(help="tasks, filters, backends or pro
 def show(
     artifact: Annotated[str, typer.Argument(help="An artifact of rows.")],
     target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]")],
-    n: Annotated[int, typer.Option("--n", "-n", help="How many rows.")] = 3,
-    where: Annotated[list[str] | None, typer.Option(help="field=value; may be given several times.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of rows.")] = 3,
+    where: Annotated[list[str] | None, typer.Option(help="field=value; can be repeated.")] = None,
 ) -> None:
-    """Read rows of an artifact as a person would."""
+    """Print rows of an artifact in a readable form."""
     from lema.report.show import open_tables, show_rows
 
     recipe, _, arm = target.partition("/")
@@ -201,13 +196,13 @@ def show(
 
 @app.command()
 def merge(
-    target: Annotated[str, typer.Argument(metavar="RECIPE/ARM", help="Whose adapter.")],
+    target: Annotated[str, typer.Argument(metavar="RECIPE/ARM", help="The arm of the adapter.")],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
-    seed: Annotated[int | None, typer.Option(help="Of which training, where there are several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which training, if there are several.")] = None,
 ) -> None:
-    """Write the student with an adapter added into it.
+    """Merge an adapter into the student and write the model.
 
-    The folder is a model for transformers, vLLM and others.
+    The folder can be loaded by transformers, vLLM and others.
     """
     from lema.pipeline.providers import merge as merge_model
 
@@ -217,19 +212,18 @@ def merge(
 
 
 def _store() -> "Store":
-    """The store of the project, and not an empty one where there is no project."""
+    """The store of the project; an error outside a project."""
     from lema.pipeline.stage_arguments import completion_store
 
-    _refuse_elsewhere()
+    _require_project()
     return completion_store()
 
 
-def _refuse_elsewhere() -> None:
-    from lema.errors import Problem
-    from lema.recipe.load import NO_PROJECT, PARAMS
+def _require_project() -> None:
+    from lema.recipe.load import load_params
 
-    if not Path(PARAMS).exists() and "LEMA_HOME" not in os.environ:
-        raise RecipeError([Problem(PARAMS, 0, 0, NO_PROJECT)])
+    if not Path("params.yaml").exists() and "LEMA_HOME" not in os.environ:
+        load_params(Path("params.yaml"))  # raises RecipeError
 
 
 @completions.command()
@@ -285,9 +279,9 @@ def seal() -> None:
 
 @completions.command()
 def push() -> None:
-    """Send all packs to the DVC remote.
+    """Upload all packs to the DVC remote.
 
-    They are listed in completions.dvc, which is for git.
+    They are listed in completions.dvc; commit it to git.
     """
     from lema.pipeline.sync import push_packs
 
@@ -302,5 +296,5 @@ def pull() -> None:
     """
     from lema.pipeline.sync import pull_packs
 
-    _refuse_elsewhere()
+    _require_project()
     typer.echo(f"packs fetched: {pull_packs()}")

@@ -38,7 +38,7 @@ def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
     recipe, arms = runner.name, list(runner.recipe.mix.arms)
     if name == "base":
         if not (artifact_path("base", recipe) / "base.json").is_file():
-            raise RunError(f"no base yet: lema make base {recipe}, or dvc repro for everything")
+            raise RunError(f"no base yet: lema make base {recipe} --with-inputs, or lema repro {recipe} for everything")
         return base_model(artifact_path("base", recipe))
     if name == "adapters" and runner.artifact in ("answers", "probe"):
         base = base_model(artifact_path("base", recipe))
@@ -95,7 +95,7 @@ def recipe_model(runner: StageRunner, name: str, spec: ModelSpec) -> Model:
     base, adapter = artifact_path("base", recipe), artifact_path("adapter", recipe, arm).joinpath(*seed)
     # The folder of an arm with several seeds has no record of its own, and is no model.
     if not (base / "base.json").is_file() or not (adapter / "training.json").is_file():
-        raise RunError(f"no adapter {spec.adapter} yet: dvc repro makes it")
+        raise RunError(f"no adapter {spec.adapter} yet: lema make adapter {recipe}/{arm} --with-inputs")
     return adapter_model(name, spec, base, adapter)
 
 
