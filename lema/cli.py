@@ -40,8 +40,7 @@ def main() -> NoReturn:
     except LemaError as error:
         typer.echo(str(error), err=True)
         if isinstance(error, RecipeError):
-            count = len(error.problems)
-            typer.echo(f"{count} problem{'s' if count != 1 else ''}", err=True)
+            typer.echo(f"{len(error.problems)} problem{'s' * (len(error.problems) != 1)}", err=True)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
