@@ -85,8 +85,26 @@ class RayExecutor(Executor):
         """Ray, joined or started; stays so until `close`."""
         with self._lock:
             if self._ray is None:
-                self._ray, self._ours = _connect()
+                self._ray, self._ours = _call_in_lasting_thread(_connect)
             return self._ray
+
+
+def _call_in_lasting_thread(call: Callable[[], Result]) -> Result:
+    """Call in this thread if it is the main one, else in one that ends with the process: Ray's own processes are killed
+    when the thread that has started them ends (PR_SET_PDEATHSIG), and then this process is, too."""
+    if threading.current_thread() is threading.main_thread():
+        return call()
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=run, daemon=True).start()
+    return result.result()
 
 
 def _connect() -> tuple[Any, bool]:
