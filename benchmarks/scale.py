@@ -198,7 +198,7 @@ def child(target: str) -> None:
         make(artifact, NAME, arm or None)
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1000
+    peak = int(re.findall(r"VmHWM:[ \t]+(\d+) kB", status)[0]) / 1000
     print(json.dumps({"mb": peak, "seconds": seconds}))
 
 
