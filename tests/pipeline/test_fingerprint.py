@@ -169,6 +169,7 @@ def test_code_of_lema_looks_nothing_up_that_cannot_be_followed() -> None:
         "row_class",
         "dataclass_transform",
         "pass_context",
+        "cpu_bound",
         "runtime_checkable",
         "overload",
     }
