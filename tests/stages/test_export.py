@@ -17,8 +17,9 @@ from lema.recipe.basic_types import Prompt
 from lema.recipe.load import Loaded, load_recipe
 from lema.recipe.training_schema import ExportSpec
 from lema.rows import Finding
-from lema.stages.export import Kind, export, pairs
+from lema.stages.export import export
 from lema.stages.mix import mix
+from lema.text.preference_pairs import PairKind, preference_pairs
 from lema.text.render import split_last_step
 from tests.stages.rows import BASE, correction, graded, located, question, sample
 from tests.stages.world import world
@@ -140,10 +141,10 @@ def test_steps_of_a_pair(path: str, solution: str, at: int | None, expected: tup
         assert made == [(prefix, prefix + better, prefix + worse)]
 
 
-def paired(path: str, solution: str, at: int | None, kind: Kind) -> list[tuple[str, str, str]]:
+def paired(path: str, solution: str, at: int | None, kind: PairKind) -> list[tuple[str, str, str]]:
     row = sample("q5", path, "bad")
     mended = [correction(row, solution, at), replace(correction(row, solution, at), id="again")]
-    found = pairs([question(5)], [row], [graded(row, "incorrect", "6")], mended, LINES, kind)
+    found = preference_pairs([question(5)], [row], [graded(row, "incorrect", "6")], mended, LINES, kind)
     return [(pair.prefix, pair.chosen, pair.rejected) for pair in found]
 
 
