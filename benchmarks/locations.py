@@ -29,7 +29,7 @@ from lema.recipe.schema import LocationsSpec
 from lema.recipe.yaml import read_yaml
 from lema.report.statistics import wilson
 from lema.rows import Grade, Question, Sample
-from lema.stages.common import Generate
+from lema.stages.common import GenerateFn
 from lema.stages.locations import locations
 from lema.tasks.gsm8k import gsm8k
 from lema.text.steps import number_steps, split_steps
@@ -83,7 +83,7 @@ def prompt(name: str) -> Prompt:
     return Prompt.model_validate_json(json.dumps(read_yaml(file, file.name).plain()))
 
 
-def found(pairs: Pairs, spec: LocationsSpec, generate: Generate) -> list[int | None]:
+def found(pairs: Pairs, spec: LocationsSpec, generate: GenerateFn) -> list[int | None]:
     """The step that the locator names of each path, None where it names none."""
     grades = [Grade(sample.id, sample.question_id, "p", "incorrect", None) for _, sample in pairs]
     questions, samples = [question for question, _ in pairs], [sample for _, sample in pairs]
@@ -127,14 +127,14 @@ def chance(pairs: Pairs) -> str:
     )
 
 
-def student(folder: Path) -> Generate:
+def student(folder: Path) -> GenerateFn:
     """A local model, by its folder."""
     from lema.models.transformers import transformers
 
     return asking(transformers(Model("student", "transformers", "student", folder=str(folder)), Run()))
 
 
-def asking(worker: Worker) -> Generate:
+def asking(worker: Worker) -> GenerateFn:
     def generate(requests: Iterable[Request], /) -> Iterator[Completion]:
         replies = worker(list(requests))
         assert isinstance(replies, list), "it answers at once"

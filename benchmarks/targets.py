@@ -17,7 +17,7 @@ from lema.filters.duplicate import duplicate
 from lema.filters.has_fields import has_fields
 from lema.filters.near_duplicate import near_duplicate
 from lema.models.types import Completion, Model, Request
-from lema.pipeline.providers import judge
+from lema.pipeline.providers import build_judge
 from lema.recipe.sampler_schema import SamplesSpec
 from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Question, Sample
@@ -97,7 +97,7 @@ def asked() -> tuple[Question, ...]:
 def run(count: int, want: dict[str, Any] | None, target: dict[str, Any]) -> tuple[list[int], float]:
     """Paths, corrections, requests, accepted, calls; and processor seconds."""
     began, world, base = time.process_time(), World(asked()), Model("base", "world", "base")
-    decide = judge(word_problems, lambda: FILTERS)
+    decide = build_judge(word_problems, lambda: FILTERS)
     samplers = {name: {**one, "paths": count} for name, one in SAMPLERS.items()}
     paths: list[Sample] = sorted(
         samples(

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 completions = typer.Typer(no_args_is_help=True, help="The store of paid completions.")
 app.add_typer(completions, name="completions")
 
-By = Literal["stage", "model", "prompt", "day"]
+CostBy = Literal["stage", "model", "prompt", "day"]
 SCHEMA = Path("recipes/schema.json")
 # Packages of extras, by the extra that brings them.
 EXTRAS = {
@@ -73,8 +73,8 @@ def options(
     """
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     recipes: Annotated[list[Path] | None, typer.Argument(help="Recipes, by name or file; all when absent.")] = None,
 ) -> None:
     """Report every error in recipes and params.yaml.
@@ -121,7 +121,7 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe, in params.yaml or
 @app.command()
 def cost(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; all when absent.")] = None,
-    by: Annotated[By, typer.Option(help="How requests are grouped.")] = "stage",
+    by: Annotated[CostBy, typer.Option(help="How requests are grouped.")] = "stage",
     settled: Annotated[
         str | None,
         typer.Option("--settle", metavar="DOLLARS", help="The amount billed for requests in doubt; 0 if nothing."),
@@ -137,8 +137,8 @@ def cost(
     typer.echo(cost_report(recipe, by, Path.cwd()) if settled is None else settle_by_bill(recipe, settled))
 
 
-@app.command()
-def make(
+@app.command("make")
+def make_command(
     artifact: Annotated[str, typer.Argument(help="A stage of dvc.yaml: plan, source, questions...")],
     target: Annotated[str, typer.Argument(metavar="RECIPE[/ARM]", help="The recipe; mix and adapter need an arm.")],
     offline: Annotated[bool, typer.Option("--offline", help="Fail if a completion is not in the store.")] = False,
@@ -158,8 +158,8 @@ def make(
     make_artifact(artifact, recipe, arm or None, offline=offline)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def repro(context: typer.Context) -> None:
+@app.command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro_command(context: typer.Context) -> None:
     """Build what is out of date: `dvc repro` with one Ray.
 
     Takes names of recipes, or arguments of `dvc repro`, such as a stage: lema repro scores@demo. A recipe that
@@ -193,8 +193,8 @@ def show(
     typer.echo(show_rows(artifact, open_tables(artifact, recipe, arm or None), n=n, where=where or []))
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     target: Annotated[str, typer.Argument(metavar="RECIPE/ARM", help="The arm of the adapter.")],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     seed: Annotated[int | None, typer.Option(help="Which training, if there are several.")] = None,
@@ -203,7 +203,7 @@ def merge(
 
     The folder can be loaded by transformers, vLLM and others.
     """
-    from lema.pipeline.providers import merge as merge_model
+    from lema.pipeline.providers import merge_student as merge_model
 
     recipe, _, arm = target.partition("/")
     merge_model(recipe, arm or None, out, seed)
@@ -260,10 +260,10 @@ def prune(
     That is duplicates of a reply, and records of failures; no reply that could be served, unless --keep allows it.
     """
     from lema.completions.upkeep import prune_packs
-    from lema.pipeline.sync import needed
+    from lema.pipeline.sync import needed_completions
 
     store = _store()
-    keys, labels = needed(keep) if keep else (None, set())
+    keys, labels = needed_completions(keep) if keep else (None, set())
     found = prune_packs(store, needed=keys, labels=labels, really=yes)
     what = f"{found.copies} copies, {found.failures} failures, {found.unneeded} unneeded replies in {found.packs} packs"
     typer.echo(f"dropped {what}" if yes else f"would drop {what}; --yes does it")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-QUIET = 2.0  # seconds before anything is shown
+QUIET_SECONDS = 2.0  # seconds before anything is shown
 EVERY = (5.0, 60.0)  # seconds between plain lines, at first and at most
 
 
@@ -89,16 +89,16 @@ def progress_callback(name: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _print(bar: ProgressBar, end: threading.Event) -> None:
-    pause = QUIET
+    pause = QUIET_SECONDS
     while not end.wait(pause):
         print(bar.line(), file=sys.stderr, flush=True)  # noqa: T201
-        pause = EVERY[0] if pause == QUIET else min(pause * 1.2, EVERY[1])
-    if pause != QUIET:
+        pause = EVERY[0] if pause == QUIET_SECONDS else min(pause * 1.2, EVERY[1])
+    if pause != QUIET_SECONDS:
         print(bar.line(), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _draw(bar: ProgressBar, end: threading.Event) -> None:
-    if end.wait(QUIET):
+    if end.wait(QUIET_SECONDS):
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

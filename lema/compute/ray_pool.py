@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lema.compute import archive
-from lema.compute.executor import Exchanger, Executor, WorkerDiedError, one_line_error
+from lema.compute.executor import Exchanger, Executor, Item, Result, WorkerDiedError, one_line_error
 from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, join_head, reach
 from lema.compute.worker_pool import run_blocks
 from lema.errors import RunError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
 # gang for 12 s at its end; what it would free, Ray frees as soon as the driver leaves. The other hands out data.

@@ -39,7 +39,7 @@ _FORMULA = re.compile(r"[^;=]+=[^;=]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Misstep:
     """The first mistake: the step (from 0), how it shows, the step's own equation, and the value that is wrong."""
 
     step: int
@@ -102,7 +102,7 @@ class _Path:
     before: Sequence[frozenset[Fraction]]
 
 
-def first_fault(path: Sequence[str], gold: Rationale) -> Fault | None:
+def first_fault(path: Sequence[str], gold: Rationale) -> Misstep | None:
     """The first mistake of a path, or None where every step and the answer fit the rationale."""
     steps = path[:-1] if path and is_answer(path[-1]) else path
     before = [frozenset[Fraction]()]
@@ -119,34 +119,34 @@ def _claim(equation: Equation) -> _Claim:
     return _Claim(equation, result(equation), operands, holds(equation))
 
 
-def _fault(at: int, path: _Path, gold: Rationale) -> Fault | None:
+def _fault(at: int, path: _Path, gold: Rationale) -> Misstep | None:
     step, claims, seen = path.steps[at], path.claims[at], path.before[at]
     earlier = {claim.value: claim.operands for line in reversed(path.claims[:at]) for claim in reversed(line)}
     for claim in claims:
         if not claim.true:
-            return Fault(at, "slip", claim.equation, claim.value)
+            return Misstep(at, "slip", claim.equation, claim.value)
         if evaluate(claim.equation.right) == -claim.value != 0 and not gold.below_zero:
-            return Fault(at, "computed", claim.equation, -claim.value)
+            return Misstep(at, "computed", claim.equation, -claim.value)
         if not _among(claim.value, gold.values, step):
             if not _leads_back(at, claim.value, path, gold):
-                return Fault(at, "computed", claim.equation, claim.value)
+                return Misstep(at, "computed", claim.equation, claim.value)
         elif earlier.get(claim.value, claim.operands) != claim.operands and not _within(claim.operands, gold):
-            return Fault(at, "repeated", claim.equation, claim.value)
+            return Misstep(at, "repeated", claim.equation, claim.value)
     solved, unsolved = _formulas(step, gold.values | gold.given | seen)
     if unsolved is not None:
-        return Fault(at, "unknown", unsolved)
+        return Misstep(at, "unknown", unsolved)
     own = {abs(value) for claim in claims for value in (*numbers(claim.equation.text), claim.value)}
     known = gold.values | gold.mentioned | gold.given | _COMMON | seen | own | set(_spoken(step)) | solved
     for value in [*map(abs, numbers(_RANGE.sub(" ", step))), *_quotients(_SHARE.findall(step))]:
         if not _among(value, known, step) and 1 - value not in known:
-            return Fault(at, "stated", None, value)
+            return Misstep(at, "stated", None, value)
     finished = gold.gold in seen and gold.results <= seen | {gold.gold}
     if finished and claims and claims[-1].value not in seen:
-        return Fault(at, "extra", claims[-1].equation, claims[-1].value)
+        return Misstep(at, "extra", claims[-1].equation, claims[-1].value)
     return None
 
 
-def _ending(whole: Sequence[str], path: _Path, gold: Rationale) -> Fault | None:
+def _ending(whole: Sequence[str], path: _Path, gold: Rationale) -> Misstep | None:
     """What is wrong when no step is: the path goes on after the answer, miscopies it, or stops before it."""
     last, answered = len(whole) - 1, len(whole) > len(path.steps)
     answer = parse_number(whole[-1].rpartition("is")[2]) if answered else None
@@ -155,22 +155,22 @@ def _ending(whole: Sequence[str], path: _Path, gold: Rationale) -> Fault | None:
     working = [at for at, claims in enumerate(path.claims) if claims]
     reached = [at for at in working if any(claim.value == gold.gold for claim in path.claims[at])]
     if reached and reached[-1] == working[-1]:
-        return Fault(last, "final", None, answer)
+        return Misstep(last, "final", None, answer)
     if reached:
         further = next(at for at in working if at > reached[-1])
         claim = path.claims[further][-1]
-        return Fault(further, "extra", claim.equation, claim.value)
+        return Misstep(further, "extra", claim.equation, claim.value)
     # "So Ann earned 124 in all", or a sum of only some of the parts, is a conclusion drawn too early.
     fits = bool(path.steps and path.claims[-1]) and path.claims[-1][-1].value in gold.results
-    return Fault(last - 1 if answered and path.steps and not fits else last, "missing", None, answer)
+    return Misstep(last - 1 if answered and path.steps and not fits else last, "missing", None, answer)
 
 
-def _introduced(fault: Fault, path: _Path) -> Fault:
+def _introduced(fault: Misstep, path: _Path) -> Misstep:
     """A step that ends in a colon and only announces what comes next is where the mistake begins."""
     at = fault.step - 1
     announced = at >= 0 and path.steps[at].rstrip().endswith(":") and "=" not in path.steps[at]
     if announced and fault.kind in ("unknown", "computed"):
-        return Fault(at, fault.kind, fault.equation, fault.value)
+        return Misstep(at, fault.kind, fault.equation, fault.value)
     return fault
 
 

@@ -33,22 +33,22 @@ _LEAD = (
 )
 
 
-def _said(fields: str, text: str) -> re.Pattern[str]:
+def _error_pattern(fields: str, text: str) -> re.Pattern[str]:
     """For the fields of an error and then, on a line of its own, its message."""
     return re.compile(rf"^.*(?:{fields}).*\n|\n{_LEAD}(?:{text})", re.IGNORECASE)
 
 
-NO_CREDIT = _said(
+NO_CREDIT = _error_pattern(
     r"insufficient.?(?:quota|credit|balance|funds)|billing|credit.?balance",
     r"insufficient.?(?:quota|credit|balance|funds)|credits\b|credit balance|billing|"
     r"balance (?:is )?(?:too low|insufficient)|exceeded your current quota, please check your plan and billing",
 )
-NO_MODEL = _said(
+NO_MODEL = _error_pattern(
     r"model_not_found|invalid_model",
     r"(?:invalid|unknown) model\b|model not (?:found|exist)|\S{1,100} is not a valid model|"
     r"model \S{1,100} (?:is )?(?:does not exist|not found|unknown|not available)",
 )
-WRONG_KEY = _said(
+WRONG_KEY = _error_pattern(
     r"(?:invalid|incorrect|wrong|missing).{0,10}api.?key|API_KEY_INVALID",
     r"(?:invalid|incorrect|wrong|missing)(?: or \w+)? api.?key|"
     r"api.?key (?:is )?(?:not valid|invalid|incorrect|missing)",
@@ -224,19 +224,19 @@ class History:
     sent: bool = False
 
 
-class Verdict(Enum):
+class RetryDecision(Enum):
     """What follows from a fault where nothing is tried again: the request fails, or all requests to its model."""
 
     FAIL, STOP = "fail", "stop"
 
 
-def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> float | Verdict:
+def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> float | RetryDecision:
     """What follows from a fault, which is counted in the history: seconds to wait before another try, or a verdict.
     `reached`: the endpoint has answered before."""
     history.lost, history.sent = history.lost + fault.lost, history.sent or not fault.unsent
     unreachable = fault.unsent and not reached and history.retries >= min(CONNECT_RETRIES, endpoint.retries)
     if fault.what == "stop" or unreachable:
-        return Verdict.STOP
+        return RetryDecision.STOP
     if fault.what == "limit":
         # Not the request's fault: waited for as long as one request may take.
         history.limited_at = history.limited_at or now
@@ -246,7 +246,7 @@ def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool,
         again = fault.what == "retry" and history.retries < endpoint.retries
         history.retries += 1
     if not again:
-        return Verdict.FAIL
+        return RetryDecision.FAIL
     # A pause that the endpoint asks for is kept by the throttle; one that asks for none is not asked again at once.
     return 0.0 if fault.wait else backoff(history.retries + history.limits)
 

@@ -33,7 +33,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from lema.correctors.alignment import Fault, Rationale, figures, first_fault, rationale, result
+from lema.correctors.alignment import Misstep, Rationale, figures, first_fault, rationale, result
 from lema.models.types import Completion, Model, Request, Worker, cpu_bound
 from lema.recipe.params import Run
 from lema.text.arithmetic import Equation, equations, evaluate
@@ -49,7 +49,7 @@ _MESSAGE = re.compile(
 )
 _STEP = re.compile(r"Step \d+: (.+)")
 _OPERATIONS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division", "^": "a power"}
-_FACTORS = tuple(map(Fraction, (60, 100, 1000, 3600)))
+_UNIT_FACTORS = tuple(map(Fraction, (60, 100, 1000, 3600)))
 
 
 @cpu_bound
@@ -120,32 +120,35 @@ def _rest(kept: Sequence[str], gold: Rationale) -> list[str]:
     return [gold.steps[at] for at in rest]
 
 
-def _wanted(fault: Fault, gold: Rationale, there: frozenset[Fraction]) -> Equation | None:
+def _wanted(fault: Misstep, gold: Rationale, there: frozenset[Fraction]) -> Equation | None:
     """The equation of the rationale that the faulty one stands in for: it shares most numbers of those not yet done."""
     open_ = [equation for line in gold.equations for equation in line if result(equation) not in there]
 
     def likeness(equation: Equation) -> tuple[int, bool]:
         if fault.equation is None:
             return 0, False
-        shared = set(_operands(fault.equation)) & set(_operands(equation))
+        shared = set(_equation_operands(fault.equation)) & set(_equation_operands(equation))
         return len(shared), set(_signs(fault.equation)) == set(_signs(equation))
 
     return max(open_, key=likeness, default=None)
 
 
-def _explain(fault: Fault, wanted: Equation | None, gold: str) -> tuple[str, str]:
+def _explain(fault: Misstep, wanted: Equation | None, gold: str) -> tuple[str, str]:
     """The kind of error, and why it is one, in a sentence or two."""
     here = f"Step {fault.step + 1}"
-    needed = f" What is needed is {_said(wanted)}." if wanted else ""
+    needed = f" What is needed is {_shown_equation(wanted)}." if wanted else ""
     value = format_number(fault.value) if fault.value is not None else "nothing that can be read"
     equation = fault.equation
     if fault.kind == "missing":
-        left = f": {_said(wanted)} is still to be worked out" if wanted else ""
+        left = f": {_shown_equation(wanted)} is still to be worked out" if wanted else ""
         return "missing step", f"{here} ends with {value}, but the question asks for more{left}."
     if fault.kind == "final":
         return "wrong final answer", f"The steps come to {gold}, but {here} gives {value} as the answer."
     if fault.kind == "extra" and equation:
-        return "extra step", f"The answer, {gold}, is reached before {here}, which goes on with {_said(equation)}."
+        return (
+            "extra step",
+            f"The answer, {gold}, is reached before {here}, which goes on with {_shown_equation(equation)}.",
+        )
     if fault.kind == "unknown" and equation:
         return "wrong equation", f"{here} leads to {equation.text}, which no value of the problem solves.{needed}"
     if equation is None:
@@ -153,22 +156,22 @@ def _explain(fault: Fault, wanted: Equation | None, gold: str) -> tuple[str, str
     if fault.kind == "slip":
         return "arithmetic slip", _slip(here, equation, wanted)
     if wanted is None:
-        return "extra step", f"{here} works out {_said(equation)}, which the question does not ask for."
+        return "extra step", f"{here} works out {_shown_equation(equation)}, which the question does not ask for."
     return _compare(here, equation, wanted)
 
 
 def _slip(here: str, equation: Equation, wanted: Equation | None) -> str:
     exact = evaluate(equation.left) or Fraction(0)
     other = wanted is not None and result(wanted) != abs(exact)
-    beyond = f" And what is needed is {_said(wanted)}." if wanted and other else ""
-    return f"{here} says {_said(equation)}, but {equation.left} is {format_number(exact)}.{beyond}"
+    beyond = f" And what is needed is {_shown_equation(wanted)}." if wanted and other else ""
+    return f"{here} says {_shown_equation(equation)}, but {equation.left} is {format_number(exact)}.{beyond}"
 
 
 def _compare(here: str, equation: Equation, wanted: Equation) -> tuple[str, str]:
     """A true equation beside the one that is wanted instead."""
-    own, other = _operands(equation), _operands(wanted)
+    own, other = _equation_operands(equation), _equation_operands(wanted)
     signs, other_signs = _signs(equation), _signs(wanted)
-    says = f"{here} works out {_said(equation)}, but what is needed is {_said(wanted)}"
+    says = f"{here} works out {_shown_equation(equation)}, but what is needed is {_shown_equation(wanted)}"
     more, less = _without(own, other), _without(other, own)
     large, small = sorted((result(equation), result(wanted)), reverse=True)
     if not more and not less:
@@ -176,7 +179,7 @@ def _compare(here: str, equation: Equation, wanted: Equation) -> tuple[str, str]
         if set(signs) != set(other_signs):
             way = f"it takes {_named(signs)} where {_named(other_signs)} belongs"
         return "wrong operation", f"{says}: {way}."
-    if small and large / small in _FACTORS:
+    if small and large / small in _UNIT_FACTORS:
         return (
             "unit error",
             f"{says}: the two differ by a factor of {format_number(large / small)}, so units are mixed up.",
@@ -190,7 +193,7 @@ def _compare(here: str, equation: Equation, wanted: Equation) -> tuple[str, str]
     return "misread question", f"{says}."
 
 
-def _said(equation: Equation | None) -> str:
+def _shown_equation(equation: Equation | None) -> str:
     return " ".join(equation.text.split()) if equation else ""
 
 
@@ -198,7 +201,7 @@ def _signs(equation: Equation) -> list[str]:
     return re.findall(r"[-+*/^]", equation.left.replace("**", "^"))
 
 
-def _operands(equation: Equation) -> list[Fraction]:
+def _equation_operands(equation: Equation) -> list[Fraction]:
     return [value for value in map(evaluate, re.findall(r"[\d.]+%?", equation.left)) if value is not None]
 
 

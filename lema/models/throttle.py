@@ -22,7 +22,7 @@ START = 8  # requests in flight at first, when params.yaml gives no concurrency
 DECREASE = 0.75
 NEAR = 0.9  # of the last ceiling: beyond it the window grows ten times more slowly
 BETTER = 1.1  # a rate so many times the best one shows that a larger window pays
-CHARACTERS = 4  # a token, about
+CHARACTERS_PER_TOKEN = 4  # a token, about
 OPEN_AFTER = (10, 60.0)  # faults in a row, and seconds since the first of them, that open the circuit
 LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more is left for another day
 
@@ -250,7 +250,7 @@ class Throttle:
 
     def _expected(self, characters: int, max_tokens: int) -> tuple[float, float]:
         mean = self._written / self._replies if self._replies else max_tokens
-        return characters / CHARACTERS, min(mean, max_tokens)
+        return characters / CHARACTERS_PER_TOKEN, min(mean, max_tokens)
 
     def _take(self, *amounts: float) -> None:
         for bucket, amount in zip(self._buckets, amounts, strict=True):

@@ -34,7 +34,7 @@ def build(
     outside: dict[str, list[Path]] = {}
     for (section, *_), name, _ in outside_files(read_draft(path, root)):
         outside.setdefault("samples" if section == "models" else str(section), []).append(Path(name))
-    record = Record(recipe, arms, outside)
+    record = BuildRecord(recipe, arms, outside)
     record.adopt()
     if code := make(["plan", recipe]):
         return code
@@ -62,7 +62,7 @@ def needed(artifact: str | None) -> list[str]:
     return [one for one in ARTIFACTS if one in found and one != "plan"]
 
 
-class Record:
+class BuildRecord:
     """What stages were run with: `stages`, in the form of dvc.lock. A file is read again when it looks changed."""
 
     def __init__(self, recipe: str, arms: Sequence[str], outside: dict[str, list[Path]]) -> None:

@@ -98,10 +98,10 @@ def _rows(stage: StageForecast, found: Estimate) -> Iterator[tuple[str, ...]]:
         what += f" ({stage.unknown})"
     yield (f"{stage.artifact:<12}{what}",)
     for one in stage.asked:
-        yield _row(one, found)
+        yield _estimate_row(one, found)
 
 
-def _row(one: Requests, found: Estimate) -> tuple[str, ...]:
+def _estimate_row(one: Requests, found: Estimate) -> tuple[str, ...]:
     about = "" if one.spread == (1.0, 1.0, 1.0) or not one.derived.requests else "~"
     prompts, replies = one.tokens(found.past)
     costs = one.dollars(found.past, found.run)

@@ -30,7 +30,7 @@ from lema.recipe.yaml import reads_as_text
 LOCAL = "lema.models.transformers:transformers"
 # How a base can come about; each is of concern only to the bases that come about so.
 MAKERS = {"embedded": "lema.train.embedded", "pretrain": "lema.train.pretrain"}
-# The code behind keyword parameters of stages that decides bytes; parts by name are added by `_parts`.
+# The code behind keyword parameters of stages that decides bytes; parts by name are added by `_code_roots`.
 KEYWORD_CODE = {
     "build": "lema.train.base:write_base",
     "count_tokens": "lema.models.tokenize:count_tokens",
@@ -81,7 +81,7 @@ def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
             more["contamination"] = plain(recipe.verdicts.contamination)
         case "corrections" if recipe.corrections.want:
             # Verdicts decide how many corrections are asked for only where enough are enough.
-            more["verdicts"] = _digest(plan_settings("verdicts", recipe))
+            more["verdicts"] = _settings_digest(plan_settings("verdicts", recipe))
         case "verdicts":
             more["hint"] = recipe.corrections.hint
         case "report":
@@ -125,10 +125,10 @@ def _graded(artifact: str, recipe: Recipe) -> bool:
 def plan_code(artifact: str, recipe: Recipe, graph: CodeGraph) -> str:
     """The fingerprint of the code that an artifact depends on."""
     made = [module for origin, module in MAKERS.items() if getattr(recipe.base, origin)] if artifact == "base" else []
-    return graph.fingerprint(_parts(artifact, recipe), without=[one for one in MAKERS.values() if one not in made])
+    return graph.fingerprint(_code_roots(artifact, recipe), without=[one for one in MAKERS.values() if one not in made])
 
 
-def _parts(artifact: str, recipe: Recipe) -> Iterator[str]:
+def _code_roots(artifact: str, recipe: Recipe) -> Iterator[str]:
     """The code that an artifact depends on: its stage, what is behind the keywords of that, and parts by name."""
     yield f"lema.stages.{artifact}:{artifact}"
     yield from (KEYWORD_CODE[name] for name in stage_signature(artifact).keywords if name in KEYWORD_CODE)
@@ -147,7 +147,7 @@ def _parts(artifact: str, recipe: Recipe) -> Iterator[str]:
         case "questions" | "answers":
             yield from (_part("tasks", name) for name in recipe.questions.tasks.values())
         case "corrections" if recipe.corrections.want:
-            yield from _parts("verdicts", recipe)
+            yield from _code_roots("verdicts", recipe)
         case "verdicts":
             yield from (_part("filters", part.use) for part in recipe.verdicts.parts)
     if artifact in ("answers", "probe"):
@@ -222,7 +222,7 @@ def _matched(mix: MixSpec, arm: Arm) -> list[str]:
     return sorted(found)
 
 
-def _digest(part: Mapping[str, Any]) -> str:
+def _settings_digest(part: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 

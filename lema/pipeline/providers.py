@@ -30,7 +30,7 @@ from lema.train.likelihood import completion_losses
 from lema.train.merge import merge_adapter
 
 
-def judge(
+def build_judge(
     task: Task, filters: Callable[[], Mapping[str, Filter]]
 ) -> Callable[[Iterable[Question], Iterable[Sample], Sequence[Correction]], Iterator[Verdict]]:
     """The stage `verdicts` as a function of rows, for a stage that asks it again and again: filters are made with the
@@ -110,7 +110,7 @@ def losses(run: Run, model: Model, texts: Sequence[tuple[Sequence[Message], str]
         return completion_losses(model, run, texts, log)
 
 
-def merge(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> None:
+def merge_student(recipe: str, arm: str | None, out: Path, seed: int | None = None) -> None:
     """Write the base with an arm's adapter added into it as a model folder; raises RunError. An arm that was trained
     with several seeds has an adapter for each."""
     if arm is None:

@@ -33,7 +33,7 @@ def repro(arguments: Sequence[str]) -> int:
         RecipeError: there is no params.yaml, or a recipe outside it has errors.
         RunError: a recipe is not in params.yaml, and the other arguments are DVC's.
     """
-    params = read_params()
+    params = _plain_params()
     known = params.get("recipes") or {}
     own = [name for name in arguments if name not in known and _is_recipe(name)]
     if own and len(own) < len(arguments):
@@ -66,7 +66,7 @@ def make_with_inputs(artifact: str, recipe: str, arm: str | None, *, offline: bo
         RecipeError: there is no params.yaml, or the recipe has errors.
         RunError: params.yaml names the recipe, but not this arm of it.
     """
-    params = read_params()
+    params = _plain_params()
     with _environment(params) as environment:
         if recipe not in (params.get("recipes") or {}):
             from lema.pipeline.build import build
@@ -84,7 +84,7 @@ def make_with_inputs(artifact: str, recipe: str, arm: str | None, *, offline: bo
         return _dvc(environment, "repro", f"{artifact}@{names[0]}")
 
 
-def read_params() -> dict[str, Any]:
+def _plain_params() -> dict[str, Any]:
     """What params.yaml says, unchecked: each stage checks it, and a check here would take as long as a no-op of DVC."""
     path = Path("params.yaml")
     try:

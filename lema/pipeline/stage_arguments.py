@@ -20,7 +20,16 @@ from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens
 from lema.models.types import Model
 from lema.pipeline.plan import read_plan
-from lema.pipeline.providers import adapted, adapter_model, base_model, build_base, judge, losses, named_model, training
+from lema.pipeline.providers import (
+    adapted,
+    adapter_model,
+    base_model,
+    build_base,
+    build_judge,
+    losses,
+    named_model,
+    training,
+)
 from lema.pipeline.stage_runner import StageRunner
 from lema.recipe import part_loader
 from lema.recipe.schema import ModelSpec
@@ -154,7 +163,7 @@ PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "hint": lambda runner: runner.recipe.corrections.hint,
     "models": lambda runner: {name: recipe_model(runner, name, spec) for name, spec in runner.recipe.models.items()},
     "filters": _filters,
-    "judge": lambda runner: judge(runner.provide("task"), partial(runner.provide, "filters")),
+    "judge": lambda runner: build_judge(runner.provide("task"), partial(runner.provide, "filters")),
     "executor": _open_executor,
     "generate": _open_generate,
     "pmap": lambda runner: partial(pmap, runner.provide("executor")),

@@ -134,10 +134,10 @@ def _walk(before: Any, now: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[
         for key in sorted({*before, *now}, key=str):
             yield from _walk(before.get(key), now.get(key), (*path, str(key)))
     elif before != now:
-        yield path, _said(".".join(path), before, now)
+        yield path, _setting_change(".".join(path), before, now)
 
 
-def _said(name: str, before: Any, now: Any) -> str:
+def _setting_change(name: str, before: Any, now: Any) -> str:
     if name == "code":
         return "the code has changed"
     if _is_digest(before) or _is_digest(now):

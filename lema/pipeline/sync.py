@@ -37,8 +37,8 @@ def push_packs(store: Store) -> int:
     names = packs.pack_paths(folder)
     if not names:
         raise RunError("no completions to push yet")
-    _dvc("add", "--quiet", str(folder))
-    _dvc("push", "--quiet", str(POINTER))
+    _run_dvc("add", "--quiet", str(folder))
+    _run_dvc("push", "--quiet", str(POINTER))
     return len(names)
 
 
@@ -97,11 +97,11 @@ def _own_packs() -> Path:
 
 
 def _require_remote() -> None:
-    if not _dvc("remote", "list").strip():
+    if not _run_dvc("remote", "list").strip():
         raise RunError("no DVC remote: dvc remote add --default team FOLDER-OR-URL, which all can reach")
 
 
-def _dvc(*arguments: str) -> str:
+def _run_dvc(*arguments: str) -> str:
     command = [str(Path(sys.executable).parent / "dvc"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -110,7 +110,7 @@ def _dvc(*arguments: str) -> str:
     return done.stdout
 
 
-def needed(recipes: Collection[str]) -> tuple[set[str], set[str]]:
+def needed_completions(recipes: Collection[str]) -> tuple[set[str], set[str]]:
     """Keys of the completions that rows of these recipes name, and labels of the models that judge, whose replies no
     row names.
 

@@ -217,10 +217,10 @@ def _pruned(tree: Tree, path: KeyPath) -> Tree | None:
         return None
     step = path[0]
     below = _pruned(tree.value[step], path[1:])
-    return Tree(_replaced(tree.value, step, below), tree.mark, tree.key)
+    return Tree(_with_value(tree.value, step, below), tree.mark, tree.key)
 
 
-def _replaced(value: Any, step: str | int, child: Tree | None) -> Any:
+def _with_value(value: Any, step: str | int, child: Tree | None) -> Any:
     if isinstance(value, dict):
         items: Iterator[tuple[str, Tree]] = (
             (key, child if key == step and child else one) for key, one in value.items()

@@ -46,15 +46,15 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> l
 def render_report(title: str, context: Mapping[str, Any]) -> tuple[str, str]:
     """The report as a page and as Markdown."""
     charts: list[Chart] = []
-    text = _environment().get_template("report.md.j2").render(context, title=title, _charts=charts)
+    text = _jinja_templates().get_template("report.md.j2").render(context, title=title, _charts=charts)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     body = _MARKER.sub(lambda found: charts[int(found[1])].svg, to_html(text))
-    page = _environment().get_template("report.html.j2").render(title=Markup.escape(title), body=Markup(body))
+    page = _jinja_templates().get_template("report.html.j2").render(title=Markup.escape(title), body=Markup(body))
     return page.strip() + "\n", _MARKER.sub(lambda found: charts[int(found[1])].text, text)
 
 
 @cache
-def _environment() -> Environment:
+def _jinja_templates() -> Environment:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,  # what macros return is known to be escaped

@@ -9,7 +9,7 @@ from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.prompt import digest, render
 from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Question, Split, row_class
-from lema.stages.common import Generate, complete, sampling_parameters, token_counts, trained_models
+from lema.stages.common import GenerateFn, complete, sampling_parameters, token_counts, trained_models
 from lema.stages.grades import grade_text
 from lema.tasks import Task, majority_vote
 
@@ -34,7 +34,7 @@ def answers(
     *,
     spec: AnswersSpec,
     tasks: Mapping[Split, Task],
-    generate: Generate,
+    generate: GenerateFn,
     pmap: Callable[..., Iterator[Any]],
 ) -> Iterator[Answer]:
     """One row a question and model, and with `votes` one a vote and their majority; `adapters` are by arm and seed.

@@ -9,8 +9,8 @@ from lema.recipe.basic_types import SamplingSpec
 from lema.rows import Question, Sample
 from lema.text.steps import number_steps, split_steps
 
-Generate = Callable[[Iterable[Request]], Iterator[Completion]]
-Item = TypeVar("Item")
+GenerateFn = Callable[[Iterable[Request]], Iterator[Completion]]
+AskedItem = TypeVar("AskedItem")
 
 DIGEST = 32  # bytes of a SHA-256
 
@@ -28,8 +28,8 @@ def sampling_parameters(spec: SamplingSpec) -> Sampling:
 
 
 def complete(
-    items: Callable[[], Iterable[Item]], request: Callable[[Item], Request], generate: Generate
-) -> Iterator[tuple[Item, str, Completion]]:
+    items: Callable[[], Iterable[AskedItem]], request: Callable[[AskedItem], Request], generate: GenerateFn
+) -> Iterator[tuple[AskedItem, str, Completion]]:
     """Items, each with the key of its request and the reply.
 
     `items` is called twice, for the requests and for the results, so that neither items nor prompts are kept: in
@@ -48,7 +48,7 @@ def complete(
         yield item, keys[place * DIGEST : (place + 1) * DIGEST].hex(), reply
 
 
-def memoize(generate: Generate) -> Generate:
+def memoize(generate: GenerateFn) -> GenerateFn:
     """The same, but what was answered before is not asked again, not even a request that failed."""
     known: dict[str, Completion] = {}
 
@@ -98,7 +98,7 @@ def shuffle_key(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def stable_shuffle(items: Iterable[Item], seed: int, name: Callable[[Item], str]) -> list[Item]:
+def stable_shuffle(items: Iterable[AskedItem], seed: int, name: Callable[[AskedItem], str]) -> list[AskedItem]:
     """Items in an order drawn by seed from their names: two of them come in the same order whatever others there are,
     so that choices of different sizes are nested."""
     return sorted(items, key=lambda item: shuffle_key(seed, name(item)))

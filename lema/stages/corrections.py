@@ -10,7 +10,7 @@ from lema.recipe.prompt import digest, render, variables
 from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict, row_class
 from lema.stages.common import (
-    Generate,
+    GenerateFn,
     complete,
     mistake_variables,
     provenance,
@@ -37,7 +37,7 @@ def corrections(
     spec: CorrectionsSpec,
     task: Task,
     models: Mapping[str, Model],
-    generate: Generate,
+    generate: GenerateFn,
     judge: Judge,
     pmap: Callable[..., Iterator[Any]],
     say: Callable[[str], None],

@@ -17,7 +17,7 @@ from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict, row_class
-from lema.stages.common import Generate, complete, provenance, sampling_parameters
+from lema.stages.common import GenerateFn, complete, provenance, sampling_parameters
 from lema.tasks import Reading, Task, majority_vote
 from lema.text.final_answer import drop_answer_step
 from lema.text.steps import split_steps
@@ -52,7 +52,7 @@ def evolved(
     spec: EvolvedSpec | None,
     task: Task,
     models: Mapping[str, Model],
-    generate: Generate,
+    generate: GenerateFn,
 ) -> Iterator[Evolved]:
     """`spec.questions` rows, those that are dropped with their reason; none without a `spec`.
 

@@ -10,12 +10,12 @@ from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.schema import LocationsSpec
 from lema.rows import Grade, Location, Question, Sample
-from lema.stages.common import Generate, complete, mistake_variables, provenance, sampling_parameters, token_counts
+from lema.stages.common import GenerateFn, complete, mistake_variables, provenance, sampling_parameters, token_counts
 from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
 
 _LABELLED = re.compile(r"\bincorrect step\**\s*:\s*\**\s*(?:step\s*)?(\d{1,4})\b", re.IGNORECASE)
-_STEP = re.compile(r"\bstep\s*(\d{1,4})\b", re.IGNORECASE)
+_STEP_REPLY = re.compile(r"\bstep\s*(\d{1,4})\b", re.IGNORECASE)
 _BARE = re.compile(r"\W*(\d{1,4})\W*")
 
 
@@ -27,7 +27,7 @@ def locations(
     *,
     spec: LocationsSpec | None,
     models: Mapping[str, Model],
-    generate: Generate,
+    generate: GenerateFn,
 ) -> Iterator[Location]:
     """One row a path graded incorrect; none without a `spec`. An injected mistake is where it was put."""
     if spec is None:
@@ -67,7 +67,7 @@ def _read_step(reply: Completion, steps: int) -> dict[str, Any]:
     if reply.finish in ("failed", "refused"):
         return {"status": "failed", "reason": reply.error, **nothing}
     labelled = _LABELLED.findall(reply.text)
-    named = labelled[:1] or list(dict.fromkeys(_STEP.findall(reply.text)))
+    named = labelled[:1] or list(dict.fromkeys(_STEP_REPLY.findall(reply.text)))
     bare = _BARE.fullmatch(reply.text)
     found = [int(one) for one in named or (bare.groups() if bare else ())]
     if len(found) == 1 and 1 <= found[0] <= steps:

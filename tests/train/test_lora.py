@@ -295,7 +295,7 @@ def test_a_merged_adapter_is_a_model_that_says_the_same(base_folder, base, train
     assert not merged.allclose(load_network(base.location)(**ids).logits, atol=1e-2)
     assert str(tmp_path) not in "".join(path.read_text() for path in Path("merged").glob("*.json"))
     with pytest.raises(RunError, match="merged is there already"):
-        providers.merge("tiny", "one", Path("merged"))
+        providers.merge_student("tiny", "one", Path("merged"))
 
 
 def test_what_cannot_be_merged_and_merging_by_seed(base_folder, trained, tmp_path, monkeypatch):
@@ -303,13 +303,13 @@ def test_what_cannot_be_merged_and_merging_by_seed(base_folder, trained, tmp_pat
     shutil.copytree(base_folder, "data/tiny/base")
     for arm, said in ((None, "needs an arm"), ("other", "no adapter of tiny/other yet")):
         with pytest.raises(RunError, match=said):
-            providers.merge("tiny", arm, Path("merged"))
+            providers.merge_student("tiny", arm, Path("merged"))
     for seed in ("2", "10"):
         shutil.copytree(trained, f"data/tiny/adapters/one/{seed}")
     for given in (None, 3):
         with pytest.raises(RunError, match="tiny/one was trained with several seeds: --seed 2 or 10"):
-            providers.merge("tiny", "one", Path("merged"), given)
-    providers.merge("tiny", "one", Path("merged"), 10)
+            providers.merge_student("tiny", "one", Path("merged"), given)
+    providers.merge_student("tiny", "one", Path("merged"), 10)
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 

@@ -14,16 +14,17 @@ from lema.recipe.sampler_schema import (
     TypedSampler,
 )
 from lema.rows import Question, Sample
-from lema.stages.common import Generate
+from lema.stages.common import GenerateFn
 from lema.stages.grades import grade_text
 from lema.stages.samples.branch import branch_slots
-from lema.stages.samples.imported import ReadFile, imported_paths
+from lema.stages.samples.imported import imported_paths
 from lema.stages.samples.injected import injected_paths
 from lema.stages.samples.model import Slot, complete_slots, model_slots
 from lema.stages.samples.source_paths import SourcePaths
 from lema.stages.samples.typed import typed_slots
 from lema.stages.stopping import PathKey, rounds
 from lema.tasks import Task
+from lema.text.record_files import ReadFile
 from lema.text.record_files import read_file as read_record_file
 
 
@@ -34,7 +35,7 @@ def samples(
     spec: SamplesSpec,
     task: Task,
     models: Mapping[str, Model],
-    generate: Generate,
+    generate: GenerateFn,
     say: Callable[[str], None],
     read_file: ReadFile = read_record_file,
 ) -> Iterator[Sample]:
@@ -61,7 +62,7 @@ def samples(
             yield from recorded(complete_slots(slots, known, generate))
             return
         for due in rounds([slot.key for slot in slots()], spec.want, wrong):
-            yield from recorded(complete_slots(partial(_among, slots, frozenset(due)), known, generate))
+            yield from recorded(complete_slots(partial(_among_samplers, slots, frozenset(due)), known, generate))
 
     def derived() -> Iterator[Slot]:
         for name, sampler in spec.samplers.items():
@@ -85,5 +86,5 @@ def samples(
         say(f"wanted {spec.want.in_all:,} wrong paths, got {wrong.total():,}: there are no more paths to ask for")
 
 
-def _among(slots: Callable[[], Iterable[Slot]], keys: frozenset[PathKey]) -> Iterator[Slot]:
+def _among_samplers(slots: Callable[[], Iterable[Slot]], keys: frozenset[PathKey]) -> Iterator[Slot]:
     return (slot for slot in slots() if slot.key in keys)

@@ -2,28 +2,25 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from lema.errors import RunError
 from lema.recipe.sampler_schema import ImportSpec
 from lema.rows import Question, Sample
+from lema.text.record_files import ReadFile
 from lema.text.records import text_field
 from lema.text.steps import number_steps
-
-# Reads the rows of a file.
-ReadFile = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
 def imported_paths(
     train: Iterable[Question], sampler: str, spec: ImportSpec, read_file: ReadFile
 ) -> Iterator[tuple[str, Sample]]:
     """Paths, each after the gold answer of the question with the same text; those of other questions are left out."""
-    asked = {_digest(question.text): (question.id, question.gold) for question in train}
+    asked = {_question_digest(question.text): (question.id, question.gold) for question in train}
     taken: Counter[str] = Counter()
     for place, row in enumerate(read_file(spec.file), start=1):
         where = f"samples: {spec.file}, row {place}"
-        found = asked.get(_digest(text_field(row, spec.question, where=where)))
+        found = asked.get(_question_digest(text_field(row, spec.question, where=where)))
         if found is None:
             continue
         path = row.get(spec.path)
@@ -37,6 +34,6 @@ def imported_paths(
         raise RunError(f"samples: no row of {spec.file} belongs to a training question of this recipe")
 
 
-def _digest(text: str) -> bytes:
+def _question_digest(text: str) -> bytes:
     """Of a text whatever its white space: questions take 16 bytes each."""
     return hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]

@@ -8,7 +8,7 @@ from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.sampler_schema import ErrorType, ModelSampler
 from lema.rows import Question, Sample, row_class
-from lema.stages.common import Generate, complete, sampling_parameters
+from lema.stages.common import GenerateFn, complete, sampling_parameters
 from lema.stages.samples.source_paths import SourcePath
 from lema.stages.stopping import PathKey
 from lema.text.steps import first_difference, number_steps, split_steps
@@ -41,7 +41,7 @@ def model_slots(train: Iterable[Question], samplers: Mapping[str, ModelSampler])
 
 
 def complete_slots(
-    slots: Callable[[], Iterable[Slot]], models: Mapping[str, Model], generate: Generate
+    slots: Callable[[], Iterable[Slot]], models: Mapping[str, Model], generate: GenerateFn
 ) -> Iterator[tuple[str, Sample]]:
     """The paths that models reply with, each after the gold answer of its question."""
     latest: tuple[Slot, Request] | None = None
