@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check exports soak bench-train bench-completions bench-faults bench-store bench-scale bench-servers clean
+.PHONY: help setup demo test check exports soak bench-train bench-completions bench-faults bench-store bench-scale bench-servers bench-trace clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -69,6 +69,9 @@ bench-store: setup ## A million completions, and a rerun against Curator's, in b
 
 bench-scale: setup ## Memory of every stage at 20,000 and 100,000 questions, in benchmarks/results/scale.md
 	$(BIN)/python benchmarks/scale.py
+
+bench-trace: setup ## Modules and functions that a completion and a hit go through, in benchmarks/results/trace.md
+	$(BIN)/python -m benchmarks.trace
 
 bench-servers: setup ## One recipe on servers of others and on vLLM, in benchmarks/results/servers.md
 	$(BIN)/python benchmarks/servers.py
