@@ -30,7 +30,7 @@ from lema.models.types import Completion
 
 # A number of the index is source * SOURCE_SPAN + part: a pack and its row group, or a journal and a line's offset.
 SOURCE_SPAN = 2**44
-CACHE = 2**26  # bytes of text that stay in memory
+CACHE = 2**24  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
 
 # What is stored of a reply: an entry is a key, a model's label and these.

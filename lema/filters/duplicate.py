@@ -11,15 +11,17 @@ def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
     White space and "..." make no difference. Replies without a solution are not judged.
     """
-    first: dict[bytes, str] = {}
-    earlier: dict[bytes, int] = {}
+    first: dict[bytes, str] = {}  # ids, by hashes of 16 bytes: all that grows with the candidates
+    repeated: dict[bytes, int] = {}
     for candidate in candidates:
         row = candidate.correction
         if not row.solution:
             yield Finding(None)
             continue
         content = (normalize_space(candidate.question.text), candidate.path, candidate.whole_solution)
-        key = hashlib.sha256(repr(content).encode()).digest()
-        count = earlier[key] = earlier.get(key, -1) + 1
-        yield Finding(count, f"same as {first[key]}" if count else None)
-        first.setdefault(key, row.id)
+        key = hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
+        if (same := first.setdefault(key, row.id)) == row.id:
+            yield Finding(0)
+            continue
+        repeated[key] = repeated.get(key, 0) + 1
+        yield Finding(repeated[key], f"same as {same}")
