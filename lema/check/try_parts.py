@@ -35,12 +35,13 @@ TRIAL_SAMPLE = Sample(
 
 
 def _trial_candidate(index: int, answer: str | None) -> Candidate:
-    """A correction with an answer; without one, a reply that is no correction."""
+    """A correction with an answer, the first with a long explanation; without one, a reply that is no correction."""
+    explanation = " ".join([f"3 + 4 is {answer}."] * (1 if index else 30)) if answer else None
     solution = f"3 + 4 = {answer}\nThe answer is {answer}." if answer else None
     correction = Correction(
         f"{TRIAL_SAMPLE.id}/c{index}", TRIAL_SAMPLE.id, TRIAL_QUESTION.id, index,
         "parsed" if answer else "malformed", None if answer else "no explanation", solution or "I see no mistake.",
-        1 if answer else None, None, f"3 + 4 is {answer}." if answer else None, solution, answer,
+        1 if answer else None, None, explanation, solution, answer,
         "trial", "", "", 9, 9,
     )  # fmt: skip
     return Candidate(TRIAL_QUESTION, TRIAL_SAMPLE, correction, answer == TRIAL_QUESTION.gold if answer else None)
