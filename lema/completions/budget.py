@@ -138,12 +138,6 @@ class BudgetTracker:
                 self._ledger.write(self._line("released", key=name) for name in freed)
             self._changed.notify_all()
 
-    def reserve_again(self, requests: Sequence[Request]) -> bool:
-        """Whether requests may be sent once more whose sender died; nobody knows whether they were answered. What was
-        reserved for them counts as spent, and as much is reserved anew; False when a limit does not allow that."""
-        self.mark_lost(requests)
-        return self.reserve(requests)
-
     def mark_lost(self, requests: Sequence[Request]) -> None:
         """Requests were sent, and no reply will come of that: the most that each can cost is in doubt, and spent."""
         with self._changed:

@@ -163,13 +163,6 @@ class EndpointWorker(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """Builds a worker once a process, of a model and the `lema.recipe.params.Run` of params.yaml; heavy imports belong
-    inside."""
-
-    def __call__(self, model: Model, run: Any, /) -> Worker | EndpointWorker: ...
-
-
 BackendFunction = TypeVar("BackendFunction", bound=Callable[..., Any])
 _CPU_BOUND: set[Any] = set()
 

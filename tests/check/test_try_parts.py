@@ -88,6 +88,12 @@ FILTERS = {
         "    yield Finding(1)\n",
         "yielded fewer findings than candidates; a filter yields one for each",
     ),
+    "only those that it drops": (
+        "",
+        "    for one in candidates:\n        if len((one.correction.explanation or '').split()) < 8:\n"
+        "            yield Finding(0, 'short')\n",
+        "yielded fewer findings than candidates; a filter yields one for each",
+    ),
     "endless": ("", "    while True:\n        yield Finding(1)\n", "yielded more findings than candidates"),
     "exits": ("", "    raise SystemExit\n", "ended the process that tried it ({file}:4)"),
     "what it asks for": (

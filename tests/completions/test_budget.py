@@ -184,8 +184,10 @@ def test_what_a_dead_sender_may_have_had_answered_is_spent_before_it_is_sent_aga
     one = tracker(run(total=0.33))
     assert one.reserve([request(1)])
     assert one.reserve([request(2)])
-    assert one.reserve_again([request(1)])
-    assert not one.reserve_again([request(2)])  # three times the most are spent or set aside
+    one.mark_lost([request(1)])
+    assert one.reserve([request(1)])
+    one.mark_lost([request(2)])
+    assert not one.reserve([request(2)])  # three times the most are spent or set aside
     assert not one.wait_for_room([request(2)], _set())
     book(one, request(1))
     found = ledger.fold_spending(tmp_path / "ledger")
@@ -255,7 +257,8 @@ def test_what_costs_nothing_is_sent_again_without_a_line(tmp_path: Path) -> None
     one = BudgetTracker(run(total=0), "trial", "answers", folder=tmp_path / "ledger")
     local = request(1, Model("here", "scripted", "scripted"))
     assert one.reserve([local])
-    assert one.reserve_again([local])
+    one.mark_lost([local])
+    assert one.reserve([local])
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 

@@ -48,7 +48,8 @@ def lema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     tracker = opened()
     assert tracker.reserve([request(1), request(2)])
     tracker.record([request(1)], [key(request(1))], [Completion("text", "stop", None, 11, 20)])
-    assert tracker.reserve_again([request(2)])
+    tracker.mark_lost([request(2)])
+    assert tracker.reserve([request(2)])
     killed(tracker)
 
     def lema(*arguments: str) -> str:

@@ -371,3 +371,22 @@ def test_a_local_ray_is_quiet() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", USER], env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[3, 2, 1]\n", "")
+
+
+PASSING = """
+import threading, time
+from lema.compute.ray_pool import RayExecutor
+where = RayExecutor()
+starter = threading.Thread(target=where.start)
+starter.start()
+starter.join()
+time.sleep(1)
+print(where.start().is_initialized())
+where.close()
+"""
+
+
+def test_ray_outlives_the_thread_that_has_started_it() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", PASSING], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n")
