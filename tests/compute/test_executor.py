@@ -388,5 +388,7 @@ where.close()
 
 def test_ray_outlives_the_thread_that_has_started_it() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", PASSING], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PASSING], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert (done.returncode, done.stdout) == (0, "True\n")
