@@ -106,15 +106,15 @@ class Connection:
     def __init__(self, source: Source, session: Session) -> None:
         self.source, self._session = source, session
         self.endpoint = source.run.endpoints[source.name]
-        self._number, self._deaths = source.clients, 0
+        self._deaths = 0
+        self._start(source.clients)
         source.clients += 1
-        self._start()
 
-    def _start(self) -> None:
+    def _start(self, number: int) -> None:
         part = self.endpoint if self.endpoint.actors == 1 else self.endpoint.part()
         run = self.source.run.model_copy(update={"endpoints": {self.source.name: part}})
         factory, keys = partial(EndpointClient, run, self.source.name), filter(None, [self.endpoint.key])
-        self.service = self._session.executor.serve(factory, self._number, list(keys))
+        self.service = self._session.executor.serve(factory, number, list(keys))
         self._held: dict[str, Request] = {}
         self._room = 1
 
@@ -185,7 +185,8 @@ class Connection:
         self.source.again.append(request)
 
     def _restart(self) -> None:
-        """Start another process in the place of one that was killed; what that held is sent again."""
+        """Start another process in the place of one that was killed, on this node, as the other may be gone; what that
+        held is sent again."""
         self._deaths += 1
         if self._deaths > DEATHS or self._session.stop.is_set():
             self._held.clear()
@@ -194,4 +195,4 @@ class Connection:
         self.service.close()
         for request in self._held.values():
             self._lose(request)
-        self._start()
+        self._start(0)

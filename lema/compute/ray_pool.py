@@ -68,7 +68,7 @@ class RayExecutor(Executor):
         here = ray.get_runtime_context().get_node_id()
         nodes = [here, *sorted(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)]
         arguments = (*_project_state(ray, ()), ray.cloudpickle.dumps(factory))
-        actor = on_node(ray, _AsyncActor, nodes[number % len(nodes)], soft=number > 0).remote(*arguments)
+        actor = on_node(ray, _AsyncActor, nodes[number % len(nodes)]).remote(*arguments)
         return RayService(ray, actor, {name: os.environ[name] for name in variables if name in os.environ})
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class RayService:
         def settle(call: "Future[tuple[Any, str | None]]") -> None:
             try:
                 result, error = call.result()
-            except self._ray.exceptions.RayActorError:
+            except (self._ray.exceptions.RayActorError, self._ray.exceptions.ActorUnschedulableError):
                 answer.set_exception(WorkerDiedError())
             except Exception as failed:
                 answer.set_exception(one_line_error(getattr(failed, "cause", None) or failed))
@@ -166,12 +166,12 @@ def on_driver_node(ray: Any, kind: type) -> Any:
     return on_node(ray, kind, ray.get_runtime_context().get_node_id())
 
 
-def on_node(ray: Any, kind: type, node: str, *, soft: bool = False) -> Any:
-    """A class as that of actors on a node, by its id, or if `soft` on another one when it is gone. They reserve
-    nothing."""
+def on_node(ray: Any, kind: type, node: str) -> Any:
+    """A class as that of actors on a node, by its id. They reserve nothing. (A soft affinity is no help: with it Ray
+    may put the first actor for another node on the driver's.)"""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    strategy = NodeAffinitySchedulingStrategy(node, soft=soft)
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(kind).options(num_cpus=0, scheduling_strategy=strategy)
 
 

@@ -203,7 +203,8 @@ def test_an_endpoint_is_asked_from_both_nodes_and_its_key_stands_nowhere(
     environment = {**cluster.environment, SECRET_NAME: SECRET, "RAY_BACKEND_LOG_LEVEL": "debug"}
     nodes: set[str] = set()
     killed = 0
-    with FakeServer(latency=0.1) as server:
+    # Slow until both clients ask: on a busy machine the second starts long after the first.
+    with FakeServer(latency=0.5) as server:
         command = [sys.executable, "-c", BUYER, str(tmp_path), server.url, SECRET_NAME]
         with subprocess.Popen(command, cwd=project.root, env=environment) as buyer:
             while buyer.poll() is None:
@@ -215,6 +216,7 @@ def test_an_endpoint_is_asked_from_both_nodes_and_its_key_stands_nowhere(
                     asked = subprocess.run([sys.executable, "-c", STATE], env=cluster.environment, capture_output=True)
                     (killed,) = blind
                     os.kill(killed, signal.SIGKILL)
+                    server.latency = 0.05
                 time.sleep(0.05)
         assert buyer.returncode == 0
         assert killed
