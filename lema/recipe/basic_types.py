@@ -1,7 +1,7 @@
 """What all parts of a recipe are made of: names, numbers, prompts, named parts, sampling parameters."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
@@ -20,9 +20,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spec(BaseModel):
-    """Frozen, strict about types, no unknown keys."""
+    """Frozen, strict about types, no unknown keys; of the fields in `one_of` exactly one is given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
+    one_of: ClassVar[tuple[str, ...]] = ()
+
+    def model_post_init(self, _: Any, /) -> None:
+        """Raises ValueError unless exactly one is given."""
+        if self.one_of and sum(getattr(self, name) is not None for name in self.one_of) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(self.one_of)}")
 
 
 class Prompt(Spec):
@@ -32,12 +38,8 @@ class Prompt(Spec):
 
     system: str | None = Field(default=None, description="System message; none when absent.")
     user: str = Field(description="Template of the user's turn.")
-    assistant: str | None = Field(
-        default=None, description="Template of the reply: for demonstrations and training formats."
-    )
-    demonstrations: tuple[dict[str, Any], ...] = Field(
-        default=(), description="Variables of worked examples, one mapping each."
-    )
+    assistant: str | None = Field(default=None, description="Template of the reply: of demonstrations and formats.")
+    demonstrations: tuple[dict[str, Any], ...] = Field(default=(), description="Variables of worked examples.")
 
     @model_validator(mode="after")
     def _demonstrations_need_a_reply(self) -> "Prompt":
@@ -47,7 +49,7 @@ class Prompt(Spec):
 
 
 class SamplingSpec(Spec):
-    """How a model is asked."""
+    """How replies are drawn."""
 
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Share of the probability that is drawn from.")
@@ -55,6 +57,13 @@ class SamplingSpec(Spec):
     max_tokens: Positive = Field(default=512, description="Longest reply.")
     stop: tuple[str, ...] = Field(default=(), description="Strings that end a reply.")
     seed: int = Field(default=0, description="Of the draw; every path has its own.")
+
+
+class AskSpec(SamplingSpec):
+    """A model and how it is asked."""
+
+    model: Label = Field(description="A name under `models`, or `base`: the student itself.")
+    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
 
 
 if TYPE_CHECKING:

@@ -212,7 +212,7 @@ class _Files:
         for path in prompt_places(tree):
             found = tree.find(path)
             if found and isinstance(found.value, str):
-                tree = _with_child(tree, path, self._prompt(found, tree, path))
+                tree = tree.replaced(path, self._prompt(found, tree, path)) or tree
         return tree
 
     def _prompt(self, found: Tree, tree: Tree, path: KeyPath) -> Tree:
@@ -226,13 +226,3 @@ class _Files:
         # What could not be read has been reported; an empty prompt keeps it from being reported twice.
         text = replace(found, value="")
         return replace(found, value={"user": text, "assistant": text})
-
-
-def _with_child(tree: Tree, path: KeyPath, child: Tree) -> Tree:
-    if not path:
-        return child
-    step, *rest = path
-    below = _with_child(tree.value[step], tuple(rest), child)
-    if isinstance(tree.value, list):
-        return replace(tree, value=[below if at == step else one for at, one in enumerate(tree.value)])
-    return replace(tree, value={**tree.value, step: below})

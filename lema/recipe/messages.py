@@ -198,32 +198,13 @@ def _shown_value(value: Any) -> str:
 def salvage(tree: Tree, wish: Any) -> Any:
     """As much of a value as is right: wrong parts are left out, so that the others can be checked too. None when
     nothing is left."""
-    while True:
-        value, problems = validate(tree, wish)
+    left: Tree | None = tree
+    while left is not None:
+        value, problems = validate(left, wish)
         if not problems:
             return value
-        shorter = _pruned(tree, max((path for path, _ in problems), key=len))
-        if shorter is None:
-            return None
-        tree = shorter
-
-
-def _pruned(tree: Tree, path: KeyPath) -> Tree | None:
-    """The tree without what stands at a path, or, where nothing does, without what it would stand in."""
-    if tree.find(path) is None:
-        while tree.find(path) is None:
+        path = max((path for path, _ in problems), key=len)
+        while left.find(path) is None:
             path = path[:-1]
-    if not path:
-        return None
-    step = path[0]
-    below = _pruned(tree.value[step], path[1:])
-    return Tree(_with_value(tree.value, step, below), tree.mark, tree.key)
-
-
-def _with_value(value: Any, step: str | int, child: Tree | None) -> Any:
-    if isinstance(value, dict):
-        items: Iterator[tuple[str, Tree]] = (
-            (key, child if key == step and child else one) for key, one in value.items()
-        )
-        return {key: one for key, one in items if child or key != step}
-    return [child if at == step and child else one for at, one in enumerate(value) if child or at != step]
+        left = left.replaced(path, None)
+    return None

@@ -17,29 +17,15 @@ class Endpoint(Spec):
 
     url: str
     key: str | None = Field(default=None, description="Name of the environment variable that holds the API key.")
-    concurrency: Positive | None = Field(
-        default=None, description="Requests in flight at most; without it, as many as prove worth it."
-    )
+    concurrency: Positive | None = Field(default=None, description="Requests in flight; adaptive when absent.")
     requests_per_minute: Positive | None = None
-    input_tokens_per_minute: Positive | None = Field(
-        default=None, description="Expected from the length of a prompt, put right by the usage of its reply."
-    )
-    output_tokens_per_minute: Positive | None = Field(
-        default=None, description="Expected from the replies so far, put right by the usage of each."
-    )
+    input_tokens_per_minute: Positive | None = Field(default=None, description="Expected from the length of prompts.")
+    output_tokens_per_minute: Positive | None = Field(default=None, description="Expected from the replies so far.")
     timeout: float = Field(default=600, gt=0, description="Seconds a request.")
     retries: Count = 5
-    actors: Positive = Field(
-        default=1,
-        description="Processes that ask it, each with its share of the limits: where the processor of one, at about a "
-        "thousand replies a second, is the limit.",
-    )
-    mode: Literal["online", "batch"] = Field(
-        default="online", description="`batch`: files of requests that are answered within a day, for less money."
-    )
-    models: dict[str, str] = Field(
-        default={}, description="What it calls a model, where that is not the name in the recipe: a path, an alias."
-    )
+    actors: Positive = Field(default=1, description="Processes that ask it, for above a thousand replies a second.")
+    mode: Literal["online", "batch"] = Field(default="online", description="`batch`: within a day, for less money.")
+    models: dict[str, str] = Field(default={}, description="What it calls models, where not as the recipe does.")
 
     def part(self) -> "Endpoint":
         """The endpoint as one of its actors knows it: limits that are not above the whole together."""
@@ -72,13 +58,8 @@ class Price(Spec):
 
     input: Money = Field(description="A million tokens of prompts.")
     output: Money = Field(description="A million tokens of replies, hidden reasoning included.")
-    cached: Money | None = Field(
-        default=None,
-        description="A million tokens of prompts that the endpoint had in its cache; as input when absent.",
-    )
-    batch: Annotated[Money, Field(le=1)] = Field(
-        default=Decimal(1), description="Share of these prices that requests of a batch cost."
-    )
+    cached: Money | None = Field(default=None, description="Prompts in the endpoint's cache; as input when absent.")
+    batch: Money = Field(default=Decimal(1), le=1, description="Share of these prices that requests of a batch cost.")
 
     @property
     def free(self) -> bool:
@@ -102,9 +83,7 @@ class Vllm(Spec):
     """How vLLM's engine uses the machine; what decides replies is among the model's options."""
 
     gpu_memory_utilization: Share | None = Field(default=None, description="Share of a GPU's memory that it takes.")
-    tensor_parallel_size: Positive | None = Field(
-        default=None, description="GPUs that share one model; above 1 with executor: local only."
-    )
+    tensor_parallel_size: Positive | None = Field(default=None, description="GPUs a model; above 1 needs local.")
     max_num_seqs: Positive | None = Field(default=None, description="Replies under way at once, at most.")
     enforce_eager: bool | None = Field(default=None, description="Start sooner and answer slower.")
 
@@ -120,26 +99,18 @@ class Run(Spec):
     vllm: Vllm = Field(default=Vllm(), description="Engine of the backend vllm.")
     max_failures: Share = Field(default=0.1, description="Share of requests that may fail before a stage does.")
     endpoints: dict[Label, Endpoint] = Field(default={}, description="Where models are served, by name.")
-    prices: dict[str, Price] = Field(
-        default={}, description="By a model's name (its label where it has none); go before those that lema knows."
-    )
+    prices: dict[str, Price] = Field(default={}, description="By a model's name; before those that lema knows.")
     budget: Budget = Budget()
 
     @model_validator(mode="after")
-    def _one_gpu_an_actor(self) -> "Run":
-        if self.executor == "ray" and (self.vllm.tensor_parallel_size or 1) > 1:
-            raise ValueError("vllm.tensor_parallel_size above 1 needs executor: local")
-        return self
-
-    @model_validator(mode="after")
-    def _ray_asks(self) -> "Run":
-        if several := [name for name, one in self.endpoints.items() if one.actors > 1 and self.executor == "local"]:
+    def _executor_can(self) -> "Run":
+        several = [name for name, one in self.endpoints.items() if one.actors > 1]
+        if self.executor == "ray":
+            if (self.vllm.tensor_parallel_size or 1) > 1:
+                raise ValueError("vllm.tensor_parallel_size above 1 needs executor: local")
+        elif several:
             raise ValueError(f"endpoints.{several[0]}.actors above 1 needs executor: ray")
-        return self
-
-    @model_validator(mode="after")
-    def _ray_trains(self) -> "Run":
-        if self.executor == "local" and (self.trainers > 1 or self.trainings > 1):
+        elif self.trainers > 1 or self.trainings > 1:
             raise ValueError("trainers and trainings above 1 need executor: ray")
         return self
 

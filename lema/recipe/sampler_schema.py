@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from lema.recipe.basic_types import Label, Positive, Prompt, SamplingSpec, Spec
+from lema.recipe.basic_types import AskSpec, Label, Positive, Spec
 
 # Kinds of error that a program can make in a path, and those for which it takes a model; the words are those of the
 # `reference` corrector where it knows the kind (after the taxonomy of arXiv 2503.17439).
@@ -15,11 +15,9 @@ PROGRAM_ERRORS: tuple[ErrorType, ...] = get_args(ProgramError)
 ALL_ERRORS: tuple[ErrorType, ...] = (*PROGRAM_ERRORS, *get_args(ModelError))
 
 
-class ModelSampler(SamplingSpec):
+class ModelSampler(AskSpec):
     """A sampler that asks a model."""
 
-    model: Label = Field(description="A name under `models`, or `base`: the student itself.")
-    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
     paths: Positive = Field(default=1, description="Paths a question.")
 
 
@@ -41,9 +39,7 @@ class InjectSpec(Spec):
     """A mistake in a right path, of a kind that is drawn by seed."""
 
     of: Label | None = Field(default=None, description="Sampler whose right paths are spoilt; else gold rationales.")
-    errors: tuple[ErrorType, ...] = Field(
-        default=(), description="Kinds of error to draw from; all that can be made when empty."
-    )
+    errors: tuple[ErrorType, ...] = Field(default=(), description="Kinds of error to draw from; all when empty.")
 
 
 class InjectSampler(Spec):
@@ -101,15 +97,9 @@ Sampler = Annotated[
 class WantSpec(Spec):
     """How many wrong paths are enough: what comes after them is not asked for."""
 
-    per_question: Positive | None = Field(
-        default=None, description="Wrong paths of a question, of all these samplers; their `paths` are then the most."
-    )
-    in_all: Positive | None = Field(
-        default=None, description="Wrong paths in all; first paths of all questions come before second ones."
-    )
-    samplers: tuple[Label, ...] | None = Field(
-        default=None, description="Whose wrong paths count, and who stops; all when absent. Others make all of theirs."
-    )
+    per_question: Positive | None = Field(default=None, description="Of a question; `paths` are then the most.")
+    in_all: Positive | None = Field(default=None, description="In all; first paths of all questions come first.")
+    samplers: tuple[Label, ...] | None = Field(default=None, description="Whose count, and who stops; all when absent.")
     seed: int = Field(default=0, description="Which questions first, and for each which sampler.")
 
     @model_validator(mode="after")

@@ -5,11 +5,11 @@ Here are the sections that make corrections, from records to verdicts and new qu
 of replies, of which all of these are made, in `basic_types`. `load` reads files, `messages` words what is wrong.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lema.recipe.basic_types import Count, Label, Name, Part, PartName, Positive, Prompt, SamplingSpec, Share, Spec
+from lema.recipe.basic_types import AskSpec, Count, Label, Name, Part, PartName, Positive, Share, Spec
 from lema.recipe.sampler_schema import SamplesSpec
 from lema.recipe.training_schema import (
     AdapterSpec,
@@ -23,6 +23,7 @@ from lema.recipe.training_schema import (
 )
 
 Hint = Literal["none", "answer", "rationale"]
+OptionalField = Literal["incorrect_step", "explanation"]  # of a correction
 
 
 class ModelSpec(Spec):
@@ -36,8 +37,7 @@ class ModelSpec(Spec):
     adapter: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+(/-?[0-9]+)?$",
-        description="With the backend transformers or vllm, for samplers: an arm of another recipe, RECIPE/ARM, which "
-        "samples; RECIPE/ARM/SEED where that recipe trains with several `seeds`.",
+        description="With transformers or vllm, for samplers: an arm of another recipe, RECIPE/ARM or RECIPE/ARM/SEED.",
     )
     options: dict[str, Any] = Field(default={}, description="Options of the backend.")
 
@@ -45,36 +45,25 @@ class ModelSpec(Spec):
 class TestSource(Spec):
     """Where raw records come from: exactly one of `generator`, `hub` and `file`."""
 
-    generator: PartName | None = Field(
-        default=None, description="A task that makes its own questions: `lema ls tasks`."
-    )
+    one_of: ClassVar[tuple[str, ...]] = ("generator", "hub", "file")
+
+    generator: PartName | None = Field(default=None, description="A task that makes questions: `lema ls tasks`.")
     hub: str | None = Field(default=None, description="A data set on the Hugging Face hub.")
     config: str | None = Field(default=None, description="With hub: the configuration's name.")
     revision: str | None = Field(default=None, description="With hub: the commit; pin it.")
-    file: str | None = Field(
-        default=None, description="A .jsonl, .csv or .parquet file; with {split} in it, one a split."
-    )
+    file: str | None = Field(default=None, description="A .jsonl, .csv or .parquet file; with {split}, one a split.")
     test: Count | None = Field(default=None, description="Records of the test split; all when absent.")
     test_from: Literal["test", "validation", "train"] = Field(
-        default="test",
-        description="Which split of the source the test records are; `train`: it has no other, take the end of train.",
+        default="test", description="Split of the test records; `train`: there is no other, take its end."
     )
     options: dict[str, Any] = Field(default={}, description="Options of the generator.")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "TestSource":
-        origins = [name for name in ("generator", "hub", "file", "evolved") if name in type(self).model_fields]
-        if sum(getattr(self, name) is not None for name in origins) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(origins)}")
-        return self
 
 
 class SourceSpec(TestSource):
     """Where raw records come from: exactly one of `generator`, `hub`, `file` and `evolved`."""
 
-    evolved: Name | None = Field(
-        default=None, description="Another recipe: its evolved questions to learn from, its test records to compare on."
-    )
+    one_of: ClassVar[tuple[str, ...]] = (*TestSource.one_of, "evolved")
+    evolved: Name | None = Field(default=None, description="A recipe: its new questions to learn from, its test set.")
     originals: bool = Field(default=False, description="With evolved: that recipe's own training records too.")
     train: Count | None = Field(default=None, description="Records of the train split; all when absent.")
 
@@ -95,9 +84,7 @@ class SourceSpec(TestSource):
 class TransferSpec(Spec):
     """A further test set, answered by the same models from the same prompt: how far does what was learnt reach?"""
 
-    source: TestSource = Field(
-        description="As the recipe's own source. Only test records are read; a file without {split} holds nothing else."
-    )
+    source: TestSource = Field(description="As the recipe's own; a file without {split} holds test records only.")
     task: PartName | None = Field(default=None, description="How to read and grade them; as the others when absent.")
     test: Count | None = Field(default=None, description="Questions; all when absent.")
 
@@ -109,9 +96,7 @@ class QuestionsSpec(Spec):
     train: Count | None = Field(default=None, description="Training questions; all but `dev` when absent.")
     dev: Count = Field(default=0, description="Questions held out of the training records, to choose settings on.")
     test: Count | None = Field(default=None, description="Test questions; all when absent.")
-    transfer: dict[Name, TransferSpec] = Field(
-        default={}, description="Further test sets by name: another benchmark, longer problems, larger numbers."
-    )
+    transfer: dict[Name, TransferSpec] = Field(default={}, description="Further test sets by name: another benchmark.")
     seed: int = Field(default=0, description="Which ones.")
 
     @property
@@ -121,41 +106,25 @@ class QuestionsSpec(Spec):
         return {"train": self.task, "dev": self.task, "test": self.task, **others}
 
 
-class LocationsSpec(SamplingSpec):
+class LocationsSpec(AskSpec):
     """The locator: it reads a question and a wrong path, and names the first incorrect step. For correctors that can
     mend a mistake but not find it (arXiv 2311.08516): their prompt may then use `incorrect_step`."""
 
-    model: Label = Field(description="A name under `models`, or `base`.")
-    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
     samplers: tuple[Label, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
     hint: Hint = Field(default="none", description="What of the gold solution the locator is shown.")
     known: bool = Field(default=True, description="Injected mistakes are where they were put; nobody is asked.")
 
 
-class CorrectionsSpec(SamplingSpec):
+class CorrectionsSpec(AskSpec):
     """The corrector: it reads a question and a wrong path, and finds, explains and mends the mistake."""
 
-    model: Label = Field(description="A name under `models`, or `base`.")
-    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
     samplers: tuple[Label, ...] | None = Field(default=None, description="Whose wrong paths; all when absent.")
     tries: Positive = Field(default=1, description="Corrections asked for, a wrong path.")
-    hint: Hint = Field(
-        default="none", description="What of the gold solution the corrector is shown; the paper shows none."
-    )
-    format: Literal["text", "json"] = Field(
-        default="text", description="Labelled lines as in the paper, or an object with the same fields."
-    )
-    without: tuple[Literal["incorrect_step", "explanation"], ...] = Field(
-        default=(), description="Fields that the replies do without."
-    )
-    want: Positive | None = Field(
-        default=None,
-        description="Accepted corrections that are enough; wrong paths are taken in an order drawn by seed. All when "
-        "absent.",
-    )
-    max_candidates: Positive | None = Field(
-        default=None, description="With want: corrections asked for, at most; as many as there are when absent."
-    )
+    hint: Hint = Field(default="none", description="What of the gold solution the corrector is shown; LEMA: none.")
+    format: Literal["text", "json"] = Field(default="text", description="Labelled lines, or an object of these fields.")
+    without: tuple[OptionalField, ...] = Field(default=(), description="Fields that the replies do without.")
+    want: Positive | None = Field(default=None, description="Accepted ones that are enough, of paths drawn by seed.")
+    max_candidates: Positive | None = Field(default=None, description="With want: the most that are asked for.")
 
 
 class ContaminationSpec(Spec):
@@ -163,9 +132,7 @@ class ContaminationSpec(Spec):
 
     ngram: Positive = Field(default=13, description="Words in a row; shorter test questions must be the same.")
     limit: Share = Field(default=0.5, description="Share of a test question's n-grams that may be there.")
-    files: tuple[str, ...] = Field(
-        default=(), description="More test questions: .jsonl, .csv or .parquet files. Those of the recipe always count."
-    )
+    files: tuple[str, ...] = Field(default=(), description="More test questions: .jsonl, .csv or .parquet files.")
     field: str = Field(default="question", description="Field with a question's text in `files`.")
 
 
@@ -174,8 +141,7 @@ class VerdictsSpec(Spec):
 
     filters: tuple[Part, ...] = Field(description="`lema ls filters`, or my_pkg.my_mod:my_filter.")
     contamination: ContaminationSpec | Literal[False] = Field(
-        default=ContaminationSpec(),
-        description="The last filter, and a test of training questions; false turns both off, and the report says so.",
+        default=ContaminationSpec(), description="The last filter, and of training questions; false turns both off."
     )
 
     @property
@@ -186,20 +152,12 @@ class VerdictsSpec(Spec):
         return (*self.filters, Part.model_validate({"contamination": self.contamination.model_dump()}))
 
 
-class AskSpec(SamplingSpec):
-    """A model and how it is asked."""
-
-    model: Label = Field(description="A name under `models`, or `base`.")
-    prompt: Prompt = Field(description="A file in recipes/prompts, or a prompt inline.")
-
-
 class EvolvedSpec(Spec):
     """New questions like those that were corrected (LEMA, section 2.2), for another recipe's `source: {evolved:}`."""
 
     questions: Positive = Field(description="New questions asked for, each from a seed drawn with replacement.")
     seeds: Literal["corrections", "questions"] = Field(
-        default="corrections",
-        description="Questions with accepted corrections; or any training question, the control of the paper.",
+        default="corrections", description="Questions with accepted corrections; or any, the control of the paper."
     )
     seed: int = Field(default=0, description="Of the draw.")
     write: AskSpec = Field(description="Who writes a question related to the one that it reads.")

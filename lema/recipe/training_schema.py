@@ -1,7 +1,7 @@
 """The sections of a recipe that learn and compare: training data of every arm, the student, its adapters, answers and
 their scores."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,9 +28,7 @@ class Sized(Spec):
     """Rows of one kind, by number or by tokens, in a format of their own or that of the mix."""
 
     rows: Size = Field(default="all", description="all, a count, {fraction: share} or {match: arm}.")
-    tokens: Count | Match | None = Field(
-        default=None, description="Instead of rows: a count of tokens or {match: arm}, met to the nearest row."
-    )
+    tokens: Count | Match | None = Field(default=None, description="Instead of rows: a count or {match: arm}.")
     format: Prompt | None = Field(default=None, description="Format of these rows, in place of the mix's.")
 
     @model_validator(mode="after")
@@ -51,13 +49,8 @@ class CotRows(Sized):
     rationales: bool = Field(default=True, description="The gold rationales of the training questions.")
     samplers: tuple[Label, ...] = Field(default=(), description="Samplers whose right paths are taken.")
     corrected: bool = Field(default=False, description="The corrected solutions in accepted corrections, in full.")
-    per_question: Positive | None = Field(
-        default=None, description="Most rows a question: the gold rationale first, then those with other figures."
-    )
-    repeat: bool = Field(
-        default=False,
-        description="When there are fewer rows than the size asks for, all of them again, in another order each time.",
-    )
+    per_question: Positive | None = Field(default=None, description="Most rows a question: the gold rationale first.")
+    repeat: bool = Field(default=False, description="Where rows are too few, all again, in another order each time.")
 
     @model_validator(mode="after")
     def _something_to_fill(self) -> "CotRows":
@@ -69,12 +62,8 @@ class CotRows(Sized):
 class CorrectionRows(Sized):
     """Rows made of accepted corrections; what they say of each is the format's choice."""
 
-    samplers: tuple[Label, ...] | None = Field(
-        default=None, description="Whose mistakes: corrections of these samplers' paths; of all when absent."
-    )
-    masked: bool = Field(
-        default=False, description="No loss on the incorrect step where the format writes it out (`wrong`)."
-    )
+    samplers: tuple[Label, ...] | None = Field(default=None, description="Whose mistakes; of all when absent.")
+    masked: bool = Field(default=False, description="No loss on the incorrect step that the format writes (`wrong`).")
 
 
 class Arm(Spec):
@@ -97,12 +86,10 @@ class MixSpec(Spec):
     cot: Prompt = Field(description="Format of CoT rows.")
     correction: Prompt = Field(
         description="Format of correction rows. It reads question, path and steps; it writes these and incorrect_step, "
-        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer, rationale "
-        "(the gold one: a control that tells what corrections say from which questions they are of)."
+        "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer and the gold rationale."
     )
     tokens: Literal["completion", "example"] = Field(
-        default="completion",
-        description="What arms sized by tokens count: the completions, which have the loss, or prompts too.",
+        default="completion", description="What arms sized by tokens count: completions, or prompts too."
     )
     seed: int = Field(default=0, description="Which rows when not all, and their order.")
 
@@ -129,9 +116,7 @@ class PretrainCorrectionsSpec(Spec):
 
     share: Share = Field(description="Of the problems; one whose rationale cannot be spoilt stays as it is.")
     format: Prompt = Field(description="As `mix.correction`: it reads question, path and steps, and writes the rest.")
-    errors: tuple[ProgramError, ...] = Field(
-        default=(), description="Kinds of error to draw from; all that a program can make when empty."
-    )
+    errors: tuple[ProgramError, ...] = Field(default=(), description="Kinds of error to draw from; all when empty.")
 
 
 class PretrainSpec(Spec):
@@ -140,9 +125,7 @@ class PretrainSpec(Spec):
     task: PartName = Field(default="word_problems", description="A task that makes its own questions.")
     options: dict[str, Any] = Field(default={}, description="Options of the task's generator.")
     format: Prompt = Field(description="`user` is what it reads, `assistant` what it learns to write.")
-    corrections: PretrainCorrectionsSpec | None = Field(
-        default=None, description="A share of the problems as corrections; none when absent."
-    )
+    corrections: PretrainCorrectionsSpec | None = Field(default=None, description="A share of them as corrections.")
     width: Positive = Field(default=192, description="Hidden size.")
     layers: Positive = Field(default=4, description="Transformer layers.")
     heads: Positive = Field(default=4, description="Attention heads; they share the width.")
@@ -157,6 +140,8 @@ class PretrainSpec(Spec):
 class BaseSpec(Spec):
     """The student before fine-tuning: exactly one of `embedded`, `pretrain`, `hub` and `folder`."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("embedded", "pretrain", "hub", "folder")
+
     embedded: Literal["smollm2-135m-instruct"] | None = Field(default=None, description="Comes with `make setup`.")
     pretrain: PretrainSpec | None = Field(default=None, description="Train one from scratch.")
     hub: str | None = Field(default=None, description="A model on the Hugging Face hub.")
@@ -164,53 +149,36 @@ class BaseSpec(Spec):
     folder: str | None = Field(default=None, description="A model saved by transformers.")
     chat: bool = Field(default=True, description="False: no chat template, plain text in and out.")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> "BaseSpec":
-        if sum(origin is not None for origin in (self.embedded, self.pretrain, self.hub, self.folder)) != 1:
-            raise ValueError("needs exactly one of embedded, pretrain, hub, folder")
-        return self
-
 
 class ChooseSpec(Spec):
     """Which checkpoint is kept: the one with the least loss on examples that are held out. Test questions have no
     part in it."""
 
     every: Positive = Field(description="Optimizer steps between checkpoints; the last step is one too.")
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.05, description="Of the questions: their CoT examples are held out, the others left out."
-    )
+    share: float = Field(default=0.05, gt=0, lt=1, description="Of the questions, whose CoT examples are held out.")
 
 
 class AdapterSpec(Spec):
     """Fine-tuning of the base, once an arm."""
 
-    method: Literal["lora", "qlora", "full"] = Field(
-        default="lora", description="lora: low-rank updates. qlora: the same on 4-bit weights (GPU). full: all weights."
-    )
+    one_of: ClassVar[tuple[str, ...]] = ("epochs", "steps")
+    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="qlora: on 4-bit weights (GPU).")
     rank: Positive = Field(default=16, description="Of LoRA: rank of the update.")
     alpha: float = Field(default=32.0, gt=0, description="Of LoRA: scale of the update, times 1 / rank.")
     dropout: Share = Field(default=0.0, description="Of LoRA: share of what the update reads.")
-    targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        default="all-linear", description="Of LoRA: layers that learn: all-linear, or names of modules."
-    )
-    loss: Literal["completion", "all"] = Field(
-        default="completion", description="Tokens that are learnt: the completion's, or the prompt's too."
-    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(default="all-linear", description="Of LoRA: what learns.")
+    loss: Literal["completion", "all"] = Field(default="completion", description="Tokens that are learnt.")
     optimizer: Literal["adamw", "paged_adamw_32bit"] = Field(
-        default="adamw", description="paged_adamw_32bit: of bitsandbytes, for GPUs that are nearly full."
+        default="adamw", description="Paged: for nearly full GPUs."
     )
     lr: float = Field(default=2e-4, gt=0, description="Highest learning rate.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="Of the learning rate, after the warm-up."
-    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="Of the rate, when warm.")
     warmup: Share = Field(default=0.0, description="Share of the steps.")
     epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Passes over the examples.")
     steps: Positive | None = Field(default=None, description="Optimizer steps, instead of epochs.")
     batch: Positive = Field(default=8, description="Examples a device and step.")
     accumulate: Positive = Field(default=1, description="Steps whose gradients are summed for one optimizer step.")
-    max_length: Positive = Field(
-        default=1024, description="Tokens; longer examples are left out and reported, never cut."
-    )
+    max_length: Positive = Field(default=1024, description="Tokens; longer examples are left out and reported.")
     weight_decay: float = Field(default=0.0, ge=0, description="Of AdamW.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to it.")
     beta2: Share = Field(default=0.999, description="Of AdamW.")
@@ -219,10 +187,7 @@ class AdapterSpec(Spec):
     save_every: Positive = Field(default=50, description="Optimizer steps between checkpoints to resume from.")
     choose: ChooseSpec | None = Field(default=None, description="A checkpoint to keep; the last one when absent.")
     seed: int = Field(default=0, description="Of weights, dropout and order.")
-    seeds: tuple[int, ...] = Field(
-        default=(),
-        description="Instead of seed: train every arm once with each of these, to see what chance in training does.",
-    )
+    seeds: tuple[int, ...] = Field(default=(), description="Instead of seed: every arm is trained once with each.")
 
     @property
     def trainings(self) -> tuple["AdapterSpec", ...]:
@@ -235,12 +200,6 @@ class AdapterSpec(Spec):
             raise ValueError("seeds: the same seed twice would train the same adapter twice")
         if self.seeds and "seed" in self.model_fields_set:
             raise ValueError("needs one of seed, seeds")
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "AdapterSpec":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("needs exactly one of epochs, steps")
         return self
 
 

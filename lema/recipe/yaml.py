@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from lema.errors import Problem, RecipeError
 
@@ -88,6 +89,15 @@ class Tree:
         items = found.value if found and isinstance(found.value, list) else []
         yield from (((*path, at), item) for at, item in enumerate(items))
 
+    def replaced(self, path: KeyPath, child: "Tree | None") -> "Tree | None":
+        """This tree with another one at a path, or, with None, without what stands there."""
+        if not path:
+            return child
+        pairs = self.value.items() if isinstance(self.value, dict) else enumerate(self.value)
+        made = {key: one.replaced(path[1:], child) if key == path[0] else one for key, one in pairs}
+        kept = {key: one for key, one in made.items() if one is not None}
+        return replace(self, value=kept if isinstance(self.value, dict) else list(kept.values()))
+
 
 def read_yaml(path: Path, file: str) -> Tree:
     """Read a file, once as long as it stays as it is; `file` is what messages call it. Raises RecipeError with every
@@ -124,13 +134,11 @@ def parse_yaml(text: str, file: str) -> Tree:
         row, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         problem = Problem(file, row, column, f"not valid YAML: {error.problem or error.context}")
         raise RecipeError([problem]) from None
-    except YAMLError as error:
-        reason = str(getattr(error, "reason", error))
-        raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {reason}")]) from None
     except RecursionError:
         raise RecipeError([Problem(file, 0, 0, "nested too deeply")]) from None
-    except ValueError as error:  # an escape such as "\U00110000"
-        raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {error}")]) from None
+    except (ReaderError, ValueError) as error:  # a control character; an escape such as "\U00110000"
+        reason = error.reason if isinstance(error, ReaderError) else error
+        raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {reason}")]) from None
     if reader.problems:
         raise RecipeError(reader.problems)
     return Tree({}, top, top) if tree.value in (None, False, 0, "", []) else replace(tree, mark=top)
