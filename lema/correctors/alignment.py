@@ -14,20 +14,11 @@ from typing import Literal
 
 from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.final_answer import states_answer
-from lema.text.numbers import numbers, parse_number
+from lema.text.numbers import AMOUNTS, numbers, parse_number
 
 Kind = Literal["slip", "computed", "repeated", "unknown", "stated", "extra", "final", "missing"]
 
 _BARE_NUMBER = re.compile(r"\W*-?[\d.,/%]+\W*")
-_WORDS = {
-    **dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-                "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-               map(Fraction, range(21)), strict=True)),
-    "thirty": Fraction(30), "forty": Fraction(40), "fifty": Fraction(50), "sixty": Fraction(60),
-    "hundred": Fraction(100), "thousand": Fraction(1000), "dozen": Fraction(12), "couple": Fraction(2),
-    "twice": Fraction(2), "double": Fraction(2), "both": Fraction(2), "triple": Fraction(3),
-    "half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4),
-}  # fmt: skip
 # Numbers of calendars, clocks and measures that a step may bring in without being told.
 _COMMON = frozenset(Fraction(value) for value in (0, 1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000, 3600))
 _RANGE = re.compile(r"\d+\s?[-–:]\s?\d+")
@@ -241,7 +232,7 @@ def _quotients(pairs: Sequence[tuple[str, str]]) -> list[Fraction]:
 
 
 def _spoken(text: str) -> Iterator[Fraction]:
-    return (_WORDS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _WORDS)
+    return (AMOUNTS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in AMOUNTS)
 
 
 def _parts(expression: str) -> list[Fraction]:

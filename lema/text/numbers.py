@@ -19,7 +19,13 @@ _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBER_WORDS = {word: value for value, word in enumerate(f"zero {_UNITS} {_TEENS}".split())}
 NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
-NUMBER_WORDS |= {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+NUMBER_WORDS |= _SCALES
+# Words that stand for an amount, whatever is counted.
+AMOUNTS = {word: Fraction(value) for word, value in NUMBER_WORDS.items()}
+AMOUNTS |= {word: Fraction(2) for word in ("couple", "twice", "double", "both")}
+AMOUNTS |= {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
+AMOUNTS |= {"triple": Fraction(3), "dozen": Fraction(12)}
 _UNIT, _TEEN, _TEN = (words.replace(" ", "|") for words in (_UNITS, _TEENS, _TENS))
 _BELOW_100 = rf"(?:(?:{_TEN})(?: (?:{_UNIT}))?|{_TEEN}|{_UNIT})"
 _BELOW_1000 = rf"(?:{_BELOW_100} hundred(?: (?:and )?{_BELOW_100})?|{_BELOW_100})"
@@ -35,7 +41,6 @@ _ONE_NUMBER = re.compile(
     rf"(?:\s?/\s?(?P<under>{DIGITS})|\s(?P<part>\d+)/(?P<of>\d+))?"
     r"(?:\s?(?P<scale>hundred|thousand|million|billion)\b)?"
 )
-_SCALE = {None: 1, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _NUMBER_MARKUP = re.compile(
     rf"\\(?:boxed|text|mathrm|left|right|[,;!() \[\]])|(?<!\d)[*]|[*](?!\d)|[_`{{}}{CURRENCY}\\]"
 )
@@ -150,5 +155,5 @@ def _value(match: re.Match[str]) -> Fraction | None:
         value /= values[1]
     elif match["of"]:
         value += values[1] / values[2]
-    value *= _SCALE[match["scale"]] * Fraction(10) ** int(match["e"] or match["power"] or 0)
+    value *= _SCALES.get(match["scale"], 1) * Fraction(10) ** int(match["e"] or match["power"] or 0)
     return -value if (match["sign"] or "").startswith("-") else value
