@@ -79,7 +79,7 @@ def rows(count: int, generate: Any) -> Iterator[Any]:
         "models": {"strong": model},
         "generate": generate,
         "read_file": None,
-        "say": print,
+        "log": print,
     }
     asked = [one.name for one in inspect.signature(samples).parameters.values() if one.kind is one.KEYWORD_ONLY]
     return samples(questions, model, **{name: given[name] for name in asked})

@@ -102,7 +102,7 @@ def run(count: int, want: dict[str, Any] | None, target: dict[str, Any]) -> tupl
     paths: list[Sample] = sorted(
         samples(
             asked(), base, spec=SamplesSpec.model_validate({"samplers": samplers, "want": want}), task=word_problems,
-            models=MODELS, generate=world, read_file=lambda _: (), say=print,
+            models=MODELS, generate=world, read_file=lambda _: (), log=print,
         ),
         key=lambda row: row.id,
     )  # fmt: skip
@@ -119,7 +119,7 @@ def run(count: int, want: dict[str, Any] | None, target: dict[str, Any]) -> tupl
     rows: list[Correction] = list(
         corrections(
             asked(), base, paths, grades, [], spec=CorrectionsSpec.model_validate({**CORRECTOR, **target}),
-            task=word_problems, models=MODELS, generate=world, judge=decide, pmap=map, say=print,
+            task=word_problems, models=MODELS, generate=world, judge=decide, pmap=map, log=print,
         )
     )  # fmt: skip
     seconds = time.process_time() - began

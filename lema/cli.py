@@ -113,9 +113,10 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe, in params.yaml or
     For every artifact: whether it is stale and why, its requests to models, how many of them are in the store, and
     what the others cost. Sends nothing.
     """
-    from lema.pipeline.estimate import estimate, text
+    from lema.pipeline.dry_run import DryRun
+    from lema.pipeline.estimate import plan_table
 
-    typer.echo(text(estimate(recipe)))
+    typer.echo(plan_table(DryRun(recipe)))
 
 
 @app.command()

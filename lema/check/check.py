@@ -17,6 +17,7 @@ from lema.models.types import Model
 from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, shown_path
 from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Params, Run, RunName
+from lema.recipe.schema import ModelSpec
 from lema.recipe.yaml import Mark, Tree
 
 
@@ -68,10 +69,10 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
                 problems.append(problem)
     known = set(problems)
     problems += [_comes_from(problem, draft) for problem, draft in inherited if problem not in known]
-    if env is not None:
-        idle = {draft.name for draft in drafts if recipes is None and draft.name not in settings.recipes}
-        problems += _key_problems([draft for draft in drafts if draft.name not in idle], settings, env)
-        notes += _key_problems([draft for draft in drafts if draft.name in idle], settings, env)
+    for idle, into in ((False, problems), (True, notes)):
+        some = [one for one in drafts if (recipes is None and one.name not in settings.recipes) is idle]
+        into += _price_problems(some, settings)
+        into += _key_problems(some, settings, env) if env is not None else ()
     if recipes is None:
         problems += _name_problems(settings, {path.stem for path in shipped})
     notes += _not_built(settings, drafts)
@@ -85,7 +86,6 @@ def _draft_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Pr
     yield from part_problems(draft, root, settings.run)
     yield from _endpoint_problems(draft, settings)
     yield from _params_problems(draft, settings, root)
-    yield from _price_problems(draft, settings)
     yield from _batch_problems(draft, settings)
 
 
@@ -127,20 +127,44 @@ def _endpoint_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
             yield problem_at(draft.tree, ("models", name, "backend"), f"{message}; allowed: openai")
 
 
-def _key_problems(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Environment variables that hold the keys of the endpoints that recipes ask are set."""
-    asked: dict[str, dict[str, None]] = defaultdict(dict)
+def _needed_by(needs: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """What recipes need, each with who needs it, in words."""
+    for need, names in needs.items():
+        yield need, f"the recipe {names[0]} needs" if len(names) == 1 else f"the recipes {', '.join(names)} need"
+
+
+def _models_asked(drafts: Sequence[Draft]) -> Iterator[tuple[str, str, ModelSpec]]:
+    """The models of its own that each recipe asks: the recipe, the model's label, the model."""
     for draft in drafts:
         models = draft.sections["models"] or {}
-        for _, name in external_files.asked_models(draft):
-            if name in models and models[name].endpoint:
-                asked[models[name].endpoint][draft.name] = None
-    for where, names in asked.items():
-        endpoint = settings.run.endpoints.get(where)
-        if endpoint and endpoint.key and not env.get(endpoint.key):
-            who = f"the recipe {next(iter(names))} needs" if len(names) == 1 else f"the recipes {', '.join(names)} need"
-            message = f"the environment variable {endpoint.key} is not set; {who} it"
-            yield settings.problem_at("run", "endpoints", where, "key", message=message, key=False)
+        names = dict.fromkeys(name for _, name in external_files.asked_models(draft))
+        yield from ((draft.name, name, models[name]) for name in names if name in models)
+
+
+def _key_problems(drafts: Sequence[Draft], settings: Settings, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Environment variables that hold the keys of the endpoints that recipes ask are set."""
+    needs: dict[str, list[str]] = defaultdict(list)
+    for recipe, _, model in _models_asked(drafts):
+        endpoint = settings.run.endpoints.get(model.endpoint or "")
+        if endpoint and endpoint.key and not env.get(endpoint.key) and recipe not in needs[str(model.endpoint)]:
+            needs[str(model.endpoint)].append(recipe)
+    for where, who in _needed_by(needs):
+        message = f"the environment variable {settings.run.endpoints[where].key} is not set; {who} it"
+        yield settings.problem_at("run", "endpoints", where, "key", message=message, key=False)
+
+
+def _price_problems(drafts: Sequence[Draft], settings: Settings) -> Iterator[Problem]:
+    """Where there is a budget, what recipes ask has a price."""
+    budget, needs = settings.run.budget, dict[str, list[str]]()
+    for recipe, name, spec in _models_asked(drafts):
+        model = Model(name, spec.backend, "", name=spec.name, endpoint=spec.endpoint)
+        limited = budget.total is not None or recipe in budget.recipes
+        if limited and spec.adapter is None and price_of(model, settings.run) is None:
+            needs.setdefault(spec.name or name, []).append(recipe)
+    for name, who in _needed_by(needs):
+        message = f"the price of {name} is unknown, and {who} it: without it no budget can be held; "
+        message += f"add `prices: {{{name}: {{input: ..., output: ...}}}}` under run, in dollars a million tokens"
+        yield settings.problem_at("run", "budget", message=message)
 
 
 def _round_notes(draft: Draft, settings: Settings) -> Iterator[Problem]:
@@ -157,24 +181,6 @@ def _round_notes(draft: Draft, settings: Settings) -> Iterator[Problem]:
             message = f"is searched for in a dozen rounds or so, and {settings.file} has {name} asked in batches, each "
             message += "answered within a day: this may take weeks; `mode: online` does not"
             yield problem_at(draft.tree, ("corrections", "want"), message)
-
-
-def _price_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
-    """Where there is a budget, what a recipe that is built asks has a price."""
-    budget, models = settings.run.budget, draft.sections["models"] or {}
-    if draft.name not in settings.recipes or (budget.total is None and draft.name not in budget.recipes):
-        return
-    for name in dict.fromkeys(name for _, name in external_files.asked_models(draft)):
-        if name in models and models[name].adapter is None:
-            one = models[name]
-            asked = Model(name, one.backend, "", name=one.name, endpoint=one.endpoint)
-            if price_of(asked, settings.run) is None:
-                called = one.name or name
-                message = (
-                    f"the price of {called}, which the recipe {draft.name} asks, is unknown; without it no budget "
-                )
-                message += f"can be held: add `prices: {{{called}: {{input: ..., output: ...}}}}` under run"
-                yield settings.problem_at("run", "budget", message=message)
 
 
 def _params_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:

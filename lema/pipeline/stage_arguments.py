@@ -174,6 +174,6 @@ PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "train": _train,
     "curve": lambda runner: _curve(runner, str(runner.arm)),
     "prompt": lambda runner: runner.recipe.answers.prompt,
-    "say": lambda runner: runner.log,
+    "log": lambda runner: runner.log,
     "losses": lambda runner: partial(losses, runner.settings),
 }

@@ -40,7 +40,7 @@ def corrections(
     generate: GenerateFn,
     judge: Judge,
     pmap: Callable[..., Iterator[Any]],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[Correction]:
     """`tries` rows for every path graded incorrect. Parsing costs nothing: replies come from the store.
 
@@ -48,7 +48,7 @@ def corrections(
     then not sent to the corrector, and its row has the reason.
 
     With `want`, paths are taken in an order drawn by seed, until so many corrections are accepted; the others have no
-    rows. Where there are too few, all are taken, and `say` gets the number of accepted ones. Rows are then kept in
+    rows. Where there are too few, all are taken, and `log` gets the number of accepted ones. Rows are then kept in
     memory, as many as it takes.
     """
     located = "incorrect_step" in variables(spec.prompt)
@@ -108,7 +108,7 @@ def corrections(
     if still > 0:
         why = "there are no more wrong paths" if taken == len(order) else "`max_candidates` allows no more"
         got = f"got {spec.want - still:,} of {len(rows):,} candidates"
-        say(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
+        log(f"wanted {spec.want:,} accepted corrections, {got}: {why}")
 
 
 @row_class

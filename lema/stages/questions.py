@@ -21,13 +21,13 @@ def questions(
     spec: QuestionsSpec,
     tasks: Mapping[Split, Task],
     contamination: ContaminationSpec | Literal[False],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     read_file: ReadFile = read_record_file,
 ) -> Iterator[Question]:
     """A nested choice of each split, so that asking ten more questions keeps all that were asked before.
 
     The dev questions are the last training records in the order of the choice, the training questions the first; an
-    id is that of the record. A training record that holds a test question is passed over for the next one, and `say`
+    id is that of the record. A training record that holds a test question is passed over for the next one, and `log`
     gets their number. RunError if there are too few records, and, naming the first ten, if records cannot be read: a
     question without gold answer serves nobody.
     """
@@ -41,7 +41,7 @@ def questions(
     pools = _pools(records(), spec)
     if contamination:
         overlaps = _overlap_check(records, pools.get("dev", ()), tasks, contamination, read_file)
-        pools["train"] = _without_overlaps(pools["train"], spec.train, records, overlaps, say)
+        pools["train"] = _without_overlaps(pools["train"], spec.train, records, overlaps, log)
     pools["train"] = pools["train"][: spec.train]
     chosen = {name: split for split, pool in pools.items() for name in pool}
     unreadable = dict[str, list[str]]()
@@ -114,7 +114,7 @@ def _without_overlaps(
     size: int | None,
     records: Callable[[], Iterable[Record]],
     overlaps: Callable[[Record], str | None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[str]:
     """The first `size` records that hold no test question, or all of them. As many are looked at as it takes: each
     pass over the records looks at what is still lacking."""
@@ -134,5 +134,5 @@ def _without_overlaps(
     if len(clean) < wanted:
         raise RunError(f"questions: {wanted} train questions wanted, {len(clean)} are left: {told}")
     if passed:
-        say(told)
+        log(told)
     return clean

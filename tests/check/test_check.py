@@ -846,7 +846,7 @@ def test_a_budget_needs_prices_and_recipes_that_exist(project):
     project.edit("params.yaml", "run:\n", "run:\n  budget: {recipes: {goood: 5, good: 0.5}}\n")
     first, second = check(None, project.root, {}).problems
     assert str(first).startswith(
-        "params.yaml:7:3: run.budget: the price of strong-1, which the recipe good asks, is unknown"
+        "params.yaml:7:3: run.budget: the price of strong-1 is unknown, and the recipe good needs it: without"
     )
     assert str(second).startswith("params.yaml:7:22: run.budget.recipes.goood: there is no recipes/goood.yaml; did you")
     project.edit("params.yaml", "{goood: 5, good: 0.5}", "{good: 0.5}")

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from lema.cli import app
 from lema.completions import ledger
 from lema.compute import parquet
-from lema.errors import RunError
-from lema.pipeline.estimate import Estimate, estimate, text
-from lema.pipeline.forecast import MARK, Lengths, LengthSums, placeholder
+from lema.errors import RecipeError, RunError
+from lema.pipeline.dry_run import MARK, DryRun, placeholder
+from lema.pipeline.estimate import plan_table
+from lema.pipeline.forecast import Lengths
 from lema.pipeline.run import artifact_path, make
 from lema.rows import Grade, Sample
 from tests.fake_server import FakeServer
@@ -120,12 +121,12 @@ def build(*artifacts: str) -> None:
         make(artifact, "good")
 
 
-def counts(found: Estimate) -> dict[str, tuple[int, int, int]]:
+def counts(found: DryRun) -> dict[str, tuple[int, int, int]]:
     """Requests, cached ones and those to be bought of what is asked at an endpoint, by stage."""
     return {one.stage: (one.requests, one.cached, one.missing) for one in found.asked() if one.model.endpoint}
 
 
-def reasons(found: Estimate) -> dict[str, list[str]]:
+def reasons(found: DryRun) -> dict[str, list[str]]:
     return {stage.artifact: list(stage.reasons) for stage in found.stages if stage.reasons}
 
 
@@ -136,7 +137,7 @@ def edit(path: str, old: str, new: str) -> None:
 
 
 def test_before_anything_is_made_the_first_stage_is_exact(empty: Path, server: FakeServer) -> None:
-    found = estimate("good")
+    found = DryRun("good")
     assert counts(found)["samples"] == (60, 0, 60)
     assert counts(found)["corrections"][2] == 24  # 40 % of 60, a guess
     assert server.requests == []
@@ -145,50 +146,49 @@ def test_before_anything_is_made_the_first_stage_is_exact(empty: Path, server: F
     build(*CHAIN[:3])
     bought = [line for line in ledger.read_ledger(ledger.ledger_folder()) if line["kind"] == "request"]
     assert len(bought) == len(server.requests) == 60
-    assert sum(line["characters"] for line in bought) == found.asked()[0].sure.characters
+    assert sum(line["characters"] for line in bought) == found.asked()[0].sure[1]
 
 
 def test_what_follows_from_replies_that_are_there_is_exact(empty: Path, server: FakeServer) -> None:
     build(*CHAIN[:3])
-    found = estimate("good")
+    found = DryRun("good")
     stages = {stage.artifact: stage for stage in found.stages}
     assert not stages["samples"].reasons
     wrong = counts(found)["corrections"]
     server.requests.clear()
     build(*CHAIN[3:6])
     assert wrong == (len(server.requests), 0, len(server.requests))
-    judged = counts(estimate("good"))["verdicts"]
+    judged = counts(DryRun("good"))["verdicts"]
     server.requests.clear()
     build("verdicts")
     assert judged[2] == len(server.requests) > 0
 
 
 def test_when_all_is_made_nothing_is_stale_and_nothing_is_bought(project: Path) -> None:
-    found = estimate("good")
+    found = DryRun("good")
     assert not set(reasons(found)) & set(CHAIN)
     assert counts(found) == {}
-    assert found.dollars()[2] == 0
-    assert "Nothing to buy." in text(found)
+    assert "Nothing to buy." in plan_table(found)
 
 
 def test_an_edit_of_a_format_is_free_and_one_of_a_prompt_is_paid(project: Path) -> None:
     edit("recipes/prompts/correct.yaml", "{{ path }}", "Look: {{ path }}")
-    found = estimate("good")
+    found = DryRun("good")
     assert reasons(found)["corrections"] == ["the prompt has changed"]
-    assert "corrections stale, paid" in text(found)
+    assert "corrections stale, paid" in plan_table(found)
     assert reasons(found)["verdicts"] == ["corrections will be made again"]
     assert "samples" not in reasons(found)
     edit("recipes/good.yaml", "- has_fields\n", "- has_fields\n    - max_tokens: {limit: 500}\n")
     edit("recipes/prompts/correct.yaml", "Look: {{ path }}", "{{ path }}")
-    found = estimate("good")
+    found = DryRun("good")
     assert reasons(found)["verdicts"] == ["filters has changed", "the code has changed"]
     assert counts(found)["verdicts"][2] == 0
-    assert "verdicts    stale, free: filters has changed; the code has changed" in text(found)
+    assert "verdicts    stale, free: filters has changed; the code has changed" in plan_table(found)
 
 
 def test_more_paths_buy_the_new_ones_only(project: Path, server: FakeServer) -> None:
     edit("recipes/good.yaml", "paths: 2", "paths: 3")
-    found = estimate("good")
+    found = DryRun("good")
     assert counts(found)["samples"] == (90, 60, 30)
     assert "samplers.student.paths: 2 -> 3" in reasons(found)["samples"]
     server.requests.clear()
@@ -203,27 +203,26 @@ def test_more_paths_buy_the_new_ones_only(project: Path, server: FakeServer) -> 
 
 def test_rows_that_come_out_as_they_are_touch_nothing_else(project: Path) -> None:
     edit("recipes/good.yaml", "task: word_problems, train: 30", "task: word_problems, dev: 0, seed: 0, train: 30")
-    assert "questions" not in reasons(estimate("good"))
+    assert "questions" not in reasons(DryRun("good"))
     edit("recipes/good.yaml", "prompt: correct}", "prompt: correct, samplers: [student]}")
-    found = {stage.artifact: stage for stage in estimate("good").stages}
+    found = {stage.artifact: stage for stage in DryRun("good").stages}
     assert (found["corrections"].reasons, found["corrections"].same) == (["samplers is new"], True)
     assert "corrections will be made again" not in found["verdicts"].reasons
 
 
 def test_the_estimate_of_lengths_is_that_of_past_replies(project: Path) -> None:
-    before = estimate("good")
+    before = DryRun("good")
     edit("recipes/prompts/solve.yaml", "{{ question }}", "Q: {{ question }}")
-    found = estimate("good")
+    found = DryRun("good")
     (asked,) = (one for one in found.asked() if one.stage == "samples")
     lines = [line for line in ledger.read_ledger(ledger.ledger_folder()) if line["stage"] == "samples"]
-    assert asked.tokens(found.past)[1][1] == pytest.approx(sum(line["completion_tokens"] for line in lines))
-    assert asked.tokens(found.past)[1][2] == 60 * 40
+    prompts, replies = asked.tokens()
+    assert replies[1:] == [pytest.approx(sum(line["completion_tokens"] for line in lines)), 60 * 40]
     assert before.past.reply("strong-1", "samples") == found.past.reply("strong-1", "samples")
-    low, expected, high = asked.dollars(found.past, found.run) or (0, 0, 0)
+    low, expected, high = asked.dollars() or (0, 0, 0)
     assert low < expected < high
-    ratio = found.past.ratio("strong-1")[1]
-    sent, written = asked.sure.characters / ratio, asked.tokens(found.past)[1][1]
-    assert expected == pytest.approx((Decimal(sent) * 10 + Decimal(written) * 20) / 1_000_000)
+    assert prompts[1] == asked.sure[1] / found.past.ratio("strong-1")[1]
+    assert expected == pytest.approx((Decimal(prompts[1]) * 10 + Decimal(replies[1]) * 20) / 1_000_000)
 
 
 def test_with_too_few_replies_the_guess_stays() -> None:
@@ -232,39 +231,51 @@ def test_with_too_few_replies_the_guess_stays() -> None:
         past.add("m", "samples", 400, 50, 10)
     assert (past.ratio("m")[1], past.reply("m", "samples")) == (4.0, None)
     past.add("m", "verdicts", 400, 50, 10)
-    assert past.ratio("m")[1] == 8.0
-    assert past.reply("m", "samples") == 10
-    assert LengthSums().requests == 0
+    assert (past.ratio("m")[1], past.reply("m", "samples")) == (8.0, 10)
 
 
 def test_a_placeholder_is_nothing_to_calculate() -> None:
     """Of dashes, `arithmetic` takes a tenth of a second for each: 40 for the plan of a hundred questions."""
-    text = placeholder(7, 500)
-    assert len(text) > 400
-    assert not set(text) & set("+-*/=^")
+    assert len(placeholder(7, 500)) > 400
+    assert not set(placeholder(7, 500)) & set("+-*/=^")
 
 
-def test_an_unknown_price_is_said_and_not_zero(empty: Path) -> None:
-    edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
-    found = estimate("good")
-    assert found.unpriced() == ["strong-1"]
-    assert "Not counted, the price is unknown: strong-1" in text(found)
-    assert " ?  " in text(found)
-    assert "replies, the price is unknown." in text(found)
-    assert "$0 expected" not in text(found)
+OWN = "{backend: 'recipes.lema_test_backend:own'}"
+BACKEND = """\
+from lema.models.types import Completion
+
+def own(model, run):
+    return lambda requests: [Completion("It is 2.", "stop") for _ in requests]
+"""
 
 
-def test_with_a_budget_it_is_said_that_an_unknown_price_is_refused(empty: Path) -> None:
-    assert "budget" not in text(estimate("good"))
-    edit("params.yaml", "    strong-1: {input: 10, output: 20}\n", "    other: {input: 10, output: 20}\n")
-    assert "budget" not in text(estimate("good"))
+@pytest.mark.parametrize("own", [False, True])
+def test_an_unknown_price_is_said_and_not_zero_and_refused_with_a_budget(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Of an endpoint, and of a backend of the user's, which may ask whom it likes."""
+    monkeypatch.syspath_prepend(str(empty))
+    name = "strong" if own else "strong-1"
+    if own:
+        (empty / "recipes/lema_test_backend.py").write_text(BACKEND, encoding="utf-8")
+        edit("recipes/good.yaml", "{backend: openai, endpoint: local, name: strong-1}", OWN)
+    else:
+        edit("params.yaml", "    strong-1: {", "    other: {")
+    said = plan_table(DryRun("good"))
+    assert f"Not counted, the price is unknown: {name};" in said
+    assert " ?  " in said
+    assert "replies, the price is unknown." in said
+    assert not any(words in said for words in ("$0 expected", "for nothing", "budget"))
     edit("params.yaml", "  prices:", "  budget: {total: 5}\n  prices:")
-    assert "There is a budget, so nothing is sent to a model of unknown price." in text(estimate("good"))
+    with pytest.raises(RecipeError, match=f"the price of {name} is unknown, and the recipe good needs it"):
+        DryRun("good")
+    edit("params.yaml", "  prices:", f"  prices:\n    {name}: {{input: 0, output: 0}}")
+    assert ("Made here, for nothing:" in plan_table(DryRun("good"))) is own
 
 
 def test_a_budget_is_held_against_the_estimate(empty: Path) -> None:
     edit("params.yaml", "  prices:", "  budget: {total: 0.001, recipes: {good: 100}}\n  prices:")
-    said = text(estimate("good"))
+    said = plan_table(DryRun("good"))
     assert "run.budget.total has $0.0010 left, too little." in said
     assert "run.budget.recipes.good has $100.00 left." in said
 

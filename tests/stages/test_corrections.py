@@ -49,7 +49,7 @@ def corrected(generate: Script, found: list[Location] | None = None, **spec: Any
     return list(
         corrections(
             QUESTIONS, BASE, SAMPLES, GRADES, found or [], spec=made, task=task(), models={"m": Model("m", "b", "m")},
-            generate=generate, judge=nobody, pmap=map, say=print,
+            generate=generate, judge=nobody, pmap=map, log=print,
         )
     )  # fmt: skip
 
@@ -213,7 +213,7 @@ def until(
     made = CorrectionsSpec.model_validate({"model": "base", "prompt": PROMPT, **spec})
     rows = corrections(
         MANY, BASE, PATHS, [graded(row, "incorrect") for row in PATHS], found, spec=made, task=task(), models={},
-        generate=generate, judge=judge, pmap=map, say=[].append if said is None else said.append,
+        generate=generate, judge=judge, pmap=map, log=[].append if said is None else said.append,
     )  # fmt: skip
     rows = sorted(rows, key=lambda row: row.id)
     return rows, list(judge(MANY, PATHS, rows))

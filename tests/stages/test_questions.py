@@ -21,7 +21,7 @@ RECORDS = [
 
 
 def questions(records: list[Record], **given: Any) -> Iterator[Question]:
-    usual = {"contamination": ContaminationSpec(), "read_file": None, "say": lambda _: None}
+    usual = {"contamination": ContaminationSpec(), "read_file": None, "log": lambda _: None}
     return stage.questions(records, **{**usual, **given})
 
 
@@ -144,10 +144,10 @@ def test_a_training_record_that_holds_a_test_question_is_passed_over() -> None:
     records = planted(
         {"q": f"Read well. {PENS}"}, {"q": "test 7?"}, {"q": "Why?", "why": PENS}, {"q": HENS}, {"q": "train 3 and 4?"}
     )
-    assert learnt(ask(records, {"say": said.append})) == ["p-3", "p-4", *(row.id for row in RECORDS[:20])]
+    assert learnt(ask(records, {"log": said.append})) == ["p-3", "p-4", *(row.id for row in RECORDS[:20])]
     assert len(said) == 1
     assert said[0].startswith("3 training records passed over because of test questions, such as p-")
-    assert len(learnt(ask(records, {"say": said.append, "contamination": False}))) == 25
+    assert len(learnt(ask(records, {"log": said.append, "contamination": False}))) == 25
     assert len(said) == 1
 
 

@@ -21,7 +21,7 @@ def sampled(generate: Script, rows: list[dict[str, Any]] | None = None, **sample
     return list(
         samples(
             QUESTIONS, BASE, spec=spec, task=task(), models=models, generate=generate,
-            read_file=lambda _: iter(rows or []), say=print,
+            read_file=lambda _: iter(rows or []), log=print,
         )
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def made(reply: Callable[[Request], str], **samplers: Any) -> tuple[list[Sample]
     spec = SamplesSpec.model_validate({"samplers": samplers})
     found = samples(
         [PEN, BOX, question(3, "test")], BASE, spec=spec, task=task(), models={"strong": STRONG}, generate=generate,
-        read_file=lambda _: [], say=print,
+        read_file=lambda _: [], log=print,
     )  # fmt: skip
     return list(found), calls
 

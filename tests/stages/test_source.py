@@ -202,7 +202,7 @@ def test_two_rounds_choose_the_same_of_their_test_records() -> None:
         )
     )
     spec = QuestionsSpec(task="toy", train=1, test=4)
-    usual = {"tasks": defaultdict(task), "contamination": False, "read_file": list, "say": print}
+    usual = {"tasks": defaultdict(task), "contamination": False, "read_file": list, "log": print}
     asked = [[row for row in questions(rows, spec=spec, **usual) if row.split == "test"] for rows in (first, second)]
     assert len(asked[0]) == 4
     assert asked[0] == asked[1]

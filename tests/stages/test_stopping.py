@@ -48,7 +48,7 @@ def sampled(
     spec = SamplesSpec.model_validate({"samplers": samplers, "want": want})
     made = samples(
         QUESTIONS, BASE, spec=spec, task=task(), models=MODELS, generate=generate, read_file=lambda _: rows,
-        say=[].append if said is None else said.append,
+        log=[].append if said is None else said.append,
     )  # fmt: skip
     return list(made)
 

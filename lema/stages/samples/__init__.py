@@ -36,12 +36,12 @@ def samples(
     task: Task,
     models: Mapping[str, Model],
     generate: GenerateFn,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     read_file: ReadFile = read_record_file,
 ) -> Iterator[Sample]:
     """One row a path. All samplers that ask a model are asked in one call, each at its own endpoint's pace; those
     that begin with the path of another sampler in a second one. With `want`, a call becomes rounds, until there are
-    enough wrong paths (`lema.stages.stopping`); where there are not, `say` gets their number."""
+    enough wrong paths (`lema.stages.stopping`); where there are not, `log` gets their number."""
     known = {**models, "base": base}
     wrong: Counter[str] = Counter()
     sources = SourcePaths(spec, task)
@@ -83,7 +83,7 @@ def samples(
     if any(isinstance(sampler, TypedSampler | BranchSampler) for sampler in spec.samplers.values()):
         yield from completed(derived)
     if spec.want and spec.want.in_all and wrong.total() < spec.want.in_all:
-        say(f"wanted {spec.want.in_all:,} wrong paths, got {wrong.total():,}: there are no more paths to ask for")
+        log(f"wanted {spec.want.in_all:,} wrong paths, got {wrong.total():,}: there are no more paths to ask for")
 
 
 def _among_samplers(slots: Callable[[], Iterable[Slot]], keys: frozenset[PathKey]) -> Iterator[Slot]:
