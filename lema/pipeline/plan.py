@@ -85,9 +85,9 @@ def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
         case "verdicts":
             more["hint"] = recipe.corrections.hint
         case "report":
-            more["templates"] = _templates()
+            more["templates"] = _templates("report")
         case "export":
-            more["cot"] = digest(recipe.mix.cot)
+            more |= {"cot": digest(recipe.mix.cot), "templates": _templates("card")}
         case "answers":
             more["tasks"] = recipe.questions.tasks
         case "probe" if recipe.probe.questions:
@@ -226,9 +226,9 @@ def _settings_digest(part: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _templates() -> str:
-    """The page's templates decide its bytes, and are no Python."""
-    texts = [path.read_bytes() for path in sorted((OWN / "report" / "templates").glob("*.j2"))]
+def _templates(name: str) -> str:
+    """The templates of the report or the card decide its bytes, and are no Python."""
+    texts = [path.read_bytes() for path in sorted((OWN / "report" / "templates").glob(f"{name}.*"))]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 

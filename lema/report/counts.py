@@ -7,9 +7,9 @@ models, reasons), beside a reference for each question that has strata and eight
 import re
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from lema.filters import distinct_names
 from lema.rows import Correction, Evolved, Example, Grade, Location, Question, Sample, Verdict
@@ -18,31 +18,12 @@ from lema.text.joins import SortedLookup
 _VARIABLE = re.compile(r"\S+/\S+|-?[0-9][0-9.,]*")  # ids and figures: what differs between reasons of one kind
 
 
-class Asked(NamedTuple):
-    """One model in one role with one prompt, by its SHA-256, empty where there was none. Replies and tokens are None
-    where rows do not have them: those of a judge stand in the completion store alone."""
-
-    role: str
-    model: str
-    prompt: str
-    replies: int | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-
-@dataclass(slots=True)
-class Measurements:
-    """What one filter measured, of the corrections that it keeps and of those that it drops."""
-
-    kept: "array[float]" = field(default_factory=lambda: array("d"))
-    dropped: "array[float]" = field(default_factory=lambda: array("d"))
-
-
 @dataclass(slots=True)
 class FilterCounts:
     """How many corrections filters drop. `both` counts by pairs of filters, those of a filter with itself included,
     `first` by the first filter to drop, `alone` by the only one. `reasons` are those of the first filter with figures
-    and ids left out: how many, and one in full."""
+    and ids left out: how many, and one in full. `measured` has what a filter measured, of the corrections that it keeps
+    and of those that it drops."""
 
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unchecked: bool = False
@@ -51,7 +32,9 @@ class FilterCounts:
     both: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: Counter[str] = field(default_factory=Counter)
     alone: Counter[str] = field(default_factory=Counter)
-    measured: dict[str, Measurements] = field(default_factory=lambda: defaultdict(Measurements))
+    measured: dict[str, tuple["array[float]", "array[float]"]] = field(
+        default_factory=lambda: defaultdict(lambda: (array("d"), array("d")))
+    )
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -71,14 +54,16 @@ class FilterCounts:
         for finding in row.findings:
             values = self.measured[finding.filter]
             if finding.value is not None:
-                (values.kept if finding.reason is None else values.dropped).append(finding.value)
+                values[finding.reason is not None].append(finding.value)
 
 
 @dataclass(slots=True)
 class Counts:
     """`samplers` has paths, tokens and outcomes of each sampler, `arms` the kinds of rows of each arm and how many of
     them are `masked`. `kinds` has wrong paths, corrections and accepted ones by sampler and by stratum of the question
-    (LEMA, figure 10 and appendix D.6): table, value, figure. `error_types` are those that the corrector named."""
+    (LEMA, figure 10 and appendix D.6): table, value, figure. `error_types` are those that the corrector named. `asked`
+    has replies, tokens read and tokens written of each role, model and prompt (its SHA-256, empty where there was
+    none), and None for a judge, whose replies stand in the completion store alone."""
 
     questions: int = 0
     samplers: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -91,7 +76,7 @@ class Counts:
     kinds: dict[str, dict[str, Counter[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Counter)))
     corrected: Counter[str] = field(default_factory=Counter)  # wrong paths with a correction, by sampler
     arms: dict[str, Counter[str]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    asked: dict[tuple[str, str, str], list[int] | None] = field(default_factory=dict)
 
     def total(self, figure: str) -> int:
         """A figure of `samplers` over all of them."""
@@ -173,12 +158,10 @@ def count_rows(
         ask("evolver", new, solver, 1 + len(new.completions))
     made.filters.options = filter_options(plan, made.filters.measured)
     made.filters.unchecked = plan.get("verdicts", {}).get("contamination") is False
-    judges = [
-        Asked(f"filter {name}", options["model"], options.get("prompt", ""), None, None, None)
-        for name, options in made.filters.options.items()
-        if "model" in options
-    ]
-    made.asked = [*(Asked(*who, *sums) for who, sums in tokens.items()), *judges]
+    made.asked |= tokens
+    for name, options in made.filters.options.items():
+        if "model" in options:
+            made.asked[f"filter {name}", options["model"], options.get("prompt", "")] = None
     return made
 
 
@@ -191,34 +174,3 @@ def filter_options(plan: Mapping[str, Any], judged: Iterable[str]) -> dict[str, 
         parts.append(("contamination", spec.get("contamination", {})))
     options = dict(zip(distinct_names([use for use, _ in parts]), (own for _, own in parts), strict=True))
     return {name: options.get(name, {}) for name in list(judged) or options}
-
-
-def target_sentence(plan: Mapping[str, Any], counts: Counts) -> str:
-    """Whether the recipe got as many wrong paths and accepted corrections as it asked for; empty without targets."""
-    sentences: list[str] = []
-    paths, spec = plan.get("samples", {}).get("want", {}), plan.get("corrections", {})
-
-    def wrong(samplers: Sequence[str] | None) -> int:
-        return sum(own["incorrect"] for name, own in counts.samplers.items() if samplers is None or name in samplers)
-
-    found = wrong(paths.get("samplers"))
-    if found < paths.get("in_all", 0):
-        sentences.append(
-            f"{paths['in_all']:,} wrong paths were wanted, and there were {found:,}: all paths were asked for."
-        )
-    if want := spec.get("want"):
-        of = spec.get("samplers")
-        left = wrong(of) - sum(n for name, n in counts.corrected.items() if of is None or name in of)
-        more = f"{left:,} wrong paths were left as they are"
-        if counts.usable >= want:
-            sentences.append(
-                f"Of {counts.corrections:,} corrections, {counts.usable:,} were accepted; {want:,} were wanted, so "
-                f"{more}."
-            )
-        else:
-            why = f"`max_candidates` allowed no more, and {more}" if left else "all wrong paths were used"
-            sentences.append(
-                f"{want:,} accepted corrections were wanted, and of {counts.corrections:,} candidates "
-                f"{counts.usable:,} were accepted: {why}."
-            )
-    return " ".join(sentences)

@@ -1,15 +1,15 @@
-"""What the report shows of scores, trainings and settings, as plain data for its template."""
+"""What the report shows of scores, trainings and targets, as plain data for its template."""
 
-import hashlib
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
-from lema.report.charts import histogram, quantiles
-from lema.report.counts import Counts, target_sentence
+from lema.report.charts import accuracy_axis, difference_axis, histogram, loss_curves, short_figure
+from lema.report.counts import Counts
+from lema.report.markdown import short_digests
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # in per cent; the ends are the least and the most
+COMMONEST_REASONS = 10
 
 
 def report_facts(
@@ -19,34 +19,37 @@ def report_facts(
     scores: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Models in the order of the scores, the base first, with what each learnt from; every pair of them; the pair that
-    the page leads with; the sets beside the test questions; trainings; settings."""
-    models = list(scores["models"].values())
-    voted = next((row for row in models if "majority" in row), None)
+    the page leads with; the sets beside the test questions; charts; trainings; settings."""
+    models = scores["models"]
+    voted = next((row for row in models.values() if "majority" in row), None)
     lead = lead_pair(counts, adapters, scores)
+    arms = [
+        {
+            "arm": arm,
+            **{kind: counts.arms[arm][kind] if arm in counts.arms else 0 for kind in ("cot", "correction")},
+            "tokens": _loss_tokens(adapters, arm),
+            **figures,
+        }
+        for arm, figures in models.items()
+    ]
+    pairs = [
+        {"arm": arm, "than": than, **scores["pairs"][f"{arm}-minus-{than}"]}
+        for place, arm in enumerate(models)
+        for than in list(models)[:place]
+    ]
     others = scores["transfer"] | ({"dev": scores["dev"]} if "dev" in scores else {})
     return {
-        "recipe": str(plan.get("recipe") or plan.get("name") or ""),
-        "description": plan.get("description"),
-        "arms": [
-            {
-                "arm": arm,
-                "cot": counts.arms[arm]["cot"] if arm in counts.arms else 0,
-                "corrections": counts.arms[arm]["correction"] if arm in counts.arms else 0,
-                "tokens": _loss_tokens(adapters, arm),
-                **figures,
-            }
-            for arm, figures in scores["models"].items()
-        ],
+        "plan": plan,
+        "counts": counts,
+        "scores": scores,
+        "arms": arms,
+        "accuracy_ticks": accuracy_axis(arms),
         # With how many seeds every arm was trained; the smallest number where they differ.
-        "trainings": min((len(row["by_seed"]) for row in models if row["by_seed"]), default=1),
-        "pairs": [
-            {"arm": arm, "than": than, **scores["pairs"][f"{arm}-minus-{than}"]}
-            for place, arm in enumerate(scores["models"])
-            for than in list(scores["models"])[:place]
-        ],
+        "trainings": min((len(row["by_seed"]) for row in arms if row["by_seed"]), default=1),
+        "pairs": pairs,
+        "difference_ticks": difference_axis(pairs),
         "votes": voted["majority"]["votes"] if voted else 0,
         "passes": list(voted["pass_at"]) if voted else [],
-        "strata": scores["strata"],
         "sets": [
             {
                 "name": name,
@@ -56,15 +59,16 @@ def report_facts(
             }
             for name, figures in others.items()
         ],
-        "probe": scores.get("probe", {}),
         "lead": lead,
-        "tests": models[0]["n"],
-        "confidence": scores["confidence"],
-        "power": scores["power"],
+        "controls": [
+            {"arm": row["arm"], **oriented_pair(scores["pairs"], lead["arm"], row["arm"])}
+            for row in arms[1:]
+            if lead and not row["correction"] and row["arm"] != lead["than"]
+        ],
+        "tests": arms[0]["n"],
+        "target": _target(plan, counts),
+        "curves": loss_curves(adapters),
         "training": _training(adapters),
-        "settings": settings(plan),
-        "targets": target_sentence(plan, counts),
-        "unchecked": counts.filters.unchecked,
         **_correction_facts(counts),
     }
 
@@ -109,25 +113,33 @@ def oriented_pair(pairs: Mapping[str, Mapping[str, Any]], arm: str, than: str) -
     return {**found, **mirrored, "won": found["lost"], "lost": found["won"]}
 
 
+def _target(plan: Mapping[str, Any], counts: Counts) -> dict[str, int]:
+    """How many wrong paths and accepted corrections the recipe asked for, 0 without a target, and what it got."""
+    paths, spec = plan.get("samples", {}).get("want", {}), plan.get("corrections", {})
+
+    def total(figures: Mapping[str, int], samplers: Sequence[str] | None) -> int:
+        return sum(n for name, n in figures.items() if samplers is None or name in samplers)
+
+    wrong = {name: own["incorrect"] for name, own in counts.samplers.items()}
+    return {
+        "paths": paths.get("in_all", 0),
+        "wrong": total(wrong, paths.get("samplers")),
+        "corrections": spec.get("want", 0),
+        "left": total(wrong, spec.get("samplers")) - total(counts.corrected, spec.get("samplers")),
+    }
+
+
 def _training(adapters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Single figures of the trainings, one row a figure and one column an arm; what is nested is provenance."""
     names = dict.fromkeys(
         name for record in adapters.values() for name, value in record.items() if isinstance(value, int | float | str)
     )
-    return {
-        "arms": list(adapters),
-        "figures": [
-            (name.replace("_", " "), [_figure(record.get(name)) for record in adapters.values()]) for name in names
-        ],
-        "provenance": {
-            arm: [
-                (f"{group}.{name}", value)
-                for group, rows in settings({k: v for k, v in record.items() if isinstance(v, Mapping)}).items()
-                for name, value in rows
-            ]
-            for arm, record in adapters.items()
-        },
+    figures = [(name.replace("_", " "), [_figure(one.get(name)) for one in adapters.values()]) for name in names]
+    nested = {
+        arm: {name: dict(value) for name, value in record.items() if isinstance(value, Mapping)}
+        for arm, record in adapters.items()
     }
+    return {"arms": list(adapters), "figures": figures, "provenance": nested}
 
 
 def _figure(value: Any) -> int | str:
@@ -136,47 +148,6 @@ def _figure(value: Any) -> int | str:
     if isinstance(value, int):
         return value
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else short_digests(str(value))
-
-
-def short_digests(text: str) -> str:
-    """A model's identity with digests cut to twelve digits."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", text)
-
-
-def settings(tree: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """A nested mapping as (dotted name, value) under each of its top keys, lone values under "recipe"; long texts
-    by length and digest only."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, value in _flattened("", tree):
-        top, _, rest = name.partition(".")
-        groups[top if rest else "recipe"].append((rest or top, value))
-    return dict(groups)
-
-
-def _flattened(name: str, value: Any) -> Iterable[tuple[str, str]]:
-    inner: Iterable[tuple[Any, Any]]
-    if isinstance(value, Mapping) and value:
-        inner = value.items()
-    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value):
-        inner = enumerate(value, start=1)
-    else:
-        yield name, _setting(value)
-        return
-    for key, one in inner:
-        yield from _flattened(f"{name}.{key}" if name else str(key), one)
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
-        return ", ".join(_setting(one) for one in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    text = str(value)
-    if re.fullmatch(r"[0-9a-f]{40,}", text):
-        return text[:12]
-    if "\n" in text or len(text) > 160:
-        return f"a text of {len(text)} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return text or "empty"
 
 
 def _correction_facts(counts: Counts) -> dict[str, Any]:
@@ -194,23 +165,29 @@ def _correction_facts(counts: Counts) -> dict[str, Any]:
         words = (("cot", "CoT"), ("correction", "corrections"))
         detail = ", ".join(f"{kinds[kind]:,} {word}" for kind, word in words if kinds[kind])
         waterfall.append((f"rows of {arm}" + f" ({detail})" * bool(detail), kinds["cot"] + kinds["correction"], None))
-    ranked = sorted(filters.reasons.items(), key=lambda entry: (-entry[1], entry[0]))[:10]
+    measured = {name: sorted([*kept, *dropped]) for name, (kept, dropped) in filters.measured.items()}
     return {
         "waterfall": waterfall,
         "waterfall_top": max(count for _, count, _ in waterfall),
-        # Of every filter that measured anything: how many corrections, quantiles, histogram.
+        # Of every filter that measured anything: how many corrections, quantiles (nearest rank), histogram.
         "measured": [
-            (name, len(values.kept) + len(values.dropped), quantiles(values, QUANTILES), histogram(name, values))
-            for name, values in filters.measured.items()
-            if values.kept or values.dropped
+            (
+                name,
+                len(values),
+                [short_figure(values[max(0, ceil(share / 100 * len(values)) - 1)]) for share in QUANTILES],
+                histogram(name, *filters.measured[name]),
+            )
+            for name, values in measured.items()
+            if values
         ],
-        # The ten commonest reasons of the first filter to drop, one of each kind in full, and whether others differ.
+        # The commonest reasons of the first filter to drop, one of each kind in full, and whether others differ.
         "reasons": [
             (name, filters.examples[name, kind], count > 1 and filters.examples[name, kind] != kind, count)
-            for (name, kind), count in ranked
+            for (name, kind), count in _ranked(filters.reasons)[:COMMONEST_REASONS]
         ],
-        "error_types": [
-            (name, count, counts.accepted_types[name])
-            for name, count in sorted(counts.error_types.items(), key=lambda entry: (-entry[1], entry[0]))
-        ],
+        "error_types": [(name, count, counts.accepted_types[name]) for name, count in _ranked(counts.error_types)],
     }
+
+
+def _ranked(counted: Mapping[Any, int]) -> list[tuple[Any, int]]:
+    return sorted(counted.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -1,56 +1,68 @@
-"""Markdown from a template in which no value is markup, and the page that is made of it.
+"""Markdown from templates in which no value is markup, and the page that is made of it.
 
-The text is rendered once, with a marker in the place of every chart: in the Markdown it becomes the chart's line of
-characters, in the page its SVG.
+Charts stand in the Markdown as inline SVG while the page is made; the Markdown file leaves their columns out.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
-from jinja2.runtime import Context
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from lema.report.charts import Chart, bar, interval, scale
-from lema.report.data import short_digests
-from lema.report.findings import points, probability
+from lema.report.charts import bar, interval, scale
 
-# Noncharacters (Unicode, 23.7), which `escape_markdown` takes out of every value.
-_MARKER = re.compile("\ufdd0([0-9]+)\ufdd1")
 # A paragraph that begins so is a list, a rule or the underline of a heading.
 _LEADING = re.compile(r"^(?:([0-9]+)(?=[.)](?:\s|$))|(?=[-+=](?:[-+=\s]|$)))")
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 _FOLDED = "settings-and-provenance"
 
 
 def escape_markdown(value: object) -> str:
     """One line for a paragraph or a table cell: nothing in it is markup or HTML."""
-    line = " ".join(re.sub("[\ufdd0-\ufdef]", "", str(value)).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _LEADING.sub(r"\1\\", re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line))
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a table, numbers with thousands apart and on the right."""
-    lines = [list(row) for row in rows]
-    right = [all(isinstance(row[at], int) for row in lines) and bool(lines) for at in range(len(header))]
-    cells = [[f"{cell:,}" if isinstance(cell, int) else escape_markdown(cell) for cell in row] for row in lines]
-    rule = "|".join("--:" if yes else "---" for yes in right)
-    return [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in cells)]
+def points(share: float, sign: bool = False) -> str:
+    """A share in percentage points, with a true minus sign."""
+    return f"{share * 100:{'+' if sign else ''}.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
 
 
-def render_report(title: str, context: Mapping[str, Any]) -> tuple[str, str]:
+def probability(p: float) -> str:
+    """A p-value to as many digits as matter."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def short_digests(text: str) -> str:
+    """A text with its SHA-256 digests cut to twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", text)
+
+
+def yaml_block(value: Any) -> Markup:
+    """Settings as a block of YAML, in a fence that nothing in it closes."""
+    text = short_digests(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return Markup(f"{fence}yaml\n{text}{fence}")
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """The Markdown of a template; at most one blank line in a row."""
+    text = _jinja_templates().get_template(name).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def render_report(title: str, values: Mapping[str, Any]) -> tuple[str, str]:
     """The report as a page and as Markdown."""
-    charts: list[Chart] = []
-    text = _jinja_templates().get_template("report.md.j2").render(context, title=title, _charts=charts)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    body = _MARKER.sub(lambda found: charts[int(found[1])].svg, to_html(text))
-    page = _jinja_templates().get_template("report.html.j2").render(title=Markup.escape(title), body=Markup(body))
-    return page.strip() + "\n", _MARKER.sub(lambda found: charts[int(found[1])].text, text)
+    text = render_template("report.md.j2", {**values, "title": title})
+    page = _jinja_templates().get_template("report.html.j2").render(title=Markup.escape(title), body=to_html(text))
+    return page.strip() + "\n", _TABLE.sub(_without_charts, text)
 
 
 @cache
@@ -68,27 +80,32 @@ def _jinja_templates() -> Environment:
         "pct": lambda share: f"{points(share)}%",
         "decimal": lambda value: f"{value:+.2f}".replace("-", "−"),
     }
-    made.filters |= {"points": points, "short_digests": short_digests}
+    made.filters |= {"points": points, "short_digests": short_digests, "yaml": yaml_block, "json": json.dumps}
+    made.filters["line"] = lambda text: Markup(" ".join(text.split()))
     return made
 
 
-@pass_context
-def _escaped_output(context: Context, value: Any) -> Markup:
-    """What an expression of the template writes: values are escaped, charts become markers."""
+def _escaped_output(value: Any) -> Markup:
+    """What an expression of a template writes."""
     if isinstance(value, Markup):
         return value
-    if isinstance(value, Chart):
-        context["_charts"].append(value)
-        return Markup(f"\ufdd0{len(context['_charts']) - 1}\ufdd1")
     return Markup(f"{value:,}" if isinstance(value, int) else escape_markdown(value))
 
 
-def to_html(text: str) -> str:
-    """The body of the page: a section for every `##`, an article for every `###`, folded in the last section. HTML,
-    links and images are not read."""
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.disable(["link", "image", "autolink", "html_inline", "html_block", "reference", "code"])
-    return str(parser.renderer.render(list(_sectioned(parser.parse(text))), parser.options, {}))
+def _without_charts(table: re.Match[str]) -> str:
+    """A table without its columns of charts, and without a row that is nothing but the axis of one."""
+    rows = [re.split(r"(?<!\\)\|", line) for line in table[0].splitlines()]
+    charts = {at for row in rows for at, cell in enumerate(row) if "<svg" in cell}
+    kept = ([cell for at, cell in enumerate(row) if at not in charts] for row in rows)
+    return "".join("|".join(row) + "\n" for row in kept if any(cell.strip() for cell in row))
+
+
+def to_html(text: str) -> Markup:
+    """The body of the page: a section for every `##`, an article for every `###`, folded in the last section. Links
+    and images are not read, and HTML only within a line: charts, since values hold none."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser.disable(["link", "image", "autolink", "html_block", "reference", "code"])
+    return Markup(parser.renderer.render(list(_sectioned(parser.parse(text))), parser.options, {}))
 
 
 def _sectioned(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -1,7 +1,7 @@
 """`report`: one HTML page and one Markdown file with what came out, how sure that is and how it was made.
 
 The page is made of the Markdown and is self-contained: no script, no request, charts as inline SVG. Both files are the
-same bytes for the same rows. `lema.report` counts (`counts`), phrases (`findings`), draws (`charts`) and sets it out
+same bytes for the same rows. `lema.report` counts (`counts`), prepares (`data`), draws (`charts`) and sets it out
 (`markdown` and its templates).
 """
 
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lema.recipe.training_schema import ReportSpec
-from lema.report.charts import accuracy_axis, difference_axis, loss_curves
 from lema.report.counts import count_rows
 from lema.report.data import report_facts
 from lema.report.examples import contrasts, example_corrections
-from lema.report.findings import finding_paragraphs, headline, method_notes
 from lema.report.markdown import render_report
 from lema.rows import Answer, Correction, Evolved, Example, Grade, Location, Question, Sample, Verdict
 
@@ -50,15 +48,6 @@ def report(
     """
     counts = count_rows(plan, questions, samples, grades, locations, corrections, verdicts, mix, evolved)
     facts = report_facts(plan, counts, adapters, scores)
-    shown = {
-        "headline": headline(facts),
-        "sentences": finding_paragraphs(facts),
-        "methods": method_notes(facts),
-        "examples": example_corrections(questions, samples, corrections, verdicts, spec.examples),
-        "contrasts": contrasts(questions, answers, facts["lead"]),
-        "accuracy_ticks": accuracy_axis(facts["arms"]),
-        "difference_ticks": difference_axis(facts["pairs"]),
-        "curves": loss_curves(adapters),
-    }
-    title = spec.title or (f"Recipe {facts['recipe']}" if facts["recipe"] else "LEMA")
-    return ReportFiles(*render_report(title, {**facts, **shown, "counts": counts}))
+    facts["examples"] = example_corrections(questions, samples, corrections, verdicts, spec.examples)
+    facts["contrasts"] = contrasts(questions, answers, facts["lead"])
+    return ReportFiles(*render_report(spec.title or f"Recipe {plan['recipe']}", facts))

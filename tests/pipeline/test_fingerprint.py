@@ -82,6 +82,7 @@ EDITS: list[tuple[str, str, set[str]]] = [
     ("completions/store.py", EFFECT, set()),
     ("report/card.py", NEW, set()),
     ("report/templates/report.md.j2", NEW, {"report"}),
+    ("report/templates/card.md.j2", NEW, {"export"}),
     ("pipeline/plan.py", EFFECT, set()),
     ("check/check.py", EFFECT, set()),
     ("errors.py", EFFECT, set()),

@@ -2,19 +2,17 @@ import copy
 import html
 import math
 import re
-from array import array
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import yaml
 
 from lema.recipe.training_schema import ReportSpec
-from lema.report.charts import axis, histogram, interval, position, quantiles
-from lema.report.counts import Measurements, count_rows
-from lema.report.data import settings
-from lema.report.findings import points, probability
-from lema.report.markdown import escape_markdown, to_html
+from lema.report.charts import axis, histogram, interval, position
+from lema.report.counts import count_rows
+from lema.report.markdown import escape_markdown, points, probability, to_html, yaml_block
 from lema.rows import Evolved
 from lema.stages.report import ReportFiles, report
 from tests.stages.rows import located
@@ -54,7 +52,7 @@ def read(page: str) -> str:
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
-    return " ".join(" ".join(parser.text).split())
+    return " ".join("".join(parser.text).split())
 
 
 def rescored(name: str, **figures: Any) -> dict[str, Any]:
@@ -93,10 +91,9 @@ def test_the_page_holds_every_cell_and_paragraph_of_the_markdown() -> None:
     both = made()
     page = read(both.html)
     for line in both.markdown.splitlines():
-        for cell in re.split(r"(?<!\\)\|", line.lstrip("# ")) if not line.startswith("|-") else []:
+        for cell in re.split(r"(?<!\\)\|", line.lstrip("# ")) if not line.startswith(("|-", "```")) else []:
             text = html.unescape(re.sub(r"\\(.)", r"\1", re.sub(r"(?<!\\)[*`]", "", cell))).strip()
-            if not re.search("[─█▁-▇…]", text):  # charts are drawn
-                assert text in page
+            assert " ".join(text.split()) in page
 
 
 def test_equal_rows_give_equal_bytes() -> None:
@@ -109,12 +106,12 @@ def test_counts_are_those_of_the_rows() -> None:
     accepted = sum(row.accepted for row in WORLD["verdicts"])
     judged = len(WORLD["verdicts"])
     share = f"{100 * incorrect / len(WORLD['samples']):.0f}%"
-    assert re.search(rf"\| graded incorrect \| █+ \| {incorrect} \| {share} \|", markdown)
+    assert re.search(rf"\| graded incorrect \| {incorrect} \| {share} \|", markdown)
     assert f"The filters accepted {accepted} of {judged} corrections." in markdown
     kinds = [example.kind for example in WORLD["mix"]["lema"]]
     assert f"{kinds.count('cot')} CoT, {kinds.count('correction')} corrections" in markdown
     for arm, score in WORLD["scores"]["models"].items():
-        assert re.search(rf"\| {arm} \| `[·├─●┤]+` \| {score['accuracy'] * 100:.1f}% \|", markdown)
+        assert re.search(rf"\| {arm} \| {score['accuracy'] * 100:.1f}% \|", markdown)
         assert re.search(rf"\| {arm} \| .* \| {score['correct']} \| 0 \| 0 \|", markdown)
 
 
@@ -132,9 +129,7 @@ def test_the_drop_matrix_counts_pairs_of_filters() -> None:
 def test_what_filters_measured_is_set_out_as_quantiles() -> None:
     values = sorted(row.findings[FILTERS.index("max_tokens")].value for row in WORLD["verdicts"])
     middle = values[math.ceil(len(values) / 2) - 1]
-    row = re.search(
-        r"^\| max\\_tokens \| (\d+) \| (.*) \| *$", made().markdown.partition("Measured |")[2], re.MULTILINE
-    )
+    row = re.search(r"^\| max\\_tokens \| (\d+) \| (.*) \|$", made().markdown.partition("Measured |")[2], re.MULTILINE)
     assert row is not None
     quantiles = row[2].split(" | ")
     assert int(row[1]) == len(values)
@@ -143,17 +138,15 @@ def test_what_filters_measured_is_set_out_as_quantiles() -> None:
 
 
 def test_histograms_hold_every_measurement_once() -> None:
-    own = Measurements(array("d", [1, 2, 2.5]), array("d", [2, 10]))
-    assert quantiles(own, (0, 5, 25, 50, 75, 95, 100)) == ["1", "1", "2", "2", "2.5", "10", "10"]
-    chart = histogram("f<", own)
-    found = re.findall(r'class="bar( dropped)?" x="([0-9.]+)" .*?height="([0-9.]+)"', chart.svg)
+    chart = histogram("f<|", [1, 2, 2.5], [2, 10])
+    found = re.findall(r'class="bar( dropped)?" x="([0-9.]+)" .*?height="([0-9.]+)"', chart)
     heights = {True: 0.0, False: 0.0}
     for dropped, _, height in found:
         heights[bool(dropped)] += float(height)
     assert heights[True] / heights[False] == pytest.approx(2 / 3)
-    assert len({place for _, place, _ in found}) == len(chart.text.replace("\u2007", "")) == 4
-    assert 'aria-label="f&lt;: 1 to 10"' in chart.svg
-    assert histogram("f", Measurements(array("d", [3, 3]))).svg == ""
+    assert len({place for _, place, _ in found}) == 4
+    assert 'aria-label="f&lt;&#124;: 1 to 10"' in chart
+    assert "rect" not in histogram("f", [3, 3], [])
 
 
 def test_a_target_that_was_set_is_told_of() -> None:
@@ -252,7 +245,7 @@ def test_trainings_votes_strata_and_other_sets() -> None:
     for arm in ("cot", "lema"):
         own = scores["models"][arm]
         seeds = ", ".join(points(accuracy) for accuracy in own["by_seed"].values())
-        assert re.search(rf"\| {arm} \|.*\| {points(own['accuracy'])}% \|.*\| {seeds} \|", both.markdown)
+        assert re.search(rf"\| {arm} \| {points(own['accuracy'])}% \|.*\| {seeds} \|", both.markdown)
         voted = [points(own["majority"][figure]) for figure in ("accuracy", "low", "high")]
         assert "| {} | {}% | {}–{} |".format(arm, *voted) in both.markdown
     harder = scores["transfer"]["harder"]["models"]
@@ -293,8 +286,9 @@ def test_nothing_in_a_row_becomes_markup() -> None:
     assert '<script>alert("1")</script>' in read(both.html)
     assert "<script" not in both.html
     assert "<img" not in both.html
-    assert not re.search(r"<(?!!)[a-z/]", both.markdown)
-    assert not re.search(r"(?<!\\)\*\*bold|(?<!\\)`code|^# head", both.markdown, re.MULTILINE)
+    text = re.sub(r"^```yaml\n.*?^```$", "", both.markdown, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"<(?!!)[a-z/]", text)
+    assert not re.search(r"(?<!\\)\*\*bold|(?<!\\)`code|^# head", text, re.MULTILINE)
     for table in re.findall(r"(?:^\|.*\n)+", both.markdown, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -321,7 +315,7 @@ def test_a_step_is_marked_where_the_corrector_found_the_mistake() -> None:
 
 def test_little_data_is_no_trouble() -> None:
     nothing: dict[str, Any] = {
-        "samples": [], "grades": [], "corrections": [], "verdicts": [], "adapters": {}, "plan": {},
+        "samples": [], "grades": [], "corrections": [], "verdicts": [], "adapters": {}, "plan": {"recipe": "toy", "description": ""},
         "mix": {arm: [] for arm in WORLD["mix"]},
     }  # fmt: skip
     text = read(made(**nothing).html)
@@ -330,12 +324,11 @@ def test_little_data_is_no_trouble() -> None:
     assert "<polyline" not in made(adapters=bare).html
 
 
-def test_settings_are_flat_and_long_texts_are_named_by_digest() -> None:
-    tree = {"a": {"b": {"c": 1.5}, "list": [1, 2], "many": [{"x": True}, {"x": None}]}, "alone": "x" * 200, "none": {}}
-    made = settings(tree)
-    assert made["a"] == [("b.c", "1.5"), ("list", "1, 2"), ("many.1.x", "yes"), ("many.2.x", "none")]
-    assert made["recipe"][0][1].startswith("a text of 200 characters, SHA-256 ")
-    assert made["recipe"][1] == ("none", "none")
+def test_settings_are_yaml_that_nothing_in_them_ends() -> None:
+    tree = {"a": {"b": 1.5}, "text": "one\n```\n````\ntwo", "digest": "ab" * 32}
+    fence, *lines, end = yaml_block(tree).splitlines()
+    assert (fence, end) == ("`````yaml", "`````")
+    assert yaml.safe_load("\n".join(lines)) == tree | {"digest": "ab" * 6}
 
 
 @pytest.mark.parametrize(
@@ -396,18 +389,17 @@ def test_rows_may_be_streams() -> None:
     assert made(**streams, mix=mix) == made()
 
 
-def test_an_interval_is_drawn_twice() -> None:
+def test_an_interval_is_drawn() -> None:
     chart = interval({"d": 0.1, "low": -0.1, "high": 0.3}, "d", [-0.2, 0.0, 0.2, 0.4])
-    assert chart.text == "`····├───│───●───────┤····`"
-    assert 'cx="50.0%"' in chart.svg
-    assert 'aria-label="10.0%, interval -10.0% to 30.0%"' in chart.svg
+    assert 'cx="50.0%"' in chart
+    assert 'aria-label="10.0%, interval -10.0% to 30.0%"' in chart
 
 
 @pytest.mark.parametrize(
     "text",
     ["1. no list", "- no list", "=====", "---", "+ x", "<b>no</b> &amp; <!-- x -->", "![a](b) [c](d) <http://e.f>",
-     "`no` *code* __x__ ~~y~~ $z$ a|b", "a\nb\\", "\ufdd00\ufdd1"],
+     "`no` *code* __x__ ~~y~~ $z$ a|b", "a\nb\\", "<svg></svg>"],
 )  # fmt: skip
 def test_escaped_text_means_itself(text: str) -> None:
     shown = html.unescape(to_html(escape_markdown(text)).strip().removeprefix("<p>").removesuffix("</p>"))
-    assert shown == " ".join(re.sub("[\ufdd0\ufdd1]", "", text).split())
+    assert shown == " ".join(text.split())
