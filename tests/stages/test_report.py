@@ -315,8 +315,8 @@ def test_a_step_is_marked_where_the_corrector_found_the_mistake() -> None:
 
 def test_little_data_is_no_trouble() -> None:
     nothing: dict[str, Any] = {
-        "samples": [], "grades": [], "corrections": [], "verdicts": [], "adapters": {}, "plan": {"recipe": "toy", "description": ""},
-        "mix": {arm: [] for arm in WORLD["mix"]},
+        "samples": [], "grades": [], "corrections": [], "verdicts": [], "adapters": {},
+        "plan": {"recipe": "toy", "description": ""}, "mix": {arm: [] for arm in WORLD["mix"]},
     }  # fmt: skip
     text = read(made(**nothing).html)
     assert "The filters accepted 0 of 0 corrections." in text
