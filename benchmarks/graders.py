@@ -92,8 +92,8 @@ def bare(case: Case) -> bool:
 def processor_seconds() -> float:
     """Of this process and of the one that compares for us; time on the clock would count other people's work too."""
     ticks = 0
-    for child in symbolic._idle_children:
-        fields = Path(f"/proc/{child._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    for process in symbolic._idle:
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 

@@ -55,7 +55,7 @@ def generate(
         raise ValueError(
             f"operations are + and -, with or without * and /, for more than one step, not {list(operations)}"
         )
-    moves = [move for move in MOVES if {step[1] for step in move.steps.split()} <= set(operations)]
+    moves = [move for move in MOVES if {step[1] for step in move.steps} <= set(operations)]
     return _draw_records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 
 
@@ -112,12 +112,12 @@ def _draw_numbers(
     rng: random.Random, move: Move, value: int, largest: int
 ) -> tuple[dict[str, int], list[str], int] | None:
     """The new numbers of a move, its equations and its result; None when no draw fits."""
-    names = sorted({name for name in move.steps if name in "ab"})
-    factors = {name for step in move.steps.split() if step[1] in "*/" for name in step[::2]}
+    names = sorted({name for name in "".join(move.steps) if name in "ab"})
+    factors = {name for step in move.steps if step[1] in "*/" for name in step[::2]}
     for _ in range(30):
         numbers = {name: rng.randint(*(_FACTOR_RANGE if name in factors else (2, largest))) for name in names}
         known, equations = {"v": value, **numbers}, list[str]()
-        for step in move.steps.split():
+        for step in move.steps:
             left, right = known[step[0]], known[step[2]]
             result = Fraction(_OPERATORS[step[1]](left, right))
             if result.denominator > 1 or not 2 <= result <= largest:

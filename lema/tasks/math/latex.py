@@ -1,11 +1,9 @@
-"""Mathematical answers as MATH has them: one way to write each, and their structure.
-
-`clean` brings LaTeX that means the same to one text. `parts` takes apart what equality looks into itself: lists,
-tuples, intervals, sets, unions and matrices. `number` reads exact numbers, so that most answers need no algebra.
-"""
+"""Mathematical answers as MATH has them: one way to write each, exact numbers, and the items of lists, tuples,
+intervals, sets, unions and matrices, so that most answers need no algebra."""
 
 import re
 from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 _UNICODE_SIGNS = str.maketrans(
@@ -159,24 +157,19 @@ def _outer(text: str) -> str:
     return text
 
 
+def _depths(text: str) -> list[int]:
+    """How many brackets are open after each character."""
+    return list(accumulate((sign in "([{") - (sign in ")]}") for sign in text))
+
+
 def _split_outside_brackets(text: str, separator: str) -> list[str]:
     """A text cut at the separators that stand in no brackets."""
-    pieces, depth, start, at = [], 0, 0, 0
-    while at < len(text):
-        if text.startswith(separator, at) and depth == 0:
-            pieces.append(text[start:at].strip())
-            start = at = at + len(separator)
-            continue
-        depth += (text[at] in "([{") - (text[at] in ")]}")
-        at += 1
-    return [*pieces, text[start:].strip()]
+    depths = [0, *_depths(text)]
+    cuts = [match.start() for match in re.finditer(re.escape(separator), text) if not depths[match.start()]]
+    starts = [0, *(cut + len(separator) for cut in cuts)]
+    return [text[start:end].strip() for start, end in zip(starts, [*cuts, len(text)], strict=True)]
 
 
 def _whole(text: str) -> bool:
     """Is the first bracket of a text closed by its last?"""
-    depth = 0
-    for at, sign in enumerate(text):
-        depth += (sign in "([{") - (sign in ")]}")
-        if depth == 0 and at > 0:
-            return at == len(text) - 1
-    return False
+    return 0 not in (depths := _depths(text))[1:-1] and depths[-1] == 0

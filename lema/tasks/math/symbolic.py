@@ -1,9 +1,9 @@
-"""Equality of two mathematical expressions through math-verify, in a process of its own that can be killed.
+"""Equality of two mathematical expressions through math-verify, in a process of its own that the kernel can kill.
 
 sympy may run for ever or eat all memory on what a model wrote, in C code too, where an alarm's handler never runs.
 So each comparison has a budget of processor time, kept by the kernel: it kills the process, and the answer is
 "timeout". Time on the clock would make grades depend on how busy the machine is; it only backs up the other limit.
-The process is used again for the next comparison, takes its work from standard input and ends when that is closed.
+The process is used again for the next comparison and ends when its standard input is closed.
 
 Only LaTeX is parsed, by a grammar: math-verify's reader of plain expressions, which calls `eval`, is not used.
 """
@@ -11,10 +11,8 @@ Only LaTeX is parsed, by a grammar: math-verify's reader of plain expressions, w
 import importlib.util
 import json
 import os
-import selectors
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +27,9 @@ WALL_SECONDS = 60.0
 START_SECONDS = 300.0
 MEMORY_BYTES = 2 * 2**30
 
-_lock = threading.Lock()
-_idle_children: list["_Child"] = []
+_idle: list["subprocess.Popen[str]"] = []
+# After a fork, the pipes of the parent's processes are here too, but they are not ours.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 def compare(answer: str, gold: str) -> Comparison:
@@ -39,92 +38,76 @@ def compare(answer: str, gold: str) -> Comparison:
     Safe in any thread and process; each thread that compares at the same time has a process of its own.
     RunError when math-verify is not installed, or its process cannot be started.
     """
-    child = _take()
-    finding = child.ask(answer, gold)
+    try:
+        process = _idle.pop()
+    except IndexError:
+        process = _start()
+    line = _ask(process, json.dumps([answer, gold]))
+    finding: Comparison | None = next((one for one in get_args(Comparison) if one == line), None)
     if finding is None:
-        child.kill()
+        _end(process)
         return "timeout"
-    with _lock:
-        _idle_children.append(child)
+    _idle.append(process)
     return finding
 
 
-def _take() -> "_Child":
-    with _lock:
-        # After a fork, the pipes of the parent's processes are here too, but they are not ours.
-        _idle_children[:] = [child for child in _idle_children if child.owner == os.getpid()]
-        if _idle_children:
-            return _idle_children.pop()
-    return _Child()
+def _start() -> "subprocess.Popen[str]":
+    if importlib.util.find_spec("math_verify") is None:
+        raise RunError("the task math needs the extra `math`: pip install -e '.[math]'")
+    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH")]))
+    code = f"from lema.tasks.math.symbolic import serve; serve({CPU_SECONDS}, {WALL_SECONDS})"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],  # -P: a user's folder may hold a file named like a module of ours
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+        bufsize=1,
+    )
+    if _ask(process, "") != "ready":
+        _end(process)
+        raise RunError("the process that compares answers of the task math cannot be started")
+    return process
 
 
-class _Child:
-    """One process and its pipes."""
-
-    def __init__(self) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise RunError("the task math needs the extra `math`: pip install -e '.[math]'")
-        self.owner = os.getpid()
-        home = str(Path(__file__).resolve().parents[3])
-        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-        # -P: a user's folder may hold a file named like a module of ours.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from lema.tasks.math.symbolic import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        if self._line(START_SECONDS) != "ready":
-            self.kill()
-            raise RunError("the process that compares answers of the task math cannot be started")
-
-    def ask(self, answer: str, gold: str) -> Comparison | None:
-        """None when the process died or was too slow to say anything."""
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.write(json.dumps([answer, gold]).encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._line(WALL_SECONDS)
-            return next((finding for finding in get_args(Comparison) if finding == line), None)
-        return None
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
-
-    def _line(self, seconds: float) -> str:
-        """The next line; empty when the process ended, or did not write one in time."""
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return ""
-        return self._process.stdout.readline().decode().strip()
+def _ask(process: "subprocess.Popen[str]", line: str) -> str:
+    """The reply to a line; empty when the process died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(OSError):
+        process.stdin.write(f"{line}\n")
+        return process.stdout.readline().strip()
+    return ""
 
 
-def serve() -> None:
-    """The process: a line [answer, gold] in, a line with the finding out."""
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    with suppress(OSError):
+        process.communicate()
+
+
+def serve(cpu_seconds: float, wall_seconds: float) -> None:
+    """The process: an empty line in, "ready" out; then a line [answer, gold] in, a line with the finding out."""
     import resource
     import signal
 
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the parent, whose end ends this process
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for timer in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(timer, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, START_SECONDS)
     import math_verify  # noqa: F401
 
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    replies.write("ready\n")
     for line in sys.stdin:
-        answer, gold = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        finding = _compare_parsed(answer, gold)
+        signal.setitimer(signal.ITIMER_REAL, wall_seconds)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        finding = _compare_parsed(*json.loads(line)) if line.strip() else "ready"
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         replies.write(f"{finding}\n")
 
 
