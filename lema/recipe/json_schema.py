@@ -5,44 +5,39 @@ removes it; prompts may be names, filters may be short.
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from lema.recipe.schema import Recipe
 
+NULL = {"type": "null"}
 PROMPT_SCHEMA = {
     "type": "string",
     "pattern": "^[A-Za-z0-9_/-]+$",
     "description": "A file in recipes/prompts, without .yaml.",
 }
-OPTIONS_SCHEMA = {"$ref": "#/$defs/Options"}
+OPTIONS_SCHEMA = {"anyOf": [{"$ref": "#/$defs/Options"}, NULL]}
 PART_SCHEMA = {
     "description": "A filter: its name, or its name and its options.",
     "anyOf": [
         {"type": "string"},
-        {
-            "type": "object",
-            "minProperties": 1,
-            "maxProperties": 1,
-            "additionalProperties": {"anyOf": [OPTIONS_SCHEMA, {"type": "null"}]},
-        },
+        {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": OPTIONS_SCHEMA},
     ],
 }
 
 
 def recipe_schema() -> dict[str, Any]:
     """The schema as plain values."""
-    made = Recipe.model_json_schema(by_alias=True)
-    definitions = {name: _schema_definition(name, one) for name, one in made.pop("$defs").items()}
-    recipe = _loosen(made)
-    properties = {"extends": {"type": "string", "description": "The recipe file that this one builds on."}}
+    recipe = _loosen(Recipe.model_json_schema(by_alias=True))
+    definitions = recipe.pop("$defs")
+    prompt = definitions["Prompt"]
+    either = {"anyOf": [PROMPT_SCHEMA, prompt], "description": prompt.pop("description")}
+    definitions |= {"Part": PART_SCHEMA, "Prompt": either}
+    extends = {"type": "string", "description": "The recipe file that this one builds on."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **recipe,
         "title": "LEMA recipe",
-        "description": "Keys are artifacts, in the order in which they are made.",
-        "type": "object",
-        "properties": properties | recipe["properties"],
-        "additionalProperties": False,
+        "properties": {"extends": extends, **recipe["properties"]},
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -52,46 +47,24 @@ def schema_text() -> str:
     return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _schema_definition(name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-    if name == "Part":
-        return PART_SCHEMA
-    loose = _loosen(made)
-    return {"anyOf": [PROMPT_SCHEMA, loose], "description": loose.pop("description")} if name == "Prompt" else loose
-
-
-def _loosen(made: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping of which every key may be absent or null."""
-    loose = {key: value for key, value in _tidy(made).items() if key != "required"}
-    if "properties" in loose:
-        loose["properties"] = {name: _or_null(value) for name, value in loose["properties"].items()}
-    return loose
-
-
-def _or_null(value: dict[str, Any]) -> dict[str, Any]:
-    null = {"type": "null"}
-    if null in value.get("anyOf", ()):
-        return value
-    if isinstance(value.get("type"), str) and "const" not in value and "enum" not in value:
-        return {**value, "type": [value["type"], "null"]}
-    about: dict[str, Any] = {key: value[key] for key in ("description", "default") if key in value}
-    return {**about, "anyOf": [{key: one for key, one in value.items() if key not in about}, null]}
-
-
-def _tidy(value: Any) -> Any:
-    """Without the titles that pydantic makes of names and defaults that say nothing; doc comments on one line; names
-    that fit no pattern refused; no telling apart of branches by what they require."""
+def _loosen(value: Any) -> Any:
+    """Every key may be absent or null, names that fit no pattern are refused, branches are not told apart by what they
+    require; without the titles that pydantic makes of names."""
     if isinstance(value, list):
-        return [_tidy(one) for one in value]
+        return [_loosen(one) for one in value]
     if not isinstance(value, dict):
-        return value
-    tidy = {("anyOf" if key == "oneOf" else key): _tidy(one) for key, one in value.items()}
-    if isinstance(tidy.get("title"), str):
-        del tidy["title"]
-    if isinstance(tidy.get("description"), str):
-        tidy["description"] = " ".join(tidy["description"].split())
-    if "default" in tidy and tidy["default"] in (None, {}, []):
-        del tidy["default"]
-    if "patternProperties" in tidy:
-        names = {pattern: _or_null(one) for pattern, one in tidy["patternProperties"].items()}
-        tidy |= {"patternProperties": names, "additionalProperties": False}
-    return tidy
+        return " ".join(value.split()) if isinstance(value, str) else value
+    made = {"anyOf" if key == "oneOf" else key: _loosen(one) for key, one in value.items()}
+    if isinstance(made.get("title"), str):
+        del made["title"]
+    if isinstance(made.get("required"), list):
+        del made["required"]
+    for key in {"properties", "patternProperties"} & made.keys():
+        made[key] = {name: one if NULL in one.get("anyOf", ()) else _or_null(one) for name, one in made[key].items()}
+        made["additionalProperties"] = made.get("additionalProperties", False)
+    return made
+
+
+def _or_null(one: dict[str, Any]) -> dict[str, Any]:
+    about = {key: one.pop(key, None) for key in ("description", "default")}
+    return {key: value for key, value in about.items() if value not in (None, {}, [])} | {"anyOf": [one, NULL]}

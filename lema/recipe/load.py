@@ -53,7 +53,7 @@ class Draft:
 def load_recipe(path: Path, root: Path) -> Loaded:
     """Read a recipe; `root` is the project's folder. Raises RecipeError with all problems of its shape."""
     draft = read_draft(path, root)
-    if draft.problems or draft.recipe is None:
+    if draft.recipe is None or draft.problems:
         raise RecipeError(draft.problems)
     return Loaded(draft.recipe, draft.name, draft.tree, draft.files)
 
@@ -61,7 +61,7 @@ def load_recipe(path: Path, root: Path) -> Loaded:
 def load_params(path: Path, root: Path | None = None) -> Params:
     """Read params.yaml. Raises RecipeError with all problems of its shape."""
     params, _, problems = read_params(path, root or Path.cwd())
-    if problems or params is None:
+    if params is None:
         raise RecipeError(problems)
     return params
 
@@ -69,9 +69,9 @@ def load_params(path: Path, root: Path | None = None) -> Params:
 def read_params(path: Path, root: Path) -> tuple[Params | None, Tree, tuple[Problem, ...]]:
     """Params, or None with the problems; the tree is empty when the file cannot be read."""
     file = shown_path(path, root)
-    if not path.exists():
-        return None, _empty_tree(file), (Problem(file, 0, 0, NO_PROJECT),)
     try:
+        if not path.exists():
+            raise RecipeError([Problem(file, 0, 0, NO_PROJECT)])
         tree = read_yaml(path, file)
     except RecipeError as error:
         return None, _empty_tree(file), error.problems
@@ -83,20 +83,15 @@ def read_draft(path: Path, root: Path) -> Draft:
     """Read as much of a recipe as can be read."""
     file, name = shown_path(path, root), path.stem
     reader = _Files(root)
-    tree = reader.recipe(path, ())
-    tree = reader.prompts(tree)
+    tree = reader.prompts(reader.recipe(path, ()))
     recipe, found = validate(tree, Recipe) if not reader.broken else (None, [])
     problems = [*reader.problems, *(problem for _, problem in found)]
     if not NAME.fullmatch(name):
         problems.append(Problem(file, 0, 0, f"the recipe's name {name!r} {NAMES}"))
-    sections = {
-        key: salvage(tree.value[key], field.annotation)
-        if key in tree.value
-        else None
-        if field.is_required()
-        else field.get_default(call_default_factory=True)
-        for key, field in Recipe.model_fields.items()
-    }
+    sections = {}
+    for key, field in Recipe.model_fields.items():
+        default = None if field.is_required() else field.default
+        sections[key] = salvage(tree.value[key], field.annotation) if key in tree.value else default
     return Draft(name, file, tree, tuple(reader.files), tuple(problems), recipe, sections)
 
 
@@ -121,9 +116,7 @@ def prompt_places(tree: Tree) -> Iterator[KeyPath]:
     yield from (("locations", "prompt"), ("evolved", "write", "prompt"), ("evolved", "solve", "prompt"))
     yield from (("base", "pretrain", "format"), ("base", "pretrain", "corrections", "format"))
     yield from (("mix", "arms", arm, kind, "format") for arm in tree.keys("mix", "arms") for kind in ROW_KINDS)
-    filters = tree.find(("verdicts", "filters"))
-    for at in range(len(filters.value) if filters and isinstance(filters.value, list) else 0):
-        yield (*options_path(tree, ("verdicts", "filters", at)), "prompt")
+    yield from ((*options_path(tree, part), "prompt") for part, _ in tree.items("verdicts", "filters"))
 
 
 def options_path(tree: Tree, path: KeyPath) -> KeyPath:
@@ -184,12 +177,11 @@ class _Files:
         return tree if base is None else merge_trees(base, tree)
 
     def _base(self, path: Path, extends: Tree, above: tuple[Path, ...]) -> Tree | None:
-        base, message = path.parent, None
+        message = None
         if not isinstance(extends.value, str):
             message = "extends: needs the name of one recipe file"
         else:
             shown = extends.value if len(extends.value) <= 100 else "of this name"
-            others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
             try:
                 base = (path.parent / extends.value).resolve()
                 there = base.is_file()
@@ -200,12 +192,13 @@ class _Files:
             elif base in above:
                 message = f"extends: {shown} extends this file in turn"
             elif not there:
+                others = (other.stem for other in path.parent.glob("*.yaml") if other != path)
                 message = f"extends: there is no file {shown}; {allowed(base.stem, others)}"
-        if message:
-            self.problems.append(extends.mark.problem(message))
-            self.broken = True
-            return None
-        return self.recipe(base, above)
+        if message is None:
+            return self.recipe(base, above)
+        self.problems.append(extends.mark.problem(message))
+        self.broken = True
+        return None
 
     def prompts(self, tree: Tree) -> Tree:
         """The recipe with the files of recipes/prompts in place of their names."""

@@ -1,10 +1,9 @@
 """What pydantic finds wrong, in plain words and at its place in the file."""
 
 import re
-import types
 import typing
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
@@ -12,22 +11,21 @@ from typing_extensions import is_typeddict
 
 from lema.errors import Problem, allowed
 from lema.recipe.basic_types import Part, Prompt
-from lema.recipe.part_loader import describe_type
+from lema.recipe.part_loader import describe_type, is_union
 from lema.recipe.yaml import KeyPath, Tree
 
-BOUNDS: Mapping[str, str] = {
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
-}
-MAX_PROBLEMS = 10  # of one mapping, that are reported
 NAMES = "may hold only letters, digits, _ and -"
-FIXED_MESSAGES: Mapping[str, str] = {
+# By the kinds of errors that pydantic has.
+MESSAGES: Mapping[str, str] = {
+    "greater_than_equal": "needs at least {ge:g}, got {shown}",
+    "greater_than": "needs more than {gt:g}, got {shown}",
+    "less_than_equal": "needs at most {le:g}, got {shown}",
+    "less_than": "needs less than {lt:g}, got {shown}",
     "string_too_short": "must not be empty",
     "too_short": "needs at least one entry",
     "finite_number": "needs a finite number",
 }
+MAX_PROBLEMS = 10  # of one mapping, that are reported
 
 
 def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, Problem]]]:
@@ -45,18 +43,15 @@ def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple
 
 def _shortened(found: list[tuple[KeyPath, Problem]]) -> list[tuple[KeyPath, Problem]]:
     """Of very many problems in one mapping, the first: a file of another kind has nothing but unknown keys."""
-    counts = Counter(path[:-1] for path, _ in found)
-    seen = Counter[KeyPath]()
-    kept = []
+    groups: dict[KeyPath, list[tuple[KeyPath, Problem]]] = {}
     for path, problem in found:
-        seen[path[:-1]] += 1
-        more = counts[path[:-1]] - MAX_PROBLEMS
-        if seen[path[:-1]] == MAX_PROBLEMS and more > 0:
-            message = f"{problem.message}; and {more} more problems in this mapping"
-            problem = Problem(problem.file, problem.line, problem.column, message)
-        if seen[path[:-1]] <= MAX_PROBLEMS:
-            kept.append((path, problem))
-    return kept
+        groups.setdefault(path[:-1], []).append((path, problem))
+    for group in groups.values():
+        if more := len(group[MAX_PROBLEMS:]):
+            path, last = group[MAX_PROBLEMS - 1]
+            message = f"{last.message}; and {more} more problems in this mapping"
+            group[MAX_PROBLEMS - 1 :] = [(path, replace(last, message=message))]
+    return [one for group in groups.values() for one in group]
 
 
 def dotted(path: KeyPath) -> str:
@@ -82,10 +77,9 @@ def _explain_error(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[K
     path, kind, fields = followed
     what, shown = error["type"], _shown_value(error["input"])
     place, key, vague = path, "[key]" in error["loc"], False
-    if what in BOUNDS:
-        bound = {name: f"{value:g}" for name, value in error["ctx"].items()}
-        message = f"needs {BOUNDS[what].format(**bound)}, got {shown}"
-    elif typing.get_origin(kind) in (typing.Union, types.UnionType) and not key:
+    if what in MESSAGES:
+        message = MESSAGES[what].format(shown=shown, **error.get("ctx", {}))
+    elif is_union(kind) and not key:
         here = tree.find(path)
         message, vague = f"needs {_describe_kind(kind)}, got {_shown_value(here.plain() if here else None)}", True
     elif what == "extra_forbidden":
@@ -97,19 +91,15 @@ def _explain_error(error: Any, wish: Any, tree: Tree, above: KeyPath) -> tuple[K
         message += "".join(_inherited(tree.find(path), message))
     elif what == "string_pattern_mismatch":
         pattern = error["ctx"]["pattern"]
-        dots = "." in pattern.partition("]")[0]
-        message = f"the name {error['input']!r} {NAMES}{' and .' if dots else ''}"
+        message = f"the name {error['input']!r} {NAMES}{' and .' if '.' in pattern.partition(']')[0] else ''}"
         if "/" in pattern:
             message = f"needs RECIPE/ARM or RECIPE/ARM/SEED, got {shown}"
-    elif what in FIXED_MESSAGES:
-        message = FIXED_MESSAGES[what]
     else:
         message = f"needs {_describe_kind(kind)}, got {shown}"
     # The dotted path in the message is that of the mapping; the line and column are those of the culprit.
     located = problem_at(tree, path, "", key=key)
     where = dotted((*above, *place))
-    problem = Problem(located.file, located.line, located.column, f"{where}: {message}" if where else message)
-    return path, problem, vague
+    return path, replace(located, message=f"{where}: {message}" if where else message), vague
 
 
 def _inherited(here: Tree | None, message: str) -> Iterator[str]:
@@ -125,22 +115,16 @@ def _follow_location(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPa
     rest = [step for step in loc if step != "[key]"]
     fields: tuple[str, ...] = ()
     while True:
-        while typing.get_origin(wish) is typing.Annotated:
-            wish = typing.get_args(wish)[0]
-        origin, inner = typing.get_origin(wish), typing.get_args(wish)
-        if origin in (typing.Union, types.UnionType):
+        wish = _plain_type(wish)
+        inner = typing.get_args(wish)
+        if is_union(wish):
             members = [one for one in inner if one is not type(None)]
-            if len(members) > 1 and rest:
-                chosen = _union_member(members, rest.pop(0), tree.find(path))
-                if chosen is None:
-                    return None
-                if chosen is ...:
-                    return path, wish, ()
-                wish = chosen
-            elif len(members) == 1:
-                wish = members[0]
-            else:
+            chosen = _union_member(members, rest.pop(0), tree.find(path)) if rest else ...
+            if chosen is None:
+                return None
+            if chosen is ...:
                 return path, wish, ()
+            wish = chosen
         elif not rest:
             return path, wish, fields
         else:
@@ -149,14 +133,19 @@ def _follow_location(wish: Any, loc: tuple[Any, ...], tree: Tree) -> tuple[KeyPa
             path = (*path, keys[0] if keys and step == "options" else step)  # a part's options stand under its name
             if isinstance(wish, type) and issubclass(wish, BaseModel):
                 known = {field.alias or name: field.annotation for name, field in wish.model_fields.items()}
-                fields = tuple(known)
-                wish = known.get(step)
+                fields, wish = tuple(known), known.get(step)
             elif is_typeddict(wish):
                 fields, wish = (), typing.get_type_hints(wish).get(step, Any)
-            elif origin in (dict, tuple):
-                wish = inner[1] if origin is dict else inner[0]
             else:
-                wish = Any
+                wish = inner[typing.get_origin(wish) is dict] if inner else Any
+
+
+def _plain_type(wish: Any) -> Any:
+    """A type without annotations, and without null beside one other type."""
+    if typing.get_origin(wish) is typing.Annotated:
+        return _plain_type(typing.get_args(wish)[0])
+    others = [one for one in typing.get_args(wish) if one is not type(None)]
+    return _plain_type(others[0]) if is_union(wish) and len(others) == 1 else wish
 
 
 def _union_member(members: list[Any], label: Any, here: Tree | None) -> Any:

@@ -103,11 +103,10 @@ def part_summary(kind: PartKind, name: str) -> str:
     file = source_file(module_name(kind, name))
     if file is None:
         return ""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    thing = name.rpartition(":")[2]
+    tree, thing = ast.parse(file.read_text(encoding="utf-8")), name.rpartition(":")[2]
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    own = [ast.get_docstring(item) for item in tree.body if isinstance(item, definitions) and item.name == thing]
-    about = next(iter(own), None) or ast.get_docstring(tree) or ""
+    own = [item for item in tree.body if isinstance(item, definitions) and item.name == thing]
+    about = next(filter(None, map(ast.get_docstring, [*own, tree])), "")
     return " ".join(about.partition("\n\n")[0].split())
 
 
@@ -151,11 +150,18 @@ def matches_type(value: Any, hint: Any) -> bool:
     YAML cannot write fit everything."""
     try:
         TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
-    except ValidationError:
-        return False
-    except (PydanticUserError, TypeError, ValueError):
-        return True
+    except (PydanticUserError, TypeError, ValueError) as error:
+        return not isinstance(error, ValidationError)
     return True
+
+
+_PLAIN_TYPES = {bool: "true or false", str: "a text", int: "a whole number", type(None): "null"}
+_PLAIN_TYPES |= dict.fromkeys((float, Decimal), "a number")
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a type is `A | B`."""
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def describe_type(hint: Any) -> str:
@@ -169,15 +175,12 @@ def describe_type(hint: Any) -> str:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return describe_type(inner[0])
-    if origin in (typing.Union, types.UnionType):
+    if is_union(hint):
         return " or ".join(describe_type(one) for one in inner)
     if origin is Literal:
         return " or ".join(str(one).lower() if isinstance(one, bool) else repr(one) for one in inner)
-    number = "a number"
-    plain = {bool: "true or false", str: "a text", int: "a whole number", float: number, Decimal: number}
-    plain[type(None)] = "null"
-    if hint in plain:
-        return plain[hint]
+    if hint in _PLAIN_TYPES:
+        return _PLAIN_TYPES[hint]
     kind = origin or hint
     if kind in (dict, Mapping):
         return "a mapping"

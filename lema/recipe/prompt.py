@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -78,6 +79,8 @@ FRAGMENTS = (
     *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.CondExpr, nodes.Test),
     *(nodes.Add, nodes.Sub, nodes.Neg, nodes.Concat, nodes.Filter),
 )
+SIGNS = {"Assign": "set", "AssignBlock": "set", "Call": "a call", "FromImport": "import", "Scope": "autoescape"}
+SIGNS |= {"Div": "/", "FloorDiv": "//", "Mod": "%", "Mul": "*", "Pos": "+", "Pow": "**"}
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -107,41 +110,36 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(hint=f"a {kind} has no {name!r}" if isinstance(obj, Mapping | Sequence) else None)
 
 
-def _sandbox() -> _Sandbox:
-    sandbox = _Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=0)
-    sandbox.globals = {}
-    sandbox.filters = dict(FILTERS)
-    sandbox.tests = {name: sandbox.tests[name] for name in TESTS}
-    return sandbox
-
-
-SANDBOX = _sandbox()
+SANDBOX = _Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=0)
+SANDBOX.globals = {}
+SANDBOX.filters = dict(FILTERS)
+SANDBOX.tests = {name: SANDBOX.tests[name] for name in TESTS}
 
 
 @functools.lru_cache(maxsize=512)
-def _compile(text: str) -> tuple[Template, frozenset[str]]:
+def _compile(turn: Turn, text: str) -> tuple[Template, frozenset[str]]:
     """A template and its variables; raises PromptError with the line."""
     try:
         tree = SANDBOX.parse(text)
-        _refuse(tree, 0)
+        _refuse(turn, tree, 0)
         return SANDBOX.from_string(text), frozenset(meta.find_undeclared_variables(tree))
     except TemplateSyntaxError as error:
-        raise PromptError(_first_line(error), line=error.lineno) from None
+        raise PromptError(_first_line(error), turn, error.lineno) from None
     except (RecursionError, SyntaxError, MemoryError):
-        raise PromptError("nested too deeply") from None
+        raise PromptError("nested too deeply", turn) from None
     except ValueError:  # Python refuses to read integers of thousands of digits
-        raise PromptError("a number is too long") from None
+        raise PromptError("a number is too long", turn) from None
 
 
 def _first_line(error: TemplateError) -> str:
     return (error.message or type(error).__name__).partition("\n")[0].rstrip(".")
 
 
-def _refuse(node: nodes.Node, depth: int) -> None:
+def _refuse(turn: Turn, node: nodes.Node, depth: int) -> None:
     """Raise PromptError for anything but the small language."""
     what = None
     if not isinstance(node, FRAGMENTS):
-        what = f"{_node_name(node)} is not available in prompts"
+        what = f"{SIGNS.get(type(node).__name__, type(node).__name__.lower())} is not available in prompts"
     elif isinstance(node, nodes.Name) and node.name in ("self", "caller", "varargs", "kwargs"):
         what = f"{node.name!r} is not available in prompts"
     elif isinstance(node, nodes.Filter) and node.name not in FILTERS:
@@ -153,23 +151,13 @@ def _refuse(node: nodes.Node, depth: int) -> None:
     elif isinstance(node, nodes.For) and depth == DEEPEST:
         what = f"loops are nested at most {DEEPEST} deep"
     if what:
-        raise PromptError(what, line=node.lineno)
+        raise PromptError(what, turn, node.lineno)
     for child in node.iter_child_nodes():
-        _refuse(child, depth + isinstance(node, nodes.For))
-
-
-def _node_name(node: nodes.Node) -> str:
-    words = {"Assign": "set", "AssignBlock": "set", "Call": "a call", "FromImport": "import", "Scope": "autoescape"}
-    signs = {"Div": "/", "FloorDiv": "//", "Mod": "%", "Mul": "*", "Pos": "+", "Pow": "**"}
-    name = type(node).__name__
-    return (words | signs).get(name, name.lower())
+        _refuse(turn, child, depth + isinstance(node, nodes.For))
 
 
 def _fill_template(turn: Turn, text: str, variables: Mapping[str, Any]) -> str:
-    try:
-        template, _ = _compile(text)
-    except PromptError as error:
-        raise PromptError(error.message, turn, error.line) from None
+    template, _ = _compile(turn, text)
     try:
         pieces, size = [], 0
         for piece in template.generate(variables):
@@ -211,13 +199,14 @@ _rendered_shots: dict[int, tuple[Prompt, tuple[Message, ...]]] = {}
 def _demonstration_turns(prompt: Prompt) -> tuple[Message, ...]:
     """The demonstrations, rendered once: a prompt is asked with a million times."""
     if id(prompt) not in _rendered_shots:
-        messages = []
-        for shown in prompt.demonstrations:
-            messages.append(Message("user", _fill_template("user", prompt.user, shown)))
-            messages.append(Message("assistant", reply(prompt, shown)))
+        turns = (
+            (Message("user", _fill_template("user", prompt.user, shown)), Message("assistant", reply(prompt, shown)))
+            for shown in prompt.demonstrations
+        )
+        messages = tuple(chain.from_iterable(turns))
         if len(_rendered_shots) == MAX_RENDERED:
             _rendered_shots.clear()
-        _rendered_shots[id(prompt)] = prompt, tuple(messages)
+        _rendered_shots[id(prompt)] = prompt, messages
     return _rendered_shots[id(prompt)][1]
 
 
@@ -231,13 +220,8 @@ def reply(prompt: Prompt, variables: Mapping[str, Any]) -> str:
 def variables(prompt: Prompt, *turns: Turn) -> frozenset[str]:
     """The names that the templates of these turns use; without turns, what `render` must be given: those of
     system and user. Raises PromptError."""
-    found: frozenset[str] = frozenset()
-    for turn in turns or ("system", "user"):
-        try:
-            found |= _compile(getattr(prompt, turn) or "")[1]
-        except PromptError as error:
-            raise PromptError(error.message, turn, error.line) from None
-    return found
+    names = (_compile(turn, getattr(prompt, turn) or "")[1] for turn in turns or ("system", "user"))
+    return frozenset[str]().union(*names)
 
 
 def digest(prompt: Prompt) -> str:

@@ -86,8 +86,8 @@ class Tree:
     def items(self, *path: str | int) -> Iterator[tuple[KeyPath, "Tree"]]:
         """The entries of the list at a path, each with its own path; none where there is no list."""
         found = self.find(path)
-        items = found.value if found and isinstance(found.value, list) else []
-        yield from (((*path, at), item) for at, item in enumerate(items))
+        if found and isinstance(found.value, list):
+            yield from (((*path, at), item) for at, item in enumerate(found.value))
 
     def replaced(self, path: KeyPath, child: "Tree | None") -> "Tree | None":
         """This tree with another one at a path, or, with None, without what stands there."""
@@ -132,8 +132,8 @@ def parse_yaml(text: str, file: str) -> Tree:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         row, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        problem = Problem(file, row, column, f"not valid YAML: {error.problem or error.context}")
-        raise RecipeError([problem]) from None
+        message = f"not valid YAML: {error.problem or error.context}"
+        raise RecipeError([Problem(file, row, column, message)]) from None
     except RecursionError:
         raise RecipeError([Problem(file, 0, 0, "nested too deeply")]) from None
     except (ReaderError, ValueError) as error:  # a control character; an escape such as "\U00110000"
