@@ -4,7 +4,6 @@ import json
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from itertools import chain
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
-from lema.report.examples import correction_view
+from lema.report.examples import Step, correction_view
 from lema.rows import Answer, Correction, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
 from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
@@ -37,8 +36,8 @@ _LABEL_WIDTH = 13  # characters of the column of labels
 _TAG_COLOURS = {"accepted": "green", "correct": "green", "dropped": "red", "incorrect": "red"}
 _STEP_SIGNS = {"wrong": ("✗", "red"), "new": ("+", "green"), "": (" ", None)}
 
-# What is shown of one row: (label, text) or, for steps, (label, [(number, text, mark)]).
-Block = tuple[str, "str | list[tuple[int, str, str]]"]
+# What is shown of one row: a label with a text or steps.
+Block = tuple[str, str | list[Step] | None]
 Joined = Mapping[str, Any]
 
 
@@ -82,40 +81,37 @@ def show_rows(
     """
     if artifact not in tables:
         raise ShowError(f"there are no rows of {artifact!r}; {allowed(artifact, tables)}")
-    joins = {name: (key, SortedLookup(tables[name])) for key, name in _joins(artifact).items() if name in tables}
-    conditions = [_condition(text, artifact) for text in where]
+    own = _JOINS.get(artifact, {})
+    joins = {name: (key, SortedLookup(tables[name])) for key, name in own.items() if name in tables}
+    conditions = [_condition(text, (artifact, *own.values())) for text in where]
     shown: list[str] = []
     found = 0
     for row in tables[artifact]:
         if where or found < n:
-            joined = {artifact: row} | dict.fromkeys(_joins(artifact).values())
+            joined = {artifact: row} | dict.fromkeys(own.values())
             joined |= {name: lookup.get(getattr(row, key)) for name, (key, lookup) in joins.items()}
             if not all(holds(joined) for holds in conditions):
                 continue
             if found < n:
-                shown.append(_rendered(*_describe(artifact, joined), width=width))
+                shown.append(_rendered(row.id, *_described(artifact, joined), width))
         found += 1
     condition = f" where {' and '.join(where)}" if where else ""
     return "\n\n".join([*shown, style(f"{len(shown)} of {found:,} rows of {artifact}{condition}", dim=True)])
 
 
-def _joins(artifact: str) -> Mapping[str, str]:
-    return _JOINS.get(artifact, {})
-
-
-def _condition(text: str, artifact: str) -> Callable[[Joined], bool]:
+def _condition(text: str, artifacts: Sequence[str]) -> Callable[[Joined], bool]:
     """A test of `field=value` or `artifact.field=value`; values as a user writes them: true, none, numbers, texts."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise ShowError(f"--where {text!r} is not of the form field=value")
     known: dict[str, tuple[str, str]] = {}
-    for table in (artifact, *_joins(artifact).values()):
+    for table in artifacts:
         for field in fields(_TYPES[table]):
             known.setdefault(field.name, (table, field.name))
             known[f"{table}.{field.name}"] = (table, field.name)
     if name not in known:
         own = [one for one in known if "." not in one]
-        raise ShowError(f"rows of {artifact} have no field {name!r}; {allowed(name, own)}")
+        raise ShowError(f"rows of {artifacts[0]} have no field {name!r}; {allowed(name, own)}")
     table, field_name = known[name]
     return lambda row: str(getattr(row[table], field_name, None)).casefold() == value.casefold()
 
@@ -138,7 +134,7 @@ def _listing(kind: str, root: Path) -> str:
         entries = {file.relative_to(folder).with_suffix("").as_posix(): _first_comment(file) for file in files}
     else:
         entries = {name: part_loader.part_summary(_KINDS[kind], name) for name in part_loader.part_names(_KINDS[kind])}
-    column = max([len(name) for name in entries], default=0)
+    column = max(map(len, entries), default=0)
     lines = [f"  {name:<{column}}  {style(about, dim=True)}".rstrip() for name, about in entries.items()]
     return "\n".join([style(kind, bold=True), *(lines or ["  none"])])
 
@@ -148,109 +144,94 @@ def _first_comment(file: Path) -> str:
     return first.lstrip("# ") if first.startswith("#") and "yaml-language-server" not in first else ""
 
 
-def _rendered(title: str, tags: Sequence[str], content: Iterable[Block], *, width: int) -> str:
-    coloured = (style(tag, fg=_TAG_COLOURS[tag]) if tag in _TAG_COLOURS else tag for tag in tags if tag)
-    lines = [" · ".join([style(title, bold=True), *coloured])]
-    for label, text in content:
-        if isinstance(text, str):
-            lines += _labelled(label, "", text, width)
-            continue
-        for at, (number, step, mark) in enumerate(text):
+def _rendered(name: str, tags: Sequence[str | None], blocks: Iterable[Block], width: int) -> str:
+    coloured = (style(tag, fg=_TAG_COLOURS.get(tag)) for tag in tags if tag)
+    lines = [" · ".join([style(name, bold=True), *coloured])]
+    for label, content in blocks:
+        steps = [(None, content, "")] if isinstance(content, str) else content or []
+        for place, (number, text, mark) in enumerate(steps):
             sign, colour = _STEP_SIGNS[mark]
-            block = _labelled(label if at == 0 else "", f"{sign} {number:>2}  ", step, width)
-            lines += (
-                [line[:_LABEL_WIDTH] + style(line[_LABEL_WIDTH:], fg=colour) for line in block] if colour else block
-            )
+            lead = "" if number is None else f"{sign} {number:>2}  "
+            first = f"{'' if place else label:<{_LABEL_WIDTH}}"
+            room = max(20, width - _LABEL_WIDTH - len(lead))
+            for paragraph in text.splitlines() or [""]:
+                for line in textwrap.wrap(paragraph, room) or [""]:
+                    lines.append(f"{first}{style(lead + line, fg=colour) if colour else lead + line}".rstrip())
+                    first, lead = " " * _LABEL_WIDTH, " " * len(lead)
     return "\n".join(lines)
 
 
-def _labelled(label: str, lead: str, text: str, width: int) -> list[str]:
-    """Paragraphs beside a label, later lines indented alike."""
-    room = max(20, width - _LABEL_WIDTH - len(lead))
-    lines = [line for paragraph in text.splitlines() or [""] for line in textwrap.wrap(paragraph, room) or [""]]
-    first = f"{label:<{_LABEL_WIDTH}}{lead}"
-    return [f"{first if place == 0 else ' ' * len(first)}{line}".rstrip() for place, line in enumerate(lines)]
-
-
-def _describe(artifact: str, joined: Joined) -> tuple[str, list[str], list[Block]]:
-    """The id of a row, its tags and what is shown of it."""
-    row, question, sample = joined[artifact], joined.get("questions"), joined.get("samples")
+def _described(artifact: str, joined: Joined) -> tuple[list[str | None], list[Block]]:
+    """The tags of a row, and what is shown of it; what is empty is left out."""
+    row, question, sample, grade = (joined.get(name) for name in (artifact, "questions", "samples", "grades"))
     asked: list[Block] = [("Question", question.text), ("Gold", question.gold)] if question else []
     match row:
         case Record():
             record = json.loads(row.record)
-            pairs = record.items() if isinstance(record, dict) else [("record", record)]
-            texts = [(str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in pairs]
-            return row.id, [row.split], list(texts)
+            pairs = (record if isinstance(record, dict) else {"record": record}).items()
+            return [row.split], [(str(key), one if isinstance(one, str) else json.dumps(one)) for key, one in pairs]
         case Question():
-            rationale: list[Block] = [("Rationale", _numbered_steps(row.rationale))] if row.rationale else []
-            return row.id, [row.split], [*asked, *rationale]
+            return [row.split], [*asked, ("Rationale", _numbered_steps(row.rationale))]
         case Location():
-            path: Block = ("Path", _numbered_steps(sample.text if sample else None, row.incorrect_step))
-            reason: list[Block] = [(row.status.capitalize(), row.reason)] if row.reason else []
-            return row.id, [f"step {row.incorrect_step or '?'}"], [*asked, path, *reason]
+            path = _numbered_steps(sample and sample.text, row.incorrect_step)
+            return [f"step {row.incorrect_step or '?'}"], [
+                *asked,
+                ("Path", path),
+                (row.status.capitalize(), row.reason),
+            ]
         case Evolved():
-            seed: list[Block] = [("Seed", question.text)] if question else []
             answers = ", ".join(answer or "none" for answer in row.answers)
-            why: list[Block] = [("Dropped", row.reason)] if row.reason else []
-            return row.id, [_verdict_tag(row)], [*seed, ("Question", row.text), ("Answers", answers), *why]
-        case Correction():
-            verdict = joined["verdicts"]
-            drops = [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in (verdict.drops if verdict else ())]
-            return (
-                row.id,
-                [row.error_type or "", _verdict_tag(verdict)],
-                [*_correction_blocks(row, joined, asked), *drops],
-            )
-        case Verdict():
-            correction = joined["corrections"]
-            shown = _correction_blocks(correction, joined, asked) if correction else asked
-            error = (correction.error_type if correction else None) or ""
-            return row.id, [error, _verdict_tag(row)], [*shown, *_finding_blocks(row)]
+            new: list[Block] = [("Question", row.text), ("Answers", answers), ("Dropped", row.reason)]
+            return [_verdict_tag(row)], [("Seed", question and question.text), *new]
+        case Correction() | Verdict():
+            correction, verdict = joined["corrections"], joined["verdicts"]
+            tags = [correction and correction.error_type, _verdict_tag(verdict)]
+            blocks = _correction_blocks(correction, question, sample) if correction else []
+            return tags, [*asked, *blocks, *_finding_blocks(verdict, every=artifact == "verdicts")]
         case Example():
             turns: list[Block] = [(message.role.capitalize(), message.content) for message in row.prompt]
-            return row.id, [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
+            return [row.kind, row.source_id], [*turns, ("Completion", row.completion)]
         case Answer():
-            return row.id, [row.outcome], [*asked, ("Error", row.error) if row.error else ("Answer", row.text)]
+            return [row.outcome], [*asked, ("Error", row.error) if row.error else ("Answer", row.text)]
         case Probe():
             losses = (("Right", row.right, row.right_tokens), ("Wrong", row.wrong, row.wrong_tokens))
-            figures = [(f"{side} path", f"perplexity {exp(loss):.2f} over {n} tokens") for side, loss, n in losses]
-            return row.id, [], [*asked, *figures]
-    return row.id, *_path_blocks(sample, joined["grades"], asked)
-
-
-def _path_blocks(sample: Sample | None, grade: Any, asked: Sequence[Block]) -> tuple[list[str], list[Block]]:
+            return [], asked + [
+                (f"{side} path", f"perplexity {exp(loss):.2f} over {n} tokens") for side, loss, n in losses
+            ]
     tags = [grade.outcome, f"answer {grade.answer}" if grade.answer is not None else "no answer"] if grade else []
-    content = list(asked)
-    if sample is not None:
-        content.append(("Error", sample.error) if sample.error else ("Path", _numbered_steps(sample.text)))
-        if sample.error_type is not None:
-            content.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
-    return tags, content
+    if sample:
+        asked += [("Error", sample.error), ("Path", None if sample.error else _numbered_steps(sample.text))]
+        if sample.error_type:
+            asked.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
+    return tags, asked
 
 
-def _correction_blocks(row: Correction, joined: Joined, asked: Sequence[Block]) -> list[Block]:
-    question, sample = joined["questions"], joined["samples"]
+def _correction_blocks(row: Correction, question: Question | None, sample: Sample | None) -> list[Block]:
     if row.status != "parsed" or question is None or sample is None:
-        path: list[Block] = [("Wrong path", _numbered_steps(sample.text))] if sample else []
-        return [*asked, *path, (row.status.capitalize(), row.reason or ""), ("Reply", row.reply)]
+        path = _numbered_steps(sample.text if sample else None)
+        return [("Wrong path", path), (row.status.capitalize(), row.reason), ("Reply", row.reply)]
     seen = correction_view(question, sample, row, None)
-    kept = f"(steps 1 to {seen['kept']} as before)" if seen["kept"] > 1 else "(step 1 as before)"
-    solution = [("Correction", kept), ("", seen["solution"])] if seen["kept"] else [("Correction", seen["solution"])]
-    return [*asked, ("Wrong path", seen["path"]), ("Explanation", seen["explanation"]), *solution]
+    kept = seen["kept"] and f"(steps 1 to {seen['kept']} as before)".replace("steps 1 to 1 ", "step 1 ")
+    solution = [("Correction", kept), ("", seen["solution"])] if kept else [("Correction", seen["solution"])]
+    return [("Wrong path", seen["path"]), ("Explanation", seen["explanation"]), *solution]
 
 
-def _finding_blocks(row: Verdict) -> list[Block]:
+def _finding_blocks(row: Verdict | None, every: bool) -> list[Block]:
+    """What filters found, or only those that drop the correction."""
+    if row is None:
+        return []
+    if not every:
+        return [("Dropped by", f"{drop.filter}: {drop.reason}") for drop in row.drops]
     column = max((len(finding.filter) for finding in row.findings), default=0)
     lines = [
         f"{' ' if finding.reason is None else '✗'} {finding.filter:<{column}}  "
         f"{'–' if finding.value is None else f'{finding.value:g}':>6}  {finding.reason or ''}"
         for finding in row.findings
     ]
-    return [(label, line) for label, line in zip(chain(["Findings"], [""] * len(lines)), lines, strict=False)]
+    return [("Findings", "\n".join(lines))]
 
 
-def _numbered_steps(text: str | None, wrong: int | None = None) -> list[tuple[int, str, str]]:
+def _numbered_steps(text: str | None, wrong: int | None = None) -> list[Step]:
     return [(at, step, "wrong" if at == wrong else "") for at, step in enumerate(split_steps(text or ""), 1)]
 
 
