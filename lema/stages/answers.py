@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from lema.models.types import Completion, Model, Request, Sampling
+from lema.models.types import Completion, Model, Request
 from lema.recipe.prompt import digest, render
 from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Question, Split, row_class
-from lema.stages.common import GenerateFn, complete, sampling_parameters, token_counts, trained_models
+from lema.stages.common import GenerateFn, complete, sampling_parameters, trained_models
 from lema.stages.grades import grade_text
 from lema.tasks import Task, majority_vote
 
@@ -43,8 +43,9 @@ def answers(
     same prompts, so that answers can be paired.
     """
     left_out = {"train"} if spec.dev else {"train", "dev"}
-    votes, drawn = _votes(spec)
     single, origin = sampling_parameters(spec), digest(spec.prompt)
+    votes = spec.votes.paths if spec.votes else 0
+    drawn = replace(single, **(spec.votes.model_dump(exclude={"paths"}) if spec.votes else {}))
 
     def slots() -> Iterator[_Slot]:
         for name, arm, seed, model in trained_models(base, adapters):
@@ -93,32 +94,14 @@ def majority_answer(votes: Sequence[Answer], task: Task) -> Answer:
     )
 
 
-def _votes(spec: AnswersSpec) -> tuple[int, Sampling]:
-    """How many votes, and how they are drawn."""
-    if spec.votes is None:
-        return 0, sampling_parameters(spec)
-    drawn = spec.votes.model_dump(exclude={"paths"})
-    return spec.votes.paths, replace(sampling_parameters(spec), **drawn)
-
-
 def _answer(completed: tuple[_Slot, str, Completion], *, tasks: Mapping[Split, Task]) -> tuple[Answer, Split]:
     """The graded row of a reply, and the split of its question."""
     slot, name, reply = completed
     question = slot.question
     outcome, answer = grade_text(reply.text, reply.finish, question.gold, tasks[question.split])
     row = Answer(
-        id=f"{question.id}/{slot.name}",
-        question_id=question.id,
-        arm=slot.arm,
-        seed=slot.seed,
-        kind=slot.kind,
-        index=slot.index,
-        text=reply.text,
-        finish=reply.finish,
-        error=reply.error,
-        outcome=outcome,
-        answer=answer,
-        completion=name,
-        **token_counts(reply),
-    )
+        f"{question.id}/{slot.name}", question.id, slot.arm, slot.seed, slot.kind, slot.index,
+        text=reply.text, finish=reply.finish, error=reply.error, outcome=outcome, answer=answer, completion=name,
+        prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
+    )  # fmt: skip
     return row, question.split

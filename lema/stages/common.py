@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from lema.models.types import Completion, Model, Request, Sampling
-from lema.recipe.basic_types import SamplingSpec
-from lema.rows import Question, Sample
+from lema.recipe.basic_types import AskSpec, Prompt, SamplingSpec
+from lema.recipe.prompt import digest, render
+from lema.rows import Question, Sample, row_class
 from lema.text.steps import number_steps, split_steps
 
 GenerateFn = Callable[[Iterable[Request]], Iterator[Completion]]
@@ -17,14 +18,32 @@ DIGEST = 32  # bytes of a SHA-256
 
 def sampling_parameters(spec: SamplingSpec) -> Sampling:
     """The sampling parameters of a sampler, corrector or the answers."""
-    return Sampling(
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-        top_k=spec.top_k,
-        max_tokens=spec.max_tokens,
-        stop=spec.stop,
-        seed=spec.seed,
-    )
+    return Sampling(**spec.model_dump(include=set(Sampling.__slots__)))
+
+
+@row_class
+class PromptedModel:
+    """A model with a prompt and sampling parameters: what all requests of one kind share."""
+
+    model: Model
+    prompt: Prompt
+    sampling: Sampling
+    digest: str
+
+    def request(self, variables: Mapping[str, Any], index: int = 0) -> Request:
+        """A request with these variables in the prompt; the index tells apart those that are equal else."""
+        return Request(self.model, render(self.prompt, variables), self.sampling, index, self.digest)
+
+    def origin(self, completion: str, reply: Completion) -> dict[str, Any]:
+        """Where a row comes from: the model's identity, the prompt's SHA-256, the completion's key, its tokens."""
+        source = {"model": self.model.identity, "prompt": self.digest, "completion": completion}
+        return {**source, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+
+
+def prompted_model(spec: AskSpec, models: Mapping[str, Model], base: Model) -> PromptedModel:
+    """The model that a section of the recipe asks, or the student itself, with its prompt."""
+    model = base if spec.model == "base" else models[spec.model]
+    return PromptedModel(model, spec.prompt, sampling_parameters(spec), digest(spec.prompt))
 
 
 def complete(
@@ -59,16 +78,6 @@ def memoize(generate: GenerateFn) -> GenerateFn:
         yield from (known[name] for name, _ in named)
 
     return memoized
-
-
-def provenance(model: Model, prompt: str, completion: str) -> dict[str, Any]:
-    """Where a reply comes from: the model's identity, the prompt's SHA-256, the completion's key."""
-    return {"model": model.identity, "prompt": prompt, "completion": completion}
-
-
-def token_counts(completion: Completion) -> dict[str, Any]:
-    """Tokens of one completion."""
-    return {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
 
 
 def mistake_variables(question: Question, sample: Sample, hint: str) -> dict[str, Any]:

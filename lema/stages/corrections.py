@@ -6,17 +6,16 @@ from functools import partial
 from typing import Any
 
 from lema.models.types import Completion, Model, Request
-from lema.recipe.prompt import digest, render, variables
+from lema.recipe.prompt import variables
 from lema.recipe.schema import CorrectionsSpec
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict, row_class
 from lema.stages.common import (
     GenerateFn,
+    PromptedModel,
     complete,
     mistake_variables,
-    provenance,
-    sampling_parameters,
+    prompted_model,
     stable_shuffle,
-    token_counts,
 )
 from lema.tasks import Task
 from lema.text.correction_format import ELLIPSIS, Malformed, parse_correction, parse_correction_json
@@ -52,7 +51,7 @@ def corrections(
     memory, as many as it takes.
     """
     located = "incorrect_step" in variables(spec.prompt)
-    corrector, origin = {**models, "base": base}[spec.model], digest(spec.prompt)
+    corrector = prompted_model(spec, models, base)
 
     def mistakes(chosen: Container[str] | None = None) -> Iterator[_Mistake]:
         """Wrong paths, all of them or those with a chosen id."""
@@ -73,17 +72,17 @@ def corrections(
         mistake, index = slot
         given = mistake_variables(mistake.question, mistake.sample, spec.hint)
         given |= {"incorrect_step": mistake.step} if mistake.step else {}
-        return Request(corrector, render(spec.prompt, given), sampling_parameters(spec), index, origin)
+        return corrector.request(given, index)
 
     def correct(chosen: Container[str] | None = None) -> Iterator[Correction]:
         replies = complete(partial(slots, chosen), request, generate)
-        parse_reply = partial(_correction, located=located, spec=spec, task=task, model=corrector, prompt=origin)
+        parse_reply = partial(_correction, located=located, spec=spec, task=task, corrector=corrector)
         return pmap(parse_reply, replies)
 
     def unlocated() -> Iterator[Correction]:
         for mistake in mistakes() if located else ():
             if mistake.step is None:
-                yield from (_unlocated(mistake, index, corrector, origin) for index in range(spec.tries))
+                yield from (_unlocated(mistake, index, corrector) for index in range(spec.tries))
 
     if spec.want is None:
         yield from unlocated()
@@ -124,13 +123,13 @@ class _Mistake:
         return self.location.incorrect_step if self.location else None
 
 
-def _unlocated(mistake: _Mistake, index: int, model: Model, prompt: str) -> Correction:
+def _unlocated(mistake: _Mistake, index: int, corrector: PromptedModel) -> Correction:
     """The row of a path that the corrector is not asked about, since nobody knows where it goes wrong."""
     where, sample = mistake.location, mistake.sample
     reason = "no location was asked for" if where is None else f"no location: {where.reason}"
     return Correction(
         f"{sample.id}/c{index}", sample.id, sample.question_id, index, "failed", reason, "",
-        None, None, None, None, None, model.identity, prompt, "", 0, 0,
+        None, None, None, None, None, corrector.model.identity, corrector.digest, "", 0, 0,
     )  # fmt: skip
 
 
@@ -140,8 +139,7 @@ def _correction(
     located: bool,
     spec: CorrectionsSpec,
     task: Task,
-    model: Model,
-    prompt: str,
+    corrector: PromptedModel,
 ) -> Correction:
     (mistake, index), name, reply = completed
     sample = mistake.sample
@@ -152,8 +150,7 @@ def _correction(
         index=index,
         reply=reply.text,
         **_parse_fields(reply, split_steps(sample.text), mistake.step if located else None, spec, task),
-        **provenance(model, prompt, name),
-        **token_counts(reply),
+        **corrector.origin(name, reply),
     )
 
 

@@ -14,10 +14,9 @@ from itertools import product
 
 from lema.errors import RunError
 from lema.models.types import Completion, Model, Request
-from lema.recipe.prompt import digest, render
 from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved, Question, Verdict, row_class
-from lema.stages.common import GenerateFn, complete, provenance, sampling_parameters
+from lema.stages.common import GenerateFn, PromptedModel, complete, prompted_model
 from lema.tasks import Reading, Task, majority_vote
 from lema.text.final_answer import drop_answer_step
 from lema.text.steps import split_steps
@@ -62,7 +61,7 @@ def evolved(
         return
     if task.write is None:
         raise RunError(f"evolved: the task {task.name} cannot write records")
-    known = {**models, "base": base}
+    writer, solver = (prompted_model(one, models, base) for one in (spec.write, spec.solve))
     seeds = _draw_seeds(questions, verdicts, spec)
     drawn, seen = {name for name, _ in seeds}, dict[bytes, str]()
     texts: dict[str, str] = {}
@@ -72,21 +71,17 @@ def evolved(
             texts[question.id] = question.text
 
     def write(seed: tuple[str, int]) -> Request:
-        messages = render(spec.write.prompt, {"question": texts[seed[0]]})
-        return Request(writer, messages, sampling_parameters(spec.write), seed[1], write_prompt)
+        return writer.request({"question": texts[seed[0]]}, seed[1])
 
     def solve(attempt: tuple[_New, int]) -> Request:
-        messages = render(spec.solve.prompt, {"question": attempt[0].text})
-        return Request(solver, messages, sampling_parameters(spec.solve), attempt[1], solve_prompt)
+        return solver.request({"question": attempt[0].text}, attempt[1])
 
-    writer, write_prompt = known[spec.write.model], digest(spec.write.prompt)
-    solver, solve_prompt = known[spec.solve.model], digest(spec.solve.prompt)
     written = [_new_question(*item, seen) for item in complete(lambda: seeds, write, generate)]
     new = [entry for entry in written if entry.reason is None]
     replies = complete(lambda: product(new, range(spec.answers)), solve, generate) if new else iter(())
     for entry in written:
         own = [] if entry.reason else [next(replies)[1:] for _ in range(spec.answers)]
-        yield _row(entry, own, task, writer=(writer, write_prompt), solver=(solver, solve_prompt))
+        yield _row(entry, own, task, writer, solver)
 
 
 def _draw_seeds(questions: Iterable[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[str, int]]:
@@ -136,11 +131,10 @@ def _row(
     new: _New,
     own: Sequence[tuple[str, Completion]],
     task: Task,
-    *,
-    writer: tuple[Model, str],
-    solver: tuple[Model, str],
+    writer: PromptedModel,
+    solver: PromptedModel,
 ) -> Evolved:
-    """A new question with its solutions; `writer` and `solver` are a model and the SHA-256 of its prompt."""
+    """A new question with its solutions."""
     answers = [task.extract(reply.text) if reply.finish == "stop" else None for _, reply in own]
     agreeing = majority_vote(answers, task.equal)
     votes, place = len(agreeing), agreeing[0] if agreeing else None
@@ -162,9 +156,11 @@ def _row(
         accepted=reason is None,
         reason=reason,
         record=record,
-        **provenance(*writer, new.completion),
-        solver=solver[0].identity,
-        solver_prompt=solver[1],
+        model=writer.model.identity,
+        prompt=writer.digest,
+        completion=new.completion,
+        solver=solver.model.identity,
+        solver_prompt=solver.digest,
         completions=tuple(name for name, _ in own),
         prompt_tokens=new.prompt_tokens + sum(reply.prompt_tokens for _, reply in own),
         completion_tokens=new.completion_tokens + sum(reply.completion_tokens for _, reply in own),

@@ -16,12 +16,9 @@ from lema.recipe.sampler_schema import (
 from lema.rows import Question, Sample
 from lema.stages.common import GenerateFn
 from lema.stages.grades import grade_text
-from lema.stages.samples.branch import branch_slots
+from lema.stages.samples.derived import SourcePaths, derived_slots, injected_paths
 from lema.stages.samples.imported import imported_paths
-from lema.stages.samples.injected import injected_paths
 from lema.stages.samples.model import Slot, complete_slots, model_slots
-from lema.stages.samples.source_paths import SourcePaths
-from lema.stages.samples.typed import typed_slots
 from lema.stages.stopping import PathKey, rounds
 from lema.tasks import Task
 from lema.text.record_files import ReadFile
@@ -42,7 +39,6 @@ def samples(
     """One row a path. All samplers that ask a model are asked in one call, each at its own endpoint's pace; those
     that begin with the path of another sampler in a second one. With `want`, a call becomes rounds, until there are
     enough wrong paths (`lema.stages.stopping`); where there are not, `log` gets their number."""
-    known = {**models, "base": base}
     wrong: Counter[str] = Counter()
     sources = SourcePaths(spec, task)
 
@@ -59,17 +55,15 @@ def samples(
 
     def completed(slots: Callable[[], Iterable[Slot]]) -> Iterator[Sample]:
         if spec.want is None:
-            yield from recorded(complete_slots(slots, known, generate))
+            yield from recorded(complete_slots(slots, models, base, generate))
             return
-        for due in rounds([slot.key for slot in slots()], spec.want, wrong):
-            yield from recorded(complete_slots(partial(_among_samplers, slots, frozenset(due)), known, generate))
+        for due in map(frozenset, rounds([slot.key for slot in slots()], spec.want, wrong)):
+            yield from recorded(complete_slots(partial(_chosen, slots, due), models, base, generate))
 
     def derived() -> Iterator[Slot]:
         for name, sampler in spec.samplers.items():
-            if isinstance(sampler, TypedSampler):
-                yield from typed_slots(train(), name, sampler, sources)
-            elif isinstance(sampler, BranchSampler):
-                yield from branch_slots(train(), name, sampler, sources)
+            if isinstance(sampler, TypedSampler | BranchSampler):
+                yield from derived_slots(train(), name, sampler, sources)
 
     for name, sampler in spec.samplers.items():
         if isinstance(sampler, ImportSampler):
@@ -86,5 +80,5 @@ def samples(
         log(f"wanted {spec.want.in_all:,} wrong paths, got {wrong.total():,}: there are no more paths to ask for")
 
 
-def _among_samplers(slots: Callable[[], Iterable[Slot]], keys: frozenset[PathKey]) -> Iterator[Slot]:
+def _chosen(slots: Callable[[], Iterable[Slot]], keys: frozenset[PathKey]) -> Iterator[Slot]:
     return (slot for slot in slots() if slot.key in keys)

@@ -5,13 +5,19 @@ from typing import Any
 
 from lema.correctors.inject import ERRORS
 from lema.models.types import Completion, Model, Request
-from lema.recipe.prompt import digest, render
 from lema.recipe.sampler_schema import ErrorType, ModelSampler
 from lema.rows import Question, Sample, row_class
-from lema.stages.common import GenerateFn, complete, sampling_parameters
-from lema.stages.samples.source_paths import SourcePath
+from lema.stages.common import GenerateFn, PromptedModel, complete, prompted_model
 from lema.stages.stopping import PathKey
 from lema.text.steps import first_difference, number_steps, split_steps
+
+
+@row_class
+class SourcePath:
+    """A path that another is made of: the id of its sample, or of its question for a gold rationale."""
+
+    origin: str
+    steps: tuple[str, ...]
 
 
 @row_class
@@ -41,11 +47,11 @@ def model_slots(train: Iterable[Question], samplers: Mapping[str, ModelSampler])
 
 
 def complete_slots(
-    slots: Callable[[], Iterable[Slot]], models: Mapping[str, Model], generate: GenerateFn
+    slots: Callable[[], Iterable[Slot]], models: Mapping[str, Model], base: Model, generate: GenerateFn
 ) -> Iterator[tuple[str, Sample]]:
     """The paths that models reply with, each after the gold answer of its question."""
     latest: tuple[Slot, Request] | None = None
-    prompts: dict[str, str] = {}  # SHA-256 by sampler
+    asked: dict[str, PromptedModel] = {}  # by sampler
 
     def request(slot: Slot) -> Request:
         nonlocal latest
@@ -53,27 +59,26 @@ def complete_slots(
         if latest and slot.source is None and latest[0].spec is slot.spec and latest[0].question is slot.question:
             made = latest[1]
             return Request(made.model, made.messages, made.sampling, slot.index, made.prompt)
-        if slot.sampler not in prompts:
-            prompts[slot.sampler] = digest(slot.spec.prompt)
-        latest = slot, _request(slot, models, prompts[slot.sampler])
+        if slot.sampler not in asked:
+            asked[slot.sampler] = prompted_model(slot.spec, models, base)
+        latest = slot, asked[slot.sampler].request(_variables(slot), slot.index)
         return latest[1]
 
     for slot, name, reply in complete(slots, request, generate):
-        yield slot.question.gold, _sample(slot, reply, models[slot.spec.model].identity, prompts[slot.sampler], name)
+        yield slot.question.gold, _sample(slot, reply, asked[slot.sampler].origin(name, reply))
 
 
-def _request(slot: Slot, models: Mapping[str, Model], prompt: str) -> Request:
+def _variables(slot: Slot) -> dict[str, Any]:
     variables: dict[str, Any] = {"question": slot.question.text}
     if slot.source is not None:
         steps = slot.source.steps if slot.error_type else slot.kept
         variables |= {"steps": list(steps), "path": number_steps(steps)}
     if slot.error_type is not None:
         variables |= {"error_type": slot.error_type, "error": ERRORS[slot.error_type]}
-    messages = render(slot.spec.prompt, variables)
-    return Request(models[slot.spec.model], messages, sampling_parameters(slot.spec), slot.index, prompt)
+    return variables
 
 
-def _sample(slot: Slot, reply: Completion, model: str, prompt: str, name: str) -> Sample:
+def _sample(slot: Slot, reply: Completion, origin: Mapping[str, Any]) -> Sample:
     text, incorrect = reply.text, None
     if slot.source is not None and reply.finish in ("stop", "length"):
         steps = split_steps(reply.text)
@@ -83,19 +88,7 @@ def _sample(slot: Slot, reply: Completion, model: str, prompt: str, name: str) -
         text = number_steps(steps)
         incorrect = first_difference(steps, slot.source.steps) if slot.error_type else None
     return Sample(
-        id=f"{slot.question.id}/{slot.sampler}/{slot.index}",
-        question_id=slot.question.id,
-        sampler=slot.sampler,
-        index=slot.index,
-        text=text,
-        finish=reply.finish,
-        error=reply.error,
-        model=model,
-        prompt=prompt,
-        completion=name,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        origin=slot.source.origin if slot.source else None,
-        error_type=slot.error_type,
-        incorrect_step=incorrect,
-    )
+        f"{slot.question.id}/{slot.sampler}/{slot.index}", slot.question.id, slot.sampler, slot.index, text,
+        reply.finish, reply.error, **origin, origin=slot.source.origin if slot.source else None,
+        error_type=slot.error_type, incorrect_step=incorrect,
+    )  # fmt: skip
