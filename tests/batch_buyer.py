@@ -8,7 +8,7 @@ from typing import Any
 # So that it is there in every fork.
 import openai.resources  # noqa: F401
 
-from lema.completions import batch_queue, batch_records
+from lema.completions import batch_api, batch_records
 from lema.completions.append_log import AppendLog
 from lema.completions.generate import Generate
 from lema.completions.store import Store
@@ -20,9 +20,9 @@ from lema.rows import Message
 
 def buy(root: Path, url: str, moment: str, output: str) -> None:
     """Sixty replies, at most 25 a batch, one a line of a file. Moments are "before" or "after" a step of a record
-    ("file", "batch", "unanswered"), the beginning of one ("write") or what is added to the store ("add")."""
+    ("file", "batch", "left"), the beginning of one ("write") or what is added to the store ("add")."""
     os.environ["LEMA_HOME"] = str(root)
-    batch_queue.FIRST_POLL, batch_queue.LONGEST_POLL, batch_queue.SETTLE, batch_queue.MAX_REQUESTS = (
+    batch_api.FIRST_POLL, batch_api.LONGEST_POLL, batch_api.SETTLE, batch_api.MAX_REQUESTS = (
         0.005,
         0.02,
         0.3,
@@ -42,7 +42,7 @@ def buy(root: Path, url: str, moment: str, output: str) -> None:
 
 def _dies(call: Any, moment: str, name: str | None) -> Callable[..., Any]:
     def wrapped(self: Any, *args: Any, **options: Any) -> Any:
-        what = name or next(iter(options), "")
+        what = name or next(iter(args[0]), "")
         if moment == f"before {what}":
             os.kill(os.getpid(), 9)
         result = call(self, *args, **options)

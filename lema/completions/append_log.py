@@ -86,11 +86,6 @@ class AppendLog:
         self._end += len(content)
         return start
 
-    @property
-    def modified(self) -> float:
-        """When it was last appended to, in seconds since 1970."""
-        return os.fstat(self._file.fileno()).st_mtime
-
     def close(self) -> None:
         """Force everything onto the disk and leave the log to others."""
         if not self._file.closed:

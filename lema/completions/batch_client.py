@@ -6,12 +6,13 @@ the format of both files; `lema.completions.batch_api` decides what is sent, and
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from lema.models.api_errors import MALFORMED, code_of, of_exception, of_status
-from lema.models.openai import batch_api_client, completion_of, request_body
+from lema.models.openai import batch_api_client, completion_of, get_member, request_body
 from lema.models.types import Completion, Fault, Model, Request
 from lema.recipe.params import Endpoint
 
@@ -26,14 +27,12 @@ FILE_NOT_READY = re.compile(
 )
 METADATA = "lema"  # of the metadata of a batch: our idempotency token
 
-Called = TypeVar("Called")
-
 
 class BatchCallError(Exception):
     """A call to the endpoint had no success. `status` is that of HTTP, None when there was no answer; `maybe_done` says
     that the endpoint may have done what it was asked all the same."""
 
-    def __init__(self, fault: Fault, status: int | None, message: str) -> None:
+    def __init__(self, fault: Fault, status: int | None = None, message: str = "") -> None:
         super().__init__(fault.reason)
         self.fault, self.status = fault, status
         self.queue_full = bool(QUEUE_FULL.search(message)) or status == 413
@@ -65,34 +64,31 @@ class BatchClient:
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Send a file of requests, and return its id at the endpoint."""
-        return self._call(lambda: _required_text(self._client.files.create(file=(name, file), purpose="batch"), "id"))
+        with self._call():
+            return _text(vars(self._client.files.create(file=(name, file), purpose="batch")), "id")
 
     def create(self, file: str, token: str) -> RemoteBatch:
         """Have the requests of an uploaded file answered. Not idempotent: `find` looks for a batch of the same token,
         any string of up to 512 characters, before it is called again."""
-        create = self._client.batches.create
-        path: Any = api_path(self._model)
-        options = {"completion_window": "24h", "metadata": {METADATA: token}}
-        return self._call(lambda: _remote_batch(create(input_file_id=file, endpoint=path, **options)))  # type: ignore[arg-type]
+        options: Any = {"endpoint": api_path(self._model), "completion_window": "24h", "metadata": {METADATA: token}}
+        with self._call():
+            return _remote_batch(self._client.batches.create(input_file_id=file, **options))
 
     def look(self, name: str) -> RemoteBatch:
         """The batch with this id, as it is now."""
-        return self._call(lambda: _remote_batch(self._client.batches.retrieve(name)))
+        with self._call():
+            return _remote_batch(self._client.batches.retrieve(name))
 
     def find(self, token: str, file: str, since: float) -> RemoteBatch | None:
         """The batch with this token, or of this file, that was created after `since` (seconds since 1970)."""
-
-        def search() -> RemoteBatch | None:
-            # The newest come first.
-            for one in self._client.batches.list(limit=100):
+        with self._call():
+            for one in self._client.batches.list(limit=100):  # the newest come first
                 mark = one.metadata.get(METADATA) if isinstance(one.metadata, Mapping) else None
                 if mark == token or one.input_file_id == file:
                     return _remote_batch(one)
                 if isinstance(one.created_at, int | float) and one.created_at < since:
-                    return None
-            return None
-
-        return self._call(search)
+                    break
+        return None
 
     def download(self, batch: RemoteBatch, *, patient: bool) -> dict[str, bytes] | None:
         """The lines of a batch's replies and failures by the keys of their requests, of several the first. None when
@@ -102,7 +98,8 @@ class BatchClient:
         found: dict[str, bytes] = {}
         for file in filter(None, (batch.output, batch.errors)):
             try:
-                content = self._call(lambda name=file: self._client.files.content(name).content)  # type: ignore[misc]
+                with self._call():
+                    content = self._client.files.content(file).content
             except BatchCallError as error:
                 if error.status != 404:
                     raise
@@ -119,23 +116,19 @@ class BatchClient:
         """Close the connections to the endpoint."""
         self._client.close()
 
-    def _call(self, call: Callable[[], Called]) -> Called:
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """What the client raises holds the response, or comes from an error of the connection."""
         try:
-            return call()
+            yield
         except Exception as error:
-            raise _call_error(error, self._model, self._endpoint) from error
-
-
-def _call_error(error: Exception, model: Model, endpoint: Endpoint) -> BatchCallError:
-    """What it means that the client raised: its exceptions hold the response, or come from one of the connection."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        fault = of_status(response.status_code, response.headers, response.content, model, endpoint)
-        return BatchCallError(fault, response.status_code, response.text)
-    if isinstance(error, ValueError):  # an answer without what it should have
-        return BatchCallError(MALFORMED, None, "")
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    return BatchCallError(of_exception(cause, model, endpoint), None, "")
+            if (said := getattr(error, "response", None)) is not None:
+                fault = of_status(said.status_code, said.headers, said.content, self._model, self._endpoint)
+                raise BatchCallError(fault, said.status_code, said.text) from error
+            if isinstance(error, ValueError | TypeError | AttributeError):  # an answer without what it should have
+                raise BatchCallError(MALFORMED) from error
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise BatchCallError(of_exception(cause, self._model, self._endpoint)) from error
 
 
 def api_path(model: Model) -> str:
@@ -161,12 +154,6 @@ def request_key(line: bytes) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def is_reply(line: bytes) -> bool:
-    """Whether a line, whose `custom_id` can be read, is a reply of the model."""
-    response = json.loads(line).get("response")
-    return isinstance(response, Mapping) and response.get("status_code") == 200
-
-
 def parse_reply(line: bytes, request: Request, endpoint: Endpoint) -> Completion | Fault:
     """The reply on a line, whose `custom_id` can be read, or why there is none."""
     parsed = json.loads(line)
@@ -181,26 +168,25 @@ def parse_reply(line: bytes, request: Request, endpoint: Endpoint) -> Completion
     return of_status(status, {}, json.dumps(answer).encode(), request.model, endpoint)
 
 
-def _remote_batch(answer: object) -> RemoteBatch:
+def _remote_batch(answer: Any) -> RemoteBatch:
     """The client checks no types: an answer may be anything."""
-    errors = getattr(getattr(answer, "errors", None), "data", None) or ()
-    problems = [one if isinstance(one, Mapping) else vars(one) for one in errors]
-    done = getattr(getattr(answer, "request_counts", None), "completed", None)
+    said = answer.to_dict()
+    count, errors = get_member(get_member(said, "request_counts"), "completed"), get_member(said, "errors")
+    problems = [one for one in get_member(errors, "data") or () if isinstance(one, Mapping)]
     return RemoteBatch(
-        _required_text(answer, "id"),
-        _required_text(answer, "status"),
+        _text(said, "id"),
+        _text(said, "status"),
         # Some servers give empty strings for files that are not there.
-        getattr(answer, "output_file_id", None) or None,
-        getattr(answer, "error_file_id", None) or None,
-        done if isinstance(done, int) else 0,
+        said.get("output_file_id") or None,
+        said.get("error_file_id") or None,
+        count if isinstance(count, int) else 0,
         _error_code(problems[0]) if problems else None,
         any(QUEUE_FULL.search(f"{one.get('code')} {one.get('message')}") for one in problems),
     )
 
 
-def _required_text(answer: object, name: str) -> str:
-    value = getattr(answer, name, None)
-    if not isinstance(value, str) or not value:
+def _text(said: Mapping[str, Any], name: str) -> str:
+    if not isinstance(value := said.get(name), str) or not value:
         raise ValueError(f"no {name}")
     return value
 

@@ -1,17 +1,10 @@
-"""Write-ahead records of batches: what was, or may have been, submitted to an endpoint, so that no end of a process
-loses it and nothing is bought twice.
+"""What was, or may have been, submitted to a Batch API: a ledger for each batch, so that no end of a process loses it
+and nothing is bought twice. Its steps are in the table of `lema.completions.ledger`.
 
-A record is an append-only log `home()/batches/<token>.jsonl`, a line a step, each on the disk before the next step is
-taken. It holds keys and ids, no prompts. The states of a batch, and what its record has by then:
-
-    created      the keys of its requests, and its endpoint
-    uploaded     the id of its file of requests
-    submitted    the id of the batch; when the call had no answer, it is found by the token, an idempotency token
-    collected    the keys without a reply (`unanswered`), which go into another batch
-
-One process drives a record, the one that has it locked; a record without a lock is taken over. A record stays
-for a while after it was collected: replies are delivered at least once, and fetched again where a process was killed
-before they were in the store.
+A batch has a file of its own, `home()/batches/<token>.jsonl`, since it is locked by the process that drives it, taken
+over by another one when that is gone, and deleted by a person who gives the batch up. It stays for a while after the
+batch was collected: replies are delivered at least once, and fetched again where a process was killed before they were
+in the store.
 """
 
 import fcntl
@@ -22,9 +15,10 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lema.completions.append_log import AppendLog, LogReader
+from lema.completions.batch_client import RemoteBatch
+from lema.completions.ledger import BatchStep, Ledger
 from lema.compute import files
 from lema.errors import RunError
 from lema.models.types import Request
@@ -45,17 +39,24 @@ def endpoint_id(url: str) -> str:
 
 @dataclass(slots=True)
 class BatchRecord:
-    """A batch: `keys` are those of its requests, `file` and `batch` the ids at the endpoint as far as it has them.
-    `unanswered` is None until its replies were handed out. `log` is the writer while this process drives the record,
-    None for a record of another process."""
+    """A batch: `keys` are those of its requests, `file` and `batch` the ids at the endpoint as far as it has them,
+    `unanswered` the keys without a reply, None until the replies were handed out. `ledger` is the writer while this
+    process drives the batch, None for a batch of another process; `touched` the time of the last step.
+
+    `seen` is how it was when it was last looked at, None before it was accepted, and `finished_since` when it was first
+    seen to be over, in seconds of `time.monotonic`.
+    """
 
     path: Path
+    touched: float
     endpoint: str = ""
     keys: frozenset[str] = frozenset()
     file: str | None = None
     batch: str | None = None
     unanswered: frozenset[str] | None = None
-    log: AppendLog | None = None
+    ledger: Ledger | None = None
+    seen: RemoteBatch | None = None
+    finished_since: float | None = None
 
     @property
     def token(self) -> str:
@@ -69,55 +70,46 @@ class BatchRecord:
 
     @property
     def age(self) -> float:
-        """Seconds since the last step of a record that this process drives."""
-        assert self.log is not None
-        return time.time() - self.log.modified
+        """Seconds since the last step."""
+        return time.time() - self.touched
 
-    def note(self, **steps: str | Iterable[str]) -> None:
-        """Write steps down: `file`, `batch` or `unanswered`, or nothing but that there was one now. They are on the
-        disk when this returns.
+    def note(self, step: BatchStep) -> None:
+        """Write a step down; an empty one says that there was one now. It is on the disk when this returns.
 
         Raises:
             RunError: the disk is full or not writable.
         """
-        assert self.log is not None
-        # On the disk `unanswered` has its earlier name, `left`.
-        values = {name: value if isinstance(value, str) else sorted(value) for name, value in steps.items()}
-        line = {"left" if name == "unanswered" else name: value for name, value in values.items()}
-        try:
-            self.log.append([line])
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
-        self._apply(line)
+        assert self.ledger is not None
+        self.ledger.write([step])
+        self.touched = time.time()
+        self._apply(step)
 
     def release(self) -> None:
         """Leave the record to others."""
-        if self.log is not None:
-            self.log.close()
-            self.log = None
+        if self.ledger is not None:
+            self.ledger.close()
+            self.ledger = None
 
     def delete(self) -> None:
         """Forget the record: nothing of it was sent, or nothing can come of it any more."""
         self.path.unlink(missing_ok=True)
         self.release()
 
-    def _apply(self, line: dict[str, Any]) -> None:
-        self.endpoint = line.get("endpoint", self.endpoint)
-        self.keys = frozenset(line["keys"]) if "keys" in line else self.keys
-        self.file, self.batch = line.get("file", self.file), line.get("batch", self.batch)
-        self.unanswered = frozenset(line["left"]) if "left" in line else self.unanswered
+    def _apply(self, step: BatchStep) -> None:
+        self.endpoint = step.get("endpoint", self.endpoint)
+        self.keys = frozenset(step.get("keys", self.keys))
+        self.file, self.batch = step.get("file", self.file), step.get("batch", self.batch)
+        self.unanswered = frozenset(step["left"]) if "left" in step else self.unanswered
 
 
 @contextmanager
 def records_lock() -> Iterator[None]:
     """No other process looks for batches, or decides what to send, at the same time."""
-    try:
+    with files.explain_write_errors(records_folder()):
         records_folder().mkdir(parents=True, exist_ok=True)
         with (records_folder() / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-    except OSError as error:
-        raise RunError(f"{records_folder()}: cannot be written: {error.strerror}") from None
 
 
 def create_record(url: str, keys: Iterable[str]) -> BatchRecord:
@@ -127,9 +119,9 @@ def create_record(url: str, keys: Iterable[str]) -> BatchRecord:
         RunError: the disk is full or not writable.
     """
     path = records_folder() / f"{uuid.uuid4().hex}.jsonl"
-    record = BatchRecord(path, log=AppendLog(path, fsync=True))
+    record = BatchRecord(path, time.time(), ledger=Ledger(AppendLog(path, fsync=True)))
     try:
-        record.note(endpoint=endpoint_id(url), keys=keys)
+        record.note({"endpoint": endpoint_id(url), "keys": sorted(keys)})
     except RunError:
         record.delete()
         raise
@@ -141,18 +133,17 @@ def find_records(url: str, wanted: Container[str]) -> Iterator[BatchRecord]:
     another one drives them. Records without a use any more are deleted. Called with the `records_lock`."""
     for path in sorted(records_folder().glob("*.jsonl")):
         with suppress(FileNotFoundError):
-            record = BatchRecord(path)
+            record = BatchRecord(path, path.stat().st_mtime)
             with suppress(BlockingIOError):
-                record.log = AppendLog(path, fsync=True, new=False)
+                record.ledger = Ledger(AppendLog(path, fsync=True, new=False))
             # Only the last line can be torn: what it says was not done yet, or is found at the endpoint. Until 2026-11
             # lines began with their newline.
             with closing(LogReader(path, record._apply, unterminated=True)) as reader:
                 for _ in reader.lines(quiet=True):
                     pass
-            done = record.unanswered is not None and not record.covered
-            if record.log and (
-                record.file is None or done or (record.unanswered is not None and record.age > RECORD_LIFETIME)
-            ):
+            over = record.unanswered is not None
+            done = record.file is None or (over and not record.covered)
+            if record.ledger and (done or (over and record.age > RECORD_LIFETIME)):
                 record.delete()
             elif record.endpoint == endpoint_id(url) and any(name in wanted for name in record.covered):
                 yield record

@@ -170,9 +170,10 @@ class Generate:
         for where, groups in endpoints.items():
             endpoint, reads = self._run.endpoints[where], [partial(_blocks, missing, group) for group in groups]
             if endpoint.mode == "batch":
-                models = list(map(_MODEL, groups))
-                driver = BatchDriver(models, reads, where, endpoint, stop, partial(tell, where), self._budget)
-                streams.append(driver.stream())
+                for group, read in zip(groups, reads, strict=True):
+                    told = partial(tell, group.model.label)
+                    driver = BatchDriver(group.model, read, where, endpoint, stop, told, self._budget)
+                    streams.append(driver.stream())
                 continue
             refuse_submitted(where, endpoint.url, reads)
             online.append(Source(where, self._run, _in_turn([missing.requests(group) for group in groups])))

@@ -12,6 +12,15 @@ what was spent, what is in doubt and `lema cost` are folds over the lines of all
 
 What is in doubt counts as spent. A request that is reserved for a batch may be answered to another process, whose later
 "request" ends the doubt. A line of kind "saved" sums what a stage had from the store, by model and prompt.
+
+Of a batch the requests are reserved and answered in the same way; how far it is stands in a ledger of its own
+(`lema.completions.batch_records`), each step on the disk before the next is taken. Its states, and what has been
+written by then:
+
+    created      `endpoint` and `keys` of its requests
+    uploaded     `file`, the id of its file of requests
+    submitted    `batch`, its id; when the call had no answer, it is found by the token, an idempotency token
+    collected    `left`, the keys without a reply, which go into another batch
 """
 
 from collections import Counter, defaultdict
@@ -56,19 +65,30 @@ class LedgerLine(TypedDict, total=False):
     keys: list[str]
 
 
+class BatchStep(TypedDict, total=False):
+    """A line of the ledger of a batch: what became known with one of its states."""
+
+    endpoint: str
+    keys: list[str]
+    file: str
+    batch: str
+    left: list[str]
+
+
 def ledger_folder() -> Path:
     """Where ledgers lie: beside the journals, on this machine; `$LEMA_HOME` makes it one for several projects."""
     return files.home() / "ledger"
 
 
 class Ledger:
-    """The writer of this process, whose file is made with the first line. One thread at a time calls it."""
+    """The writer of an open log, or of a file of this process in a folder, made with the first line. One thread at a
+    time calls it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._log: AppendLog | None = None
+    def __init__(self, place: Path | AppendLog) -> None:
+        self._place = place
+        self._log = place if isinstance(place, AppendLog) else None
 
-    def write(self, lines: Iterable[LedgerLine]) -> None:
+    def write(self, lines: Iterable[LedgerLine | BatchStep]) -> None:
         """Append lines, all or none; a kill of this process loses none of them, a power failure the last ones.
 
         Raises:
@@ -76,7 +96,8 @@ class Ledger:
         """
         try:
             if self._log is None:
-                self._log = AppendLog.of_this_process(self._folder, fsync=False)
+                assert isinstance(self._place, Path)
+                self._log = AppendLog.of_this_process(self._place, fsync=False)
             self._log.append(lines)
         except OSError as error:
             raise RunError(f"the ledger cannot be written: {error}") from None

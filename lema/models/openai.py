@@ -152,16 +152,16 @@ def request_body(request: Request, served: str, omit: frozenset[str], extra: Map
 
 def completion_of(answer: object, request: Request) -> Completion | None:
     """A reply as the endpoint sent it, None when it is not one."""
-    choice, usage = _get(_get(answer, "choices"), 0), _get(answer, "usage")
-    message, reason = _get(choice, "message"), _get(choice, "finish_reason")
-    text = _get(message, "content") if request.model.chat else _get(choice, "text")
+    choice, usage = get_member(get_member(answer, "choices"), 0), get_member(answer, "usage")
+    message, reason = get_member(choice, "message"), get_member(choice, "finish_reason")
+    text = get_member(message, "content") if request.model.chat else get_member(choice, "text")
     if isinstance(text, list):
-        text = "".join([str(_get(part, "text") or "") for part in text])
+        text = "".join([str(get_member(part, "text") or "") for part in text])
     if not isinstance(choice, Mapping) or not isinstance(text, str | None) or (text is None and reason is None):
         return None
     read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    used = read, written, _count(_get(usage, "prompt_tokens_details"), "cached_tokens")
-    if reason == "content_filter" or (text is None and _get(message, "refusal")):
+    used = read, written, _count(get_member(usage, "prompt_tokens_details"), "cached_tokens")
+    if reason == "content_filter" or (text is None and get_member(message, "refusal")):
         return Completion("", "refused", "refused by the model or its content filter", *used)
     text, stopped = cut(text or "", request.sampling.stop) if request.sampling.stop else (text or "", False)
     full = reason == "length" or (reason is None and written >= request.sampling.max_tokens)
@@ -170,12 +170,12 @@ def completion_of(answer: object, request: Request) -> Completion | None:
 
 
 def _count(usage: object, name: str) -> int:
-    found = _get(usage, name)
+    found = get_member(usage, name)
     return found if isinstance(found, int) else 0
 
 
-def _get(value: object, name: str | int) -> Any:
-    """A member of a reply whose shape nobody vouches for."""
+def get_member(value: object, name: str | int) -> Any:
+    """A member of a reply whose shape nobody vouches for; None when there is none."""
     if isinstance(value, Mapping):
         return value.get(name)
     if isinstance(value, list) and isinstance(name, int) and name < len(value):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lema.completions import batch_api, batch_queue, batch_records
+from lema.completions import batch_api, batch_records
 from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.ledger import fold_spending, ledger_folder
@@ -42,11 +42,11 @@ def requests(count: int, model: Model = MODEL) -> list[Request]:
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BatchServer]:
     monkeypatch.setenv("LEMA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HERE_KEY", "sk-SECRET")
-    monkeypatch.setattr(batch_queue, "FIRST_POLL", 0.005)
-    monkeypatch.setattr(batch_queue, "LONGEST_POLL", 0.02)
-    monkeypatch.setattr(batch_queue, "SETTLE", 0.2)
-    monkeypatch.setattr(batch_queue, "FIRST_FULL", 0.02)
-    monkeypatch.setattr(batch_queue, "LONGEST_FULL", 0.05)
+    monkeypatch.setattr(batch_api, "FIRST_POLL", 0.005)
+    monkeypatch.setattr(batch_api, "LONGEST_POLL", 0.02)
+    monkeypatch.setattr(batch_api, "SETTLE", 0.2)
+    monkeypatch.setattr(batch_api, "FIRST_FULL", 0.02)
+    monkeypatch.setattr(batch_api, "LONGEST_FULL", 0.05)
     with BatchServer() as running:
         yield running
 
@@ -96,11 +96,11 @@ def test_replies_are_those_of_an_online_run(make: Callable[..., Generate], serve
 def test_files_keep_to_the_limits(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "MAX_REQUESTS", 10)
+    monkeypatch.setattr(batch_api, "MAX_REQUESTS", 10)
     server.most = 10
     assert len(list(make()(requests(25)))) == 25
     assert server.sizes == [10, 10, 5]
-    monkeypatch.setattr(batch_queue, "MAX_BYTES", 1000)
+    monkeypatch.setattr(batch_api, "MAX_BYTES", 1000)
     list(make()([request("x" * n) for n in (1, 50, 1500, 2, 3)]))
     assert server.sizes[3:] == [2, 1, 2]
     assert once(server, 30)
@@ -196,7 +196,7 @@ def test_a_full_queue_is_waited_for_with_smaller_batches(make: Callable[..., Gen
 def test_a_queue_that_stays_full_is_given_up(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "GIVE_UP", 0.3)
+    monkeypatch.setattr(batch_api, "GIVE_UP", 0.3)
     server.room = 0
     with pytest.raises(RunError, match="endpoint here takes no batch: its queue is full"):
         list(make()(requests(5)))
@@ -256,7 +256,7 @@ def test_calls_that_fail_for_good_stop(
 def test_an_endpoint_that_is_gone_is_said_to_be(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "OUTAGE_PATIENCE", 0.2)
+    monkeypatch.setattr(batch_api, "OUTAGE_PATIENCE", 0.2)
     for kind in ("look", "content"):
         server.calls = {kind: ["drop"] * 1000}
         with pytest.raises(
@@ -271,7 +271,7 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
 def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_queue, "OUTAGE_PATIENCE", 1e9)
+    monkeypatch.setattr(batch_api, "OUTAGE_PATIENCE", 1e9)
     monkeypatch.setattr(server, "port", 1)  # nobody listens there
     with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
         list(make()(requests(10)))
@@ -339,7 +339,7 @@ def test_a_stage_that_stops_leaves_its_batches(make: Callable[..., Generate], se
     stop = threading.Event()
     server.on = lambda what: stop.set() if what == "in_progress" else None
     endpoint = Endpoint(url=server.url)
-    driver = batch_api.BatchDriver([MODEL], [lambda: [requests(10)]], "here", endpoint, stop, lambda text: None)
+    driver = batch_api.BatchDriver(MODEL, lambda: [requests(10)], "here", endpoint, stop, lambda text: None)
     assert list(driver.stream()) == []
     assert len(list(make()(requests(12)))) == 12
     assert server.sizes == [10, 2]
@@ -373,14 +373,12 @@ class Purse:
 def test_a_budget_bounds_what_is_sent(
     server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(batch_queue, "MAX_REQUESTS", 20)
+    monkeypatch.setattr(batch_api, "MAX_REQUESTS", 20)
     endpoint, asked = Endpoint(url=server.url), [requests(20), requests(60)[20:]]
     purse, said = Purse(25), list[str]()
 
     def stream() -> list[Request]:
-        driver = batch_api.BatchDriver(
-            [MODEL], [lambda: asked], "here", endpoint, threading.Event(), said.append, purse
-        )
+        driver = batch_api.BatchDriver(MODEL, lambda: asked, "here", endpoint, threading.Event(), said.append, purse)
         return [one for block, _ in driver.stream() for one in block]
 
     server.plans = [{"lose": 3}, {}, {"fail": FULL}]
@@ -396,11 +394,8 @@ def test_a_budget_bounds_what_is_sent(
 
 @pytest.mark.parametrize("now", [0, 4])
 def test_room_in_the_budget_that_others_make_is_waited_for(server: BatchServer, now: int) -> None:
-    groups = [lambda: [requests(6)], lambda: [requests(6, OTHER)]]
-    purse, stop = Purse(now, later=6), threading.Event()
-    driver = batch_api.BatchDriver(
-        [MODEL, OTHER], groups, "here", Endpoint(url=server.url), stop, lambda _: None, purse
-    )
+    purse, stop, here = Purse(now, later=6), threading.Event(), Endpoint(url=server.url)
+    driver = batch_api.BatchDriver(MODEL, lambda: [requests(12)], "here", here, stop, lambda _: None, purse)
     assert len([one for block, _ in driver.stream() for one in block]) == now + 6
     assert server.bought.total() == now + 6
 
@@ -504,7 +499,7 @@ def test_what_ended_before_it_was_kept_is_not_bought_again_online(
     assert once(server, 10)
 
 
-MINE = [f"{when} {what}" for when in ("before", "after") for what in ("write", "file", "batch", "unanswered", "add")]
+MINE = [f"{when} {what}" for when in ("before", "after") for what in ("write", "file", "batch", "left", "add")]
 THEIRS = ["upload", "create", "validating", "in_progress", "finalizing", "completed", "half", "content"]
 
 

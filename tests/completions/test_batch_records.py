@@ -8,6 +8,7 @@ import pytest
 from lema.completions import batch_records
 from lema.completions.append_log import AppendLog
 from lema.completions.batch_records import BatchRecord, create_record, find_records, records_lock
+from lema.completions.ledger import Ledger
 from lema.errors import RunError
 
 HERE, THERE = "http://here/v1", "http://there/v1"
@@ -30,7 +31,7 @@ def made(*keys: str, **steps: str) -> BatchRecord:
     with records_lock():
         record = create_record(HERE, keys)
     for step, value in steps.items():
-        record.note(**{step: value})
+        record.note({step: value})  # type: ignore[misc]
     record.release()
     return record
 
@@ -59,9 +60,9 @@ def test_what_another_process_drives_is_left_to_it() -> None:
     with records_lock():
         record = create_record(HERE, ["a"])
     (other,) = found("a")
-    assert (other.path, other.log, other.file) == (record.path, None, None)
-    record.note(file="f")
-    record.note(unanswered=[])
+    assert (other.path, other.ledger, other.file) == (record.path, None, None)
+    record.note({"file": "f"})
+    record.note({"left": []})
     assert found("a")[0].unanswered == frozenset()
     record.delete()
     assert found("a") == []
@@ -73,9 +74,9 @@ def test_a_step_that_was_torn_did_not_happen() -> None:
         file.write('\n{"batch": "b')
     (again,) = found("a")
     assert (again.file, again.batch) == ("f", None)
-    again.log = AppendLog(record.path, fsync=True, new=False)
-    again.note(batch="b2")
-    again.note(unanswered=["a"])
+    again.ledger = Ledger(AppendLog(record.path, fsync=True, new=False))
+    again.note({"batch": "b2"})
+    again.note({"left": ["a"]})
     (last,) = found("b")
     assert (last.batch, last.unanswered, last.covered) == ("b2", {"a"}, {"b"})
     assert found("a") == []
@@ -83,8 +84,8 @@ def test_a_step_that_was_torn_did_not_happen() -> None:
 
 def test_what_is_over_is_deleted_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     record, waiting = made("a", "b", file="f", batch="b1"), made("c", file="f", batch="b2")
-    record.log = AppendLog(record.path, fsync=True, new=False)
-    record.note(unanswered=["a"])
+    record.ledger = Ledger(AppendLog(record.path, fsync=True, new=False))
+    record.note({"left": ["a"]})
     record.release()
     os.utime(record.path, (1, 1))
     os.utime(waiting.path, (1, 1))
@@ -98,7 +99,7 @@ def test_a_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
     made("a", file="f")
     monkeypatch.setattr(AppendLog, "append", full)
-    with pytest.raises(RunError, match=r"jsonl: cannot be written: No space left on device"):
+    with pytest.raises(RunError, match="the ledger cannot be written: .*No space left on device"):
         made("b")
     monkeypatch.undo()
     assert len(list(batch_records.records_folder().glob("*.jsonl"))) <= 1
@@ -112,14 +113,14 @@ def test_records_of_earlier_versions_are_read() -> None:
     driven = AppendLog(path, fsync=True, new=False)  # as by a process of the version before
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     (record,) = found("a")
-    assert (record.log, record.keys, record.file, record.batch) == (None, {"a", "b"}, "f", "b1")
+    assert (record.ledger, record.keys, record.file, record.batch) == (None, {"a", "b"}, "f", "b1")
     driven.close()
     with path.open("a") as file:
         file.write('\n{"left": ["a"')
     (record,) = found("b")
     assert (record.batch, record.unanswered) == ("b1", None)
-    record.log = AppendLog(path, fsync=True, new=False)
-    record.note(unanswered=["a"])
+    record.ledger = Ledger(AppendLog(path, fsync=True, new=False))
+    record.note({"left": ["a"]})
     record.release()
     assert [one.covered for one in found("b")] == [{"b"}]
     assert path.read_text().splitlines()[-1] == '{"left": ["a"]}'
