@@ -8,7 +8,7 @@ from typing import Any
 # So that it is there in every fork.
 import openai.resources  # noqa: F401
 
-from lema.completions import batch_api, batch_records
+from lema.completions import batch_api, batch_records, batch_requests
 from lema.completions.append_log import AppendLog
 from lema.completions.generate import Generate
 from lema.completions.store import Store
@@ -22,12 +22,8 @@ def buy(root: Path, url: str, moment: str, output: str) -> None:
     """Sixty replies, at most 25 a batch, one a line of a file. Moments are "before" or "after" a step of a record
     ("file", "batch", "left"), the beginning of one ("write") or what is added to the store ("add")."""
     os.environ["LEMA_HOME"] = str(root)
-    batch_api.FIRST_POLL, batch_api.LONGEST_POLL, batch_api.SETTLE, batch_api.MAX_REQUESTS = (
-        0.005,
-        0.02,
-        0.3,
-        25,
-    )
+    batch_api.FIRST_POLL, batch_api.LONGEST_POLL, batch_api.SETTLE = 0.005, 0.02, 0.3
+    batch_requests.MAX_REQUESTS = 25
     note = batch_records.BatchRecord.note
     batch_records.BatchRecord.note = _dies(note, moment, None)  # type: ignore[method-assign]
     AppendLog.append = _dies(AppendLog.append, moment, "write")  # type: ignore[method-assign]

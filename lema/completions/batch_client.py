@@ -5,7 +5,9 @@ the format of both files; `lema.completions.batch_api` decides what is sent, and
 """
 
 import json
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ QUEUE_FULL = re.compile(r"token_limit_exceeded|request_limit_exceeded|too_many_t
 FILE_NOT_READY = re.compile(
     r"no such file|file.{0,80}(not (found|exist|ready|processed)|being processed)", re.IGNORECASE
 )
-METADATA = "lema"  # of the metadata of a batch: our idempotency token
+NOT_OFFERED = (404, 405, 501)  # the status of what an endpoint does not have
+# Seconds for which calls may fail, and where nobody was ever reached.
+OUTAGE_PATIENCE, UNREACHED_PATIENCE = 900.0, 5.0
 
 
 class BatchCallError(Exception):
@@ -37,6 +41,7 @@ class BatchCallError(Exception):
         self.fault, self.status = fault, status
         self.queue_full = bool(QUEUE_FULL.search(message)) or status == 413
         self.not_ready = status == 404 or (status in (400, 409, 425) and bool(FILE_NOT_READY.search(message)))
+        self.not_offered = status in NOT_OFFERED
         self.maybe_done = not fault.unsent and (status is None or status == 408 or status >= 500)
 
 
@@ -61,30 +66,34 @@ class BatchClient:
     def __init__(self, model: Model, endpoint: Endpoint) -> None:
         self._model, self._endpoint = model, endpoint
         self._client = batch_api_client(endpoint)
+        # By the kind of call, since when it fails; and whether any ever had success.
+        self._failing: dict[str, float] = {}
+        self._reached = False
 
     def upload(self, name: str, file: BinaryIO) -> str:
         """Send a file of requests, and return its id at the endpoint."""
-        with self._call():
+        with self._call("upload"):
             return _text(vars(self._client.files.create(file=(name, file), purpose="batch")), "id")
 
-    def create(self, file: str, token: str) -> RemoteBatch:
-        """Have the requests of an uploaded file answered. Not idempotent: `find` looks for a batch of the same token,
-        any string of up to 512 characters, before it is called again."""
-        options: Any = {"endpoint": api_path(self._model), "completion_window": "24h", "metadata": {METADATA: token}}
-        with self._call():
-            return _remote_batch(self._client.batches.create(input_file_id=file, **options))
+    def create(self, file: str) -> RemoteBatch:
+        """Have the requests of an uploaded file answered. Not idempotent: `find` looks for a batch of the same file
+        before it is called again."""
+        path: Any = api_path(self._model)
+        with self._call("create"):
+            return _remote_batch(
+                self._client.batches.create(input_file_id=file, endpoint=path, completion_window="24h")
+            )
 
     def look(self, name: str) -> RemoteBatch:
         """The batch with this id, as it is now."""
-        with self._call():
+        with self._call("look"):
             return _remote_batch(self._client.batches.retrieve(name))
 
-    def find(self, token: str, file: str, since: float) -> RemoteBatch | None:
-        """The batch with this token, or of this file, that was created after `since` (seconds since 1970)."""
-        with self._call():
+    def find(self, file: str | None, since: float) -> RemoteBatch | None:
+        """The batch of this file, that was created after `since` (seconds since 1970)."""
+        with self._call("find"):
             for one in self._client.batches.list(limit=100):  # the newest come first
-                mark = one.metadata.get(METADATA) if isinstance(one.metadata, Mapping) else None
-                if mark == token or one.input_file_id == file:
+                if one.input_file_id == file:
                     return _remote_batch(one)
                 if isinstance(one.created_at, int | float) and one.created_at < since:
                     break
@@ -98,7 +107,7 @@ class BatchClient:
         found: dict[str, bytes] = {}
         for file in filter(None, (batch.output, batch.errors)):
             try:
-                with self._call():
+                with self._call("content"):
                     content = self._client.files.content(file).content
             except BatchCallError as error:
                 if error.status != 404:
@@ -116,19 +125,31 @@ class BatchClient:
         """Close the connections to the endpoint."""
         self._client.close()
 
+    def hopeless(self, error: BatchCallError) -> bool:
+        """Whether calls will go on to fail like this: for good, or since it has been so for too long."""
+        patience = OUTAGE_PATIENCE if self._reached or not error.fault.unsent else UNREACHED_PATIENCE
+        failing = time.monotonic() - min(self._failing.values(), default=math.inf)
+        return error.fault.what not in ("retry", "limit") or failing > patience
+
     @contextmanager
-    def _call(self) -> Iterator[None]:
+    def _call(self, kind: str) -> Iterator[None]:
         """What the client raises holds the response, or comes from an error of the connection."""
         try:
             yield
         except Exception as error:
+            self._failing.setdefault(kind, time.monotonic())
             if (said := getattr(error, "response", None)) is not None:
                 fault = of_status(said.status_code, said.headers, said.content, self._model, self._endpoint)
+                if said.status_code in NOT_OFFERED:
+                    where = f"endpoint {self._model.endpoint}"
+                    fault = Fault("stop", f"{where} has no Batch API, or its url is wrong ({said.status_code})")
                 raise BatchCallError(fault, said.status_code, said.text) from error
             if isinstance(error, ValueError | TypeError | AttributeError):  # an answer without what it should have
                 raise BatchCallError(MALFORMED) from error
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise BatchCallError(of_exception(cause, self._model, self._endpoint)) from error
+        self._failing.pop(kind, None)
+        self._reached = True
 
 
 def api_path(model: Model) -> str:

@@ -1,7 +1,7 @@
 """What was, or may have been, submitted to a Batch API: a ledger for each batch, so that no end of a process loses it
 and nothing is bought twice. Its steps are in the table of `lema.completions.ledger`.
 
-A batch has a file of its own, `home()/batches/<token>.jsonl`, since it is locked by the process that drives it, taken
+A batch has a file of its own, `home()/batches/<random>.jsonl`, since it is locked by the process that drives it, taken
 over by another one when that is gone, and deleted by a person who gives the batch up. It stays for a while after the
 batch was collected: replies are delivered at least once, and fetched again where a process was killed before they were
 in the store.
@@ -9,6 +9,7 @@ in the store.
 
 import fcntl
 import hashlib
+import math
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -43,8 +44,8 @@ class BatchRecord:
     `unanswered` the keys without a reply, None until the replies were handed out. `ledger` is the writer while this
     process drives the batch, None for a batch of another process; `touched` the time of the last step.
 
-    `seen` is how it was when it was last looked at, None before it was accepted, and `finished_since` when it was first
-    seen to be over, in seconds of `time.monotonic`.
+    `seen` is how it was when it was last looked at, None before it was accepted, and `due_since` when its
+    replies were first looked for, in seconds of `time.monotonic`.
     """
 
     path: Path
@@ -56,22 +57,12 @@ class BatchRecord:
     unanswered: frozenset[str] | None = None
     ledger: Ledger | None = None
     seen: RemoteBatch | None = None
-    finished_since: float | None = None
-
-    @property
-    def token(self) -> str:
-        """The idempotency token by which its batch is found at the endpoint."""
-        return self.path.stem
+    due_since: float = math.inf
 
     @property
     def covered(self) -> frozenset[str]:
         """The keys that nobody needs to ask for, as long as the record is there."""
         return self.keys - (self.unanswered or frozenset())
-
-    @property
-    def age(self) -> float:
-        """Seconds since the last step."""
-        return time.time() - self.touched
 
     def note(self, step: BatchStep) -> None:
         """Write a step down; an empty one says that there was one now. It is on the disk when this returns.
@@ -143,7 +134,7 @@ def find_records(url: str, wanted: Container[str]) -> Iterator[BatchRecord]:
                     pass
             over = record.unanswered is not None
             done = record.file is None or (over and not record.covered)
-            if record.ledger and (done or (over and record.age > RECORD_LIFETIME)):
+            if record.ledger and (done or (over and time.time() - record.touched > RECORD_LIFETIME)):
                 record.delete()
             elif record.endpoint == endpoint_id(url) and any(name in wanted for name in record.covered):
                 yield record

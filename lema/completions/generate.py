@@ -172,7 +172,7 @@ class Generate:
             if endpoint.mode == "batch":
                 for group, read in zip(groups, reads, strict=True):
                     told = partial(tell, group.model.label)
-                    driver = BatchDriver(group.model, read, where, endpoint, stop, told, self._budget)
+                    driver = BatchDriver(group.model, read, endpoint, stop, told, self._budget)
                     streams.append(driver.stream())
                 continue
             refuse_submitted(where, endpoint.url, reads)

@@ -19,7 +19,7 @@ written by then:
 
     created      `endpoint` and `keys` of its requests
     uploaded     `file`, the id of its file of requests
-    submitted    `batch`, its id; when the call had no answer, it is found by the token, an idempotency token
+    submitted    `batch`, its id; when the call had no answer, it is found by the id of its file
     collected    `left`, the keys without a reply, which go into another batch
 """
 

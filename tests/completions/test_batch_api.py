@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lema.completions import batch_api, batch_records
+from lema.completions import batch_api, batch_client, batch_records, batch_requests
 from lema.completions.budget import BudgetTracker
 from lema.completions.generate import Generate
 from lema.completions.ledger import fold_spending, ledger_folder
@@ -96,11 +96,11 @@ def test_replies_are_those_of_an_online_run(make: Callable[..., Generate], serve
 def test_files_keep_to_the_limits(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api, "MAX_REQUESTS", 10)
+    monkeypatch.setattr(batch_requests, "MAX_REQUESTS", 10)
     server.most = 10
     assert len(list(make()(requests(25)))) == 25
     assert server.sizes == [10, 10, 5]
-    monkeypatch.setattr(batch_api, "MAX_BYTES", 1000)
+    monkeypatch.setattr(batch_requests, "MAX_BYTES", 1000)
     list(make()([request("x" * n) for n in (1, 50, 1500, 2, 3)]))
     assert server.sizes[3:] == [2, 1, 2]
     assert once(server, 30)
@@ -256,7 +256,7 @@ def test_calls_that_fail_for_good_stop(
 def test_an_endpoint_that_is_gone_is_said_to_be(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api, "OUTAGE_PATIENCE", 0.2)
+    monkeypatch.setattr(batch_client, "OUTAGE_PATIENCE", 0.2)
     for kind in ("look", "content"):
         server.calls = {kind: ["drop"] * 1000}
         with pytest.raises(
@@ -271,7 +271,7 @@ def test_an_endpoint_that_is_gone_is_said_to_be(
 def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
     make: Callable[..., Generate], server: BatchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api, "OUTAGE_PATIENCE", 1e9)
+    monkeypatch.setattr(batch_client, "OUTAGE_PATIENCE", 1e9)
     monkeypatch.setattr(server, "port", 1)  # nobody listens there
     with pytest.raises(RunError, match=r"strong: endpoint here refuses the connection to http://127\.0\.0\.1:1/v1"):
         list(make()(requests(10)))
@@ -283,11 +283,11 @@ def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(
 ) -> None:
     server.plans, generate = [{"unknown": 10_000}], make()
     with pytest.raises(
-        RunError, match=r"strong: .*knows no batch batch_0; if it is lost, delete .*\.jsonl to ask for its 10"
+        RunError, match=r"strong: .*does not give batch batch_0; if it is lost, delete .*\.jsonl to ask for its 10"
     ):
         list(generate(requests(10)))
     assert not generate.failed
-    with pytest.raises(RunError, match="knows no batch batch_0"):
+    with pytest.raises(RunError, match="does not give batch batch_0"):
         list(make()(requests(10)))
     (record,) = records()
     record.unlink()
@@ -300,7 +300,7 @@ def test_replies_that_never_show_are_not_bought_again(
     make: Callable[..., Generate], server: BatchServer, plan: dict[str, Any]
 ) -> None:
     server.plans = [plan]
-    with pytest.raises(RunError, match=r"does not give the replies of batch batch_0; if it is lost, delete .*\.jsonl"):
+    with pytest.raises(RunError, match=r"does not give batch batch_0; if it is lost, delete .*\.jsonl"):
         list(make()(requests(10)))
     assert server.sizes == [10]
 
@@ -309,9 +309,7 @@ def test_an_endpoint_that_lists_no_batches(make: Callable[..., Generate], server
     server.listed = False
     list(make()(requests(3)))
     server.calls = {"create": ["500 after"]}
-    with pytest.raises(
-        RunError, match=r"lists no batches, so that of file-in-2 cannot be found; if it is lost, delete"
-    ):
+    with pytest.raises(RunError, match=r"does not give batch of file-in-2; if it is lost, delete"):
         list(make()(requests(10)))
 
 
@@ -339,7 +337,7 @@ def test_a_stage_that_stops_leaves_its_batches(make: Callable[..., Generate], se
     stop = threading.Event()
     server.on = lambda what: stop.set() if what == "in_progress" else None
     endpoint = Endpoint(url=server.url)
-    driver = batch_api.BatchDriver(MODEL, lambda: [requests(10)], "here", endpoint, stop, lambda text: None)
+    driver = batch_api.BatchDriver(MODEL, lambda: [requests(10)], endpoint, stop, lambda text: None)
     assert list(driver.stream()) == []
     assert len(list(make()(requests(12)))) == 12
     assert server.sizes == [10, 2]
@@ -373,12 +371,12 @@ class Purse:
 def test_a_budget_bounds_what_is_sent(
     server: BatchServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(batch_api, "MAX_REQUESTS", 20)
+    monkeypatch.setattr(batch_requests, "MAX_REQUESTS", 20)
     endpoint, asked = Endpoint(url=server.url), [requests(20), requests(60)[20:]]
     purse, said = Purse(25), list[str]()
 
     def stream() -> list[Request]:
-        driver = batch_api.BatchDriver(MODEL, lambda: asked, "here", endpoint, threading.Event(), said.append, purse)
+        driver = batch_api.BatchDriver(MODEL, lambda: asked, endpoint, threading.Event(), said.append, purse)
         return [one for block, _ in driver.stream() for one in block]
 
     server.plans = [{"lose": 3}, {}, {"fail": FULL}]
@@ -395,7 +393,7 @@ def test_a_budget_bounds_what_is_sent(
 @pytest.mark.parametrize("now", [0, 4])
 def test_room_in_the_budget_that_others_make_is_waited_for(server: BatchServer, now: int) -> None:
     purse, stop, here = Purse(now, later=6), threading.Event(), Endpoint(url=server.url)
-    driver = batch_api.BatchDriver(MODEL, lambda: [requests(12)], "here", here, stop, lambda _: None, purse)
+    driver = batch_api.BatchDriver(MODEL, lambda: [requests(12)], here, stop, lambda _: None, purse)
     assert len([one for block, _ in driver.stream() for one in block]) == now + 6
     assert server.bought.total() == now + 6
 

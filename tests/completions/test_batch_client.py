@@ -53,17 +53,15 @@ def test_a_line_is_what_would_be_sent_online() -> None:
     assert (plain["url"], plain["body"]["model"], plain["body"]["seed"]) == ("/v1/completions", "b-q8", 1)
 
 
-def test_a_batch_is_found_by_its_token_or_its_file(server: BatchServer) -> None:
+def test_a_batch_is_found_by_its_file(server: BatchServer) -> None:
     api = BatchClient(MODEL, Endpoint(url=server.url))
-    file = api.upload("name.jsonl", io.BytesIO(request_line(asked(MODEL), HERE)))
-    made = [api.create(file, f"token {n}") for n in range(5)]
+    files = [api.upload("name.jsonl", io.BytesIO(request_line(asked(MODEL), HERE))) for _ in range(5)]
+    made = [api.create(file) for file in files]
     assert made[0] == RemoteBatch("batch_0", "validating")
-    assert api.find("token 1", "no file", 0) == made[1]
-    assert api.find("no token", file, 0) == made[4]
-    assert api.find("no token", "no file", 0) is None
+    assert [api.find(file, 0) for file in files] == made
+    assert api.find("no file", 0) is None
     server.batches["batch_3"].seen["created_at"] = 5
-    assert api.find("token 3", "no file", 10) is not None
-    assert api.find("token 1", "no file", 10) is None
+    assert [api.find(file, 10) for file in files] == [None, None, None, *made[3:]]
     api.close()
 
 
@@ -118,7 +116,7 @@ def test_errors_of_calls(
 ) -> None:
     server.calls = {"create": [fault]}
     with pytest.raises(BatchCallError) as caught:
-        BatchClient(MODEL, Endpoint(url=server.url)).create("file", "token")
+        BatchClient(MODEL, Endpoint(url=server.url)).create("file")
     error = caught.value
     assert (error.status, error.queue_full, error.not_ready, error.maybe_done) == (status, full, not_yet, unsure)
     assert "PROMPT" not in str(error)
@@ -133,6 +131,6 @@ def test_errors_of_calls(
 )
 def test_what_nobody_can_have_got_is_sure_not_to_be_there(url: str, reason: str) -> None:
     with pytest.raises(BatchCallError) as raised:
-        BatchClient(MODEL, HERE.model_copy(update={"url": url})).create("file", "token")
+        BatchClient(MODEL, HERE.model_copy(update={"url": url})).create("file")
     assert reason in raised.value.fault.reason
     assert (raised.value.status, raised.value.maybe_done) == (None, False)

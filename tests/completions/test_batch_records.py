@@ -99,7 +99,7 @@ def test_a_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
     made("a", file="f")
     monkeypatch.setattr(AppendLog, "append", full)
-    with pytest.raises(RunError, match="the ledger cannot be written: .*No space left on device"):
+    with pytest.raises(RunError, match=r"the ledger cannot be written: .*No space left on device"):
         made("b")
     monkeypatch.undo()
     assert len(list(batch_records.records_folder().glob("*.jsonl"))) <= 1
