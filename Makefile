@@ -52,7 +52,8 @@ $(TRL)/.installed: $(STAMP)
 exports: $(TRL)/.installed ## Train a step on exported files in TRL
 	$(TRL)/bin/python -m pytest -q tests/train/test_exports.py
 
-soak: setup ## Every shipped recipe from end to end at small scale, in benchmarks/results/recipes.md
+soak: setup ## Every shipped recipe at small scale, in benchmarks/results/recipes.md; a fuzz of recipes
+	$(BIN)/python benchmarks/fuzz_recipes.py
 	$(BIN)/python benchmarks/recipes.py
 
 bench-train: setup ## Training speed against TRL, in benchmarks/results/train.md

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # Control characters, which could command a terminal, as their escapes.
 ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
+LONGEST = 2000  # characters of a message; what a file says may be of any length
+
 
 class LemaError(Exception):
     """Base of all errors that are shown to a user as a message."""
@@ -30,7 +32,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
-        return f"{place}: {self.message}".translate(ESCAPES)
+        text = f"{place}: {self.message}".translate(ESCAPES)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 class RecipeError(LemaError):

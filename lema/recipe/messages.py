@@ -31,6 +31,11 @@ MAX_PROBLEMS = 10  # of one mapping, that are reported
 def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, Problem]]]:
     """The value of a type that a tree stands for, or None and what is wrong with it: for each the path of the
     culprit below the tree. `path` is where the tree stands in its file."""
+    value, found = _validate(tree, wish, path)
+    return value, _shortened(found)
+
+
+def _validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, Problem]]]:
     try:
         return TypeAdapter(wish).validate_python(tree.plain()), []
     except ValidationError as error:
@@ -38,7 +43,7 @@ def validate(tree: Tree, wish: Any, path: KeyPath = ()) -> tuple[Any, list[tuple
         # Of a union, pydantic reports every branch: a bound that is missed says more than the list of branches.
         bounds = {culprit for culprit, _, vague in found if not vague}
         told = ((culprit, problem) for culprit, problem, vague in found if not (vague and culprit in bounds))
-        return None, _shortened(list(dict.fromkeys(told)))
+        return None, list(dict.fromkeys(told))
 
 
 def _shortened(found: list[tuple[KeyPath, Problem]]) -> list[tuple[KeyPath, Problem]]:
@@ -59,11 +64,17 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(step) for step in path)
 
 
+def _nearest(tree: Tree, path: KeyPath) -> KeyPath:
+    """A path, or that of the nearest thing above it when there is nothing."""
+    while tree.find(path) is None:
+        path = path[:-1]
+    return path
+
+
 def problem_at(tree: Tree, path: KeyPath, message: str, *, key: bool = False) -> Problem:
     """A problem with the value at a path, or with its key; at the nearest thing above it when it is not there."""
-    known = path
-    while not (found := tree.find(known)):
-        known = known[:-1]
+    known = _nearest(tree, path)
+    found = tree.find(known) or tree
     mark = found.key if key or known != path else found.mark
     return mark.problem(f"{dotted(path)}: {message}" if path else message)
 
@@ -189,11 +200,12 @@ def salvage(tree: Tree, wish: Any) -> Any:
     nothing is left."""
     left: Tree | None = tree
     while left is not None:
-        value, problems = validate(left, wish)
+        value, problems = _validate(left, wish)
         if not problems:
             return value
-        path = max((path for path, _ in problems), key=len)
-        while left.find(path) is None:
-            path = path[:-1]
-        left = left.replaced(path, None)
+        # All of the deepest at once: of thousands, one at a time would take minutes. Backwards, as indices move.
+        depth = max(len(path) for path, _ in problems)
+        wrong = {_nearest(left, path) for path, _ in problems if len(path) == depth}
+        for path in sorted(wrong, key=lambda path: [(isinstance(step, int), step) for step in path], reverse=True):
+            left = left and left.replaced(path, None)
     return None

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from lema.errors import Problem, RecipeError
 
@@ -26,6 +27,7 @@ KeyPath = tuple[str | int, ...]
 
 # Aliases may multiply: a few lines of them can stand for billions of values.
 MAX_VALUES = 100_000
+MAX_DEPTH = 100  # collections in one another; the scanner's time grows with the square of it
 LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 TEXT_TAG = "tag:yaml.org,2002:str"
@@ -144,6 +146,15 @@ def parse_yaml(text: str, file: str) -> Tree:
     return Tree({}, top, top) if tree.value in (None, False, 0, "", []) else replace(tree, mark=top)
 
 
+class _Scanner(Scanner):
+    """Raises RecursionError where collections are nested too deeply."""
+
+    def fetch_more_tokens(self) -> Any:
+        if len(self.flow_context) + len(self.indents) > MAX_DEPTH:
+            raise RecursionError
+        return super().fetch_more_tokens()
+
+
 class _TreeBuilder:
     """From the nodes of one file to trees, gathering problems."""
 
@@ -152,6 +163,7 @@ class _TreeBuilder:
         self.problems: list[Problem] = []
         self.size = 0
         self.yaml = YAML(typ="safe", pure=True)
+        self.yaml.Scanner = _Scanner
 
     def tree(self, node: Node, key: Mark | None = None, above: tuple[Node, ...] = ()) -> Tree:
         """The tree of a node under a key; `above` are the nodes that it stands in."""

@@ -629,6 +629,28 @@ def test_a_thousand_unknown_keys_are_a_few_lines(project):
     assert problems[-1].message.endswith("and 990 more problems in this mapping")
 
 
+def test_parts_that_are_right_are_checked_beside_thousands_that_are_not(project):
+    keys = "".join(f"    k{n}: 1\n" for n in range(3000))
+    project.write("recipes/other.yaml", f"extends: good.yaml\nmix:\n  arms:\n{keys}adapter: {{epochs: 0, rank: 0}}\n")
+    said = [str(problem) for problem in check(["other"], project.root, {}).problems]
+    assert len(said) == 12
+    assert {line.split(": ")[1] for line in said if "adapter" in line} == {"adapter.epochs", "adapter.rank"}
+
+
+def test_a_message_is_of_a_length_that_can_be_read(project):
+    text = f"extends: good.yaml\nquestions: {{train: {'x' * 100_000}}}\n{'y' * 999}: 1\n"
+    project.write("recipes/other.yaml", text)
+    said = [str(problem) for problem in check(["other"], project.root, {}).problems]
+    assert len(said) == 2
+    assert max(map(len, said)) <= 2003
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: {" * 5000, "- " * 5000])
+def test_deep_nesting_is_refused_at_once(project, text):
+    project.write("recipes/deep.yaml", text)
+    assert [str(one) for one in check(["deep"], project.root, {}).problems] == ["recipes/deep.yaml: nested too deeply"]
+
+
 def test_error_in_a_prompt_file_points_there_at_its_line(project):
     project.write("recipes/prompts/correct.yaml", "# A comment.\nuser: |\n  {{ question }}\n  {{ pth }}\n")
     (problem,) = check(["good"], project.root, {}).problems
