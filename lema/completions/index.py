@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 KEY_BYTES = 32  # bytes: a SHA-256
-RECENT = 65_536  # keys that wait in a dictionary until they are merged into the sorted arrays
+RECENT = 8192  # keys that wait in a dictionary until they are merged into the sorted arrays
 
 
 def key_bytes(key: str) -> bytes:
@@ -84,20 +84,19 @@ def _home_slots(keys: bytes | bytearray, mask: int) -> "array[int]":
 
 
 class Index:
-    """Numbers by key, 48 bytes each; the first number that a key was given is the one that stays.
+    """Numbers by key, 24 bytes each; the first number that a key was given is the one that stays.
 
-    Binary search in sorted arrays of numpy, and a small dictionary of what came since they were last sorted.
+    Of a key the last 128 bits are kept, by which no two will ever agree. Binary search in sorted arrays of numpy, and a
+    small dictionary of what came since they were last merged.
     """
 
     def __init__(self) -> None:
-        # Texts of a fixed width compare as their bytes do, zeros at the end too.
-        self._keys = np.empty(0, f"S{KEY_BYTES}")
-        self._prefixes = np.empty(0, np.uint64)  # of the keys, found four times as fast
+        self._heads, self._tails = _halves(b"")
         self._numbers = np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self._recent)
+        return len(self._heads) + len(self._recent)
 
     def add(self, keys: Sequence[str], number: int) -> None:
         """Give keys a number, unless they have one. Raises ValueError for a name that is no SHA-256."""
@@ -107,29 +106,23 @@ class Index:
         if len(self._recent) >= RECENT:
             self._merge_recent()
 
-    def extend(self, parts: Sequence[tuple[bytes, Any]]) -> None:
-        """Many at once: keys one after the other, and their numbers (int64); earlier parts come first."""
+    def extend(self, keys: bytes, numbers: Any) -> None:
+        """`add` for many at once: keys one after the other, and their numbers (int64)."""
         self._merge_recent()
-        keys = np.concatenate([self._keys, *(np.frombuffer(part, f"S{KEY_BYTES}") for part, _ in parts)])
-        numbers = np.concatenate([self._numbers, *(numbers for _, numbers in parts)])
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        first = np.ones(len(keys), bool)
-        first[1:] = keys[1:] != keys[:-1]
-        self._keys, self._numbers = keys[first], numbers[order][first]
-        self._prefixes = _prefixes(self._keys)
+        heads, tails = _halves(keys)
+        order = np.lexsort((tails, heads))  # stable
+        heads, tails, numbers = heads[order], tails[order], numbers[order]
+        new = np.ones(len(heads), bool)
+        new[1:] = (heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])
+        new &= self._find(heads, tails) < 0
+        places = np.searchsorted(self._heads, heads[new])
+        self._heads = np.insert(self._heads, places, heads[new])
+        self._tails = np.insert(self._tails, places, tails[new])
+        self._numbers = np.insert(self._numbers, places, numbers[new])
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The number of each key, -1 for those that have none."""
-        sought = np.frombuffer(keys_bytes(keys), f"S{KEY_BYTES}")
-        found = [-1] * len(keys)
-        if len(self._keys):
-            prefixes, last = _prefixes(sought), len(self._keys) - 1
-            at = np.minimum(np.searchsorted(self._prefixes, prefixes), last)
-            other = (self._prefixes[at] == prefixes) & (self._keys[at] != sought)
-            if other.any():
-                at[other] = np.minimum(np.searchsorted(self._keys, sought[other]), last)
-            found = np.where(self._keys[at] == sought, self._numbers[at], -1).tolist()
+        found: list[int] = self._find(*_halves(keys_bytes(keys))).tolist()
         if self._recent:
             pairs = zip(keys, found, strict=True)
             found = [self._recent.get(key_bytes(key), -1) if number < 0 else number for key, number in pairs]
@@ -139,12 +132,22 @@ class Index:
         """How many keys have this number or a higher one."""
         return int((self._numbers >= least).sum()) + sum(number >= least for number in self._recent.values())
 
+    def _find(self, heads: Any, tails: Any) -> Any:
+        if not len(self._heads):
+            return np.full(len(heads), -1)
+        last = len(self._heads) - 1
+        at = np.minimum(np.searchsorted(self._heads, heads), last)
+        while (other := (self._heads[at] == heads) & (self._tails[at] != tails) & (at < last)).any():
+            at[other] += 1
+        return np.where((self._heads[at] == heads) & (self._tails[at] == tails), self._numbers[at], -1)
+
     def _merge_recent(self) -> None:
         if self._recent:
             recent, self._recent = self._recent, {}
-            self.extend([(b"".join(recent), np.fromiter(recent.values(), np.int64, len(recent)))])
+            self.extend(b"".join(recent), np.fromiter(recent.values(), np.int64, len(recent)))
 
 
-def _prefixes(keys: Any) -> Any:
-    """The first eight bytes of keys as numbers, in the order of the keys."""
-    return np.frombuffer(keys, ">u8")[:: KEY_BYTES // 8].astype(np.uint64)
+def _halves(keys: bytes) -> tuple[Any, Any]:
+    """The last eight bytes of keys as numbers, and the eight before them."""
+    words = np.frombuffer(keys, "<u8").reshape(-1, KEY_BYTES // 8)
+    return words[:, 3].copy(), words[:, 2].copy()

@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -127,7 +126,7 @@ class Pack:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            self._file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
         found, earlier = self._file.schema_arrow, PACK_SCHEMA.remove(PACK_SCHEMA.get_field_index("cached_tokens"))
@@ -137,18 +136,15 @@ class Pack:
         self._next = 0
         self._prefetched: Future[Any] | None = None
 
-    def keys(self) -> tuple[bytes, Any, Any]:
-        """Of all rows the key, 32 bytes each, the row group, and whether the reply can be served (numpy arrays)."""
-        table = self._file.read(columns=["id", "finish"], use_threads=False)
-        try:
-            keys = b"".join(binascii.unhexlify(_joined_ids(chunk)) for chunk in table["id"].chunks)
-        except ValueError:
-            raise RunError(f"{self.path} does not hold completions: ids are not keys of requests") from None
-        metadata = self._file.metadata
-        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        groups = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
-        served = pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
-        return keys, groups, served
+    def keys(self) -> Iterator[tuple[bytes, Any]]:
+        """A row group at a time, of all rows the key, 32 bytes each, and whether the reply can be served (numpy)."""
+        for number in range(self._file.num_row_groups):
+            table = self._file.read_row_group(number, columns=["id", "finish"], use_threads=False)
+            try:
+                keys = b"".join(binascii.unhexlify(_joined_ids(chunk)) for chunk in table["id"].chunks)
+            except ValueError:
+                raise RunError(f"{self.path} does not hold completions: ids are not keys of requests") from None
+            yield keys, pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
 
     def labels(self) -> Iterator[tuple[str, str, bool]]:
         """Of all rows the key, the label of the model, and whether the reply can be served."""

@@ -6,10 +6,11 @@ content-addressed Parquet files that only grow in number, so they are shared as 
 stay where they were written. Replies are looked up by cache key alone (`lema.models.types.key`); no prompt text is
 stored. Failures and refusals are recorded, and never served.
 
-In memory is an index, 48 bytes a completion; texts are read back when they are asked for, and an LRU cache keeps some.
+In memory is an index, 24 bytes a completion; texts are read back when they are asked for, and an LRU cache keeps some.
 """
 
 import os
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +31,7 @@ from lema.models.types import Completion
 
 # A number of the index is source * SOURCE_SPAN + part: a pack and its row group, or a journal and a line's offset.
 SOURCE_SPAN = 2**44
-CACHE = 2**24  # bytes of text that stay in memory
+CACHE = 2**22  # bytes of text that stay in memory
 OPEN = 16  # packs whose files stay open
 
 # What is stored of a reply: an entry is a key, a model's label and these.
@@ -193,16 +194,17 @@ class Store:
             with suppress(FileNotFoundError):
                 readers.append(read_journal(path))
         index, verified = Index(), VerifiedPacks(files.home() / "packs.json", trusting=not self._verify_again)
-        parts = []
         for number, path in enumerate(packs.pack_paths(self.packs)):
             verified.check(path)
-            keys, groups, served = self._open_pack(path).keys()
-            self._failures += int((~served).sum())
-            whole = np.frombuffer(keys, f"S{KEY_BYTES}")[served].tobytes()
-            parts.append((whole, groups[served] + number * SOURCE_SPAN))
+            keys, groups = bytearray(), array("q")
+            for group, (names, served) in enumerate(self._open_pack(path).keys()):
+                there = np.frombuffer(names, f"S{KEY_BYTES}")[served]
+                self._failures += len(served) - len(there)
+                keys += there.tobytes()
+                groups.extend([number * SOURCE_SPAN + group] * len(there))
+            index.extend(bytes(keys), np.frombuffer(groups, np.int64))
             self._sources.append(path)
         verified.save()
-        index.extend(parts)
         for journal in readers:
             first = len(self._sources) * SOURCE_SPAN
             self._sources.append(journal)

@@ -232,8 +232,8 @@ class Rows(Generic[Row]):
     def __iter__(self) -> Iterator[Row]:
         fields = _field_types(self._row_type).items()
         unpackers = [(name, (_converters(hint) or (_identity, _identity))[1]) for name, hint in fields]
-        with _readable(self._path), pq.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(BATCH):
+        with _readable(self._path), pq.ParquetFile(self._path, pre_buffer=False) as file:
+            for batch in file.iter_batches(BATCH, use_threads=False):
                 columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]
                 yield from (self._row_type(*values) for values in zip(*columns, strict=True))
 

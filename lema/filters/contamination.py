@@ -15,7 +15,7 @@ def contamination(
     limit: float = 0.5,
     files: Sequence[str] = (),
     field: str = "question",
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     read_file: Callable[[str], Iterable[Mapping[str, Any]]],
 ) -> Iterator[Finding]:
     """Measures the share of a test question's n-grams that a correction holds; drops more than `limit`.

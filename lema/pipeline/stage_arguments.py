@@ -159,7 +159,7 @@ PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "transfer": lambda runner: {name: one.source for name, one in runner.recipe.questions.transfer.items()},
     "contamination": lambda runner: runner.recipe.verdicts.contamination,
     "generators": _generators,
-    "questions": lambda runner: runner.read(runner, "questions", False),
+    "questions": lambda runner: runner.read(runner, "questions", True),
     "hint": lambda runner: runner.recipe.corrections.hint,
     "models": lambda runner: {name: recipe_model(runner, name, spec) for name, spec in runner.recipe.models.items()},
     "filters": _filters,

@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 from lema.errors import RunError
@@ -19,6 +20,7 @@ from lema.rows import Evolved, Question, Verdict, row_class
 from lema.stages.common import GenerateFn, PromptedModel, complete, prompted_model
 from lema.tasks import Reading, Task, majority_vote
 from lema.text.final_answer import drop_answer_step
+from lema.text.joins import SortedLookup
 from lema.text.steps import split_steps
 
 _LABEL = re.compile(r"^[\s#*]*(?:(?:new|related|evolved)\s+)?(?:question|problem)\**\s*\d*\s*:[\s*]*", re.IGNORECASE)
@@ -63,12 +65,8 @@ def evolved(
         raise RunError(f"evolved: the task {task.name} cannot write records")
     writer, solver = (prompted_model(one, models, base) for one in (spec.write, spec.solve))
     seeds = _draw_seeds(questions, verdicts, spec)
-    drawn, seen = {name for name, _ in seeds}, dict[bytes, str]()
-    texts: dict[str, str] = {}
-    for question in questions:
-        seen[_text_digest(question.text)] = question.id
-        if question.id in drawn:
-            texts[question.id] = question.text
+    drawn = {name for name, _ in seeds}
+    texts = {question.id: question.text for question in questions if question.id in drawn}
 
     def write(seed: tuple[str, int]) -> Request:
         return writer.request({"question": texts[seed[0]]}, seed[1])
@@ -76,7 +74,7 @@ def evolved(
     def solve(attempt: tuple[_New, int]) -> Request:
         return solver.request({"question": attempt[0].text}, attempt[1])
 
-    written = [_new_question(*item, seen) for item in complete(lambda: seeds, write, generate)]
+    written = _drop_repeats([_new_question(*item) for item in complete(lambda: seeds, write, generate)], questions)
     new = [entry for entry in written if entry.reason is None]
     replies = complete(lambda: product(new, range(spec.answers)), solve, generate) if new else iter(())
     for entry in written:
@@ -87,24 +85,31 @@ def evolved(
 def _draw_seeds(questions: Iterable[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[str, int]]:
     """Ids of questions, drawn with replacement, a question as often as it has accepted corrections; the index tells
     apart those of one question. Each draw has its own random numbers, so that asking for more keeps the first ones."""
-    train = [question.id for question in questions if question.split == "train"]
-    pool = train
-    if spec.seeds == "corrections":
-        names = {name: name for name in train}  # one text an id, however often it is in the pool
-        pool = [names[row.question_id] for row in verdicts if row.accepted and row.question_id in names]
-    if not pool:
+
+    def pool() -> Iterator[str]:
+        if spec.seeds == "questions":
+            yield from (question.id for question in questions if question.split == "train")
+            return
+        asked = SortedLookup(questions)
+        for row in verdicts:
+            if row.accepted and asked[row.question_id].split == "train":
+                yield row.question_id
+
+    places = range(sum(1 for _ in pool()))
+    if not places:
         raise RunError("evolved: no correction was accepted, so there are no seeds")
-    drawn: Counter[str] = Counter()
+    chosen = [random.Random(f"{spec.seed}:{number}").choice(places) for number in range(spec.questions)]
+    names, drawn = dict.fromkeys(chosen, ""), Counter[str]()
+    names.update((place, name) for place, name in enumerate(pool()) if place in names)
     seeds = []
-    for number in range(spec.questions):
-        seed = random.Random(f"{spec.seed}:{number}").choice(pool)
-        seeds.append((seed, drawn[seed]))
-        drawn[seed] += 1
+    for name in map(names.__getitem__, chosen):
+        seeds.append((name, drawn[name]))
+        drawn[name] += 1
     return seeds
 
 
-def _new_question(seed: tuple[str, int], completion: str, reply: Completion, seen: dict[bytes, str]) -> _New:
-    """The question in a reply, unless it is none or was seen before; it is then seen."""
+def _new_question(seed: tuple[str, int], completion: str, reply: Completion) -> _New:
+    """The question in a reply, or why it is none."""
     text = " ".join(_LABEL.sub("", _END.split(reply.text, maxsplit=1)[0], count=1).split())
     reason = None
     if reply.finish in ("failed", "refused"):
@@ -113,12 +118,22 @@ def _new_question(seed: tuple[str, int], completion: str, reply: Completion, see
         reason = "the question was cut at max_tokens"
     elif not text:
         reason = "the writer wrote no question"
-    elif same := seen.get(_text_digest(text)):
-        reason = f"the same as {same}"
-    new = _New(*seed, text, reason, completion, reply.prompt_tokens, reply.completion_tokens)
-    if reason is None:
-        seen[_text_digest(text)] = new.id
-    return new
+    return _New(*seed, text, reason, completion, reply.prompt_tokens, reply.completion_tokens)
+
+
+def _drop_repeats(written: Sequence[_New], questions: Iterable[Question]) -> list[_New]:
+    """What was written, with a reason where it is a question that is there or was written before."""
+    digests = [_text_digest(new.text) for new in written]
+    seen = dict.fromkeys(digests, "")
+    seen.update((name, question.id) for question in questions if (name := _text_digest(question.text)) in seen)
+    checked = []
+    for new, name in zip(written, digests, strict=True):
+        if new.reason is None and seen[name]:
+            new = replace(new, reason=f"the same as {seen[name]}")
+        elif new.reason is None:
+            seen[name] = new.id
+        checked.append(new)
+    return checked
 
 
 def _text_digest(text: str) -> bytes:

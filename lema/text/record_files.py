@@ -52,7 +52,7 @@ def _arrow(path: Path, name: str) -> Iterator[dict[str, Any]]:
             parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
             batches = iter(pyarrow.csv.open_csv(path, parse_options=parse, convert_options=options))
         else:
-            batches = pyarrow.parquet.ParquetFile(path).iter_batches(1000)
+            batches = pyarrow.parquet.ParquetFile(path, pre_buffer=False).iter_batches(1000)
         for batch in batches:
             yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
