@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ SERVED = ("stop", "length")
 DIGEST_DIGITS = 32  # hexadecimal digits of a name
 GROUP = 2**20  # bytes of text in a row group
 PACK = 2**27  # bytes of text in a pack
+GROUPS_READ = 16  # row groups whose keys are read at once
 ROW = 200  # bytes that a row takes beside its text
 PARTIAL = ".pack.partial"
 
@@ -136,15 +138,20 @@ class Pack:
         self._next = 0
         self._prefetched: Future[Any] | None = None
 
-    def keys(self) -> Iterator[tuple[bytes, Any]]:
-        """A row group at a time, of all rows the key, 32 bytes each, and whether the reply can be served (numpy)."""
-        for number in range(self._file.num_row_groups):
-            table = self._file.read_row_group(number, columns=["id", "finish"], use_threads=False)
+    def key_groups(self) -> Iterator[tuple[bytes, Any, int]]:
+        """Of a few row groups at a time the keys of all replies that can be served, 32 bytes each, the numbers of their
+        groups (numpy, int64), and how many others there are."""
+        for start in range(0, self._file.num_row_groups, GROUPS_READ):
+            groups = range(start, min(start + GROUPS_READ, self._file.num_row_groups))
+            table = self._file.read_row_groups(groups, columns=["id", "finish"], use_threads=False)
             try:
                 keys = b"".join(binascii.unhexlify(_joined_ids(chunk)) for chunk in table["id"].chunks)
             except ValueError:
                 raise RunError(f"{self.path} does not hold completions: ids are not keys of requests") from None
-            yield keys, pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
+            sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+            served = pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
+            there = np.frombuffer(keys, f"S{KEY_BYTES}")[served].tobytes()
+            yield there, np.repeat(np.array(groups, np.int64), sizes)[served], int((~served).sum())
 
     def labels(self) -> Iterator[tuple[str, str, bool]]:
         """Of all rows the key, the label of the model, and whether the reply can be served."""

@@ -10,7 +10,6 @@ In memory is an index, 24 bytes a completion; texts are read back when they are 
 """
 
 import os
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,11 +18,9 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
 from lema.completions import packs
 from lema.completions.append_log import AppendLog, LogReader, claim_log
-from lema.completions.index import KEY_BYTES, Index, key_bytes
+from lema.completions.index import Index, key_bytes
 from lema.completions.packs import SERVED, Entry, Pack, VerifiedPacks
 from lema.compute import files
 from lema.errors import RunError
@@ -196,13 +193,9 @@ class Store:
         index, verified = Index(), VerifiedPacks(files.home() / "packs.json", trusting=not self._verify_again)
         for number, path in enumerate(packs.pack_paths(self.packs)):
             verified.check(path)
-            keys, groups = bytearray(), array("q")
-            for group, (names, served) in enumerate(self._open_pack(path).keys()):
-                there = np.frombuffer(names, f"S{KEY_BYTES}")[served]
-                self._failures += len(served) - len(there)
-                keys += there.tobytes()
-                groups.extend([number * SOURCE_SPAN + group] * len(there))
-            index.extend(bytes(keys), np.frombuffer(groups, np.int64))
+            for keys, groups, failures in self._open_pack(path).key_groups():
+                index.extend(keys, groups + number * SOURCE_SPAN)
+                self._failures += failures
             self._sources.append(path)
         verified.save()
         for journal in readers:
