@@ -29,12 +29,10 @@ def read_split(spec: SourceSpec, split: Split) -> Iterator[Mapping[str, Any]]:
         return
     if split == "test" and spec.test_from == "validation":
         split = "validation"
-    if spec.file is not None:
-        # A file without {split} in its name holds one split, the training questions.
-        if "{split}" in spec.file or split == "train":
-            yield from read_file(spec.file.replace("{split}", split))
-        return
-    yield from _hub(spec, split)
+    if spec.file is None:
+        yield from _hub(spec, split)
+    elif "{split}" in spec.file or split == "train":  # a file without {split} in its name holds the training questions
+        yield from read_file(spec.file.replace("{split}", split))
 
 
 def source(
@@ -83,26 +81,23 @@ def _records(spec: SourceSpec, generators: Mapping[str, Task], read_split: ReadS
     if spec.test_from == "train":
         yield from _split_last(read_split(spec, "train"), spec)
         return
-    train = read_split(spec, "train") if spec.train != 0 else ()
-    test = read_split(spec, "test") if spec.test != 0 else ()
-    yield from (("train", record) for record in islice(train, spec.train))
-    yield from (("test", record) for record in islice(test, spec.test))
+    for split, number in (("train", spec.train), ("test", spec.test)):
+        if number != 0:
+            yield from ((split, record) for record in islice(read_split(spec, split), number))
 
 
 def _split_last(records: Iterable[Mapping[str, Any]], spec: SourceSpec) -> RecordsBySplit:
     """The last `spec.test` records as test records, the first ones of the others as training records; without such a
     number, all as test records."""
-    held_out, train = deque[Mapping[str, Any]](), 0
-    for record in records:
-        if spec.test is None:
-            yield "test", record
-            continue
+    held_out = deque[Mapping[str, Any]]()
+    for number, record in enumerate(records):
         held_out.append(record)
-        if len(held_out) > spec.test:
-            record = held_out.popleft()
-            if spec.train is None or train < spec.train:
-                yield "train", record
-            train += 1
+        if spec.test is None:
+            yield "test", held_out.popleft()
+        elif len(held_out) > spec.test:
+            earlier = held_out.popleft()
+            if spec.train is None or number - spec.test < spec.train:
+                yield "train", earlier
     yield from (("test", record) for record in held_out)
 
 
@@ -112,23 +107,24 @@ def _generated(spec: SourceSpec, generator: Task) -> RecordsBySplit:
         raise RunError(f"source: the task {generator.name} has no generator")
     if spec.train is None or spec.test is None:
         raise RunError("source: a generator never ends; say how many `train` and `test` records")
-    wanted: dict[Split, int] = {"train": spec.train, "test": spec.test}
-    seen: dict[Split, set[bytes]] = {"train": set(), "test": set()}  # hashes of the records
+    lacking = {"train": spec.train, "test": spec.test}
+    seen = set[tuple[Split, bytes]]()  # hashes of the records
     repeats = 0
     try:
         records = generator.generate(**spec.options)
     except ValueError as error:
         raise RunError(f"source: {generator.name}: {error}") from None
     for split, record in records:
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()[:16]
-        if split in wanted and len(seen[split]) < wanted[split] and digest not in seen[split]:
-            seen[split].add(digest)
+        known = split, hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()[:16]
+        if lacking.get(split) and known not in seen:
+            seen.add(known)
+            lacking[split] -= 1
             repeats = 0
             yield split, record
         else:
             repeats += 1
         # An option such as one step of numbers up to 3 may leave only so many different questions.
-        if repeats > MAX_REPEATS or all(len(seen[each]) >= wanted[each] for each in wanted):
+        if repeats > MAX_REPEATS or not any(lacking.values()):
             break
 
 

@@ -33,13 +33,14 @@ def words(base: Model, prompts: Sequence[Sequence[Message]], completions: Sequen
 
 
 def mixed(arm: str = "a", *, questions: Any = QUESTIONS, samples: Any = None, corrections: Any = MENDED,
-          verdicts: Any = None, seed: int = 0, tokens: str = "completion", **arms: Any) -> list[Example]:  # fmt: skip
+          verdicts: Any = None, seed: int = 0, tokens: str = "completion", count: Any = words,
+          **arms: Any) -> list[Example]:  # fmt: skip
     rows = by_id([*RIGHT, *WRONG] if samples is None else samples)
     grades = [graded(row, "incorrect" if row.sampler == "bad" else "correct") for row in rows]
     judged = by_id([accepted(row) for row in corrections] if verdicts is None else verdicts)
     spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms, "seed": seed, "tokens": tokens})
     mended, asked = by_id(corrections), by_id(questions)
-    return by_id(mix(asked, rows, grades, mended, judged, BASE, spec=spec, arm=arm, count_tokens=words))
+    return by_id(mix(asked, rows, grades, mended, judged, BASE, spec=spec, arm=arm, count_tokens=count))
 
 
 def sizes(rows: list[Example]) -> tuple[int, int]:
@@ -87,10 +88,14 @@ def test_the_order_is_drawn_by_seed_and_mixes_the_kinds() -> None:
     assert kinds not in (sorted(kinds), sorted(kinds, reverse=True))
 
 
-@pytest.mark.parametrize("kind", ["cot", "corrections"])
-def test_choices_are_nested(kind: str) -> None:
-    chosen = [{row.source_id for row in mixed(a={kind: {"rows": size}})} for size in (2, 5, 9, 12)]
-    assert [len(ids) for ids in chosen] == [2, 5, 9, 12]
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [("cot", {"rows": (2, 5, 9, 12)}), ("corrections", {"rows": (2, 5, 9, 12)}), ("cot", {"tokens": (10, 30, 60)})],
+)
+def test_choices_are_nested(kind: str, sizes: dict[str, Any]) -> None:
+    ((unit, wanted),) = sizes.items()
+    chosen = [{row.source_id for row in mixed(a={kind: {unit: size}})} for size in wanted]
+    assert unit == "tokens" or [len(ids) for ids in chosen] == [*wanted]
     assert all(small < large for small, large in pairwise(chosen))
 
 
@@ -241,18 +246,11 @@ def test_to_repeat_without_a_size_is_refused(size: dict[str, Any]) -> None:
         mixed(a={"cot": {"repeat": True, **size}})
 
 
-def test_choices_by_tokens_are_nested() -> None:
-    chosen = [{row.source_id for row in mixed(a={"cot": {"tokens": size}})} for size in (10, 30, 60)]
-    assert all(small < large for small, large in pairwise(chosen))
-
-
 def test_tokens_are_counted_only_where_they_size_an_arm() -> None:
     def never(*_: object) -> list[int]:
         raise AssertionError
 
-    arms = {"a": {"cot": {"rows": {"match": "b"}}}, "b": {"cot": {"rows": 2}}}
-    spec = MixSpec.model_validate({"cot": COT, "correction": FORMAT, "arms": arms})
-    assert len(list(mix(by_id(QUESTIONS), [], [], [], [], BASE, spec=spec, arm="a", count_tokens=never))) == 2
+    assert len(mixed(count=never, a={"cot": {"rows": {"match": "b"}}}, b={"cot": {"rows": 2}})) == 2
 
 
 def test_corrected_solutions_are_cot_rows_in_full() -> None:
@@ -311,35 +309,18 @@ def test_a_format_may_write_the_gold_rationale_of_the_question() -> None:
         mixed(a={"corrections": {"format": gold}}, corrections=MENDED[:1], questions=bare)
 
 
+UNNAMED = {"samples": [WRONG[2]], "corrections": [correction(WRONG[2], "(A) two.\nThe answer is 2.", None)]}
+
+
 @pytest.mark.parametrize("name", ["incorrect_step", "wrong"])
 def test_a_format_that_names_the_step_wants_corrections_that_do(name: str) -> None:
-    row = correction(WRONG[2], "(A) two.\nThe answer is 2.", None)
-    format_ = {"user": "{{ path }}", "assistant": "Step {{ %s }}." % name}  # noqa: UP031
-    spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
-    grades = [graded(WRONG[2], "incorrect")]
+    written = {"user": "{{ path }}", "assistant": "Step {{ %s }}." % name}  # noqa: UP031
     with pytest.raises(PromptError, match=name):
-        list(
-            mix(
-                by_id(QUESTIONS),
-                [WRONG[2]],
-                grades,
-                [row],
-                [accepted(row)],
-                BASE,
-                spec=spec,
-                arm="a",
-                count_tokens=words,
-            )
-        )
+        mixed(a={"corrections": {"format": written}}, **UNNAMED)
 
 
 def test_a_correction_without_a_step_is_learnt_as_it_is() -> None:
-    row = correction(WRONG[2], "(A) two.\nThe answer is 2.", None)
-    format_ = {"user": "{{ steps | join('|') }}", "assistant": "{{ explanation }}: {{ solution | join('|') }}"}
-    spec = MixSpec.model_validate({"cot": COT, "correction": format_, "arms": {"a": {"corrections": {}}}})
-    grades = [graded(WRONG[2], "incorrect")]
-    (made,) = mix(
-        by_id(QUESTIONS), [WRONG[2]], grades, [row], [accepted(row)], BASE, spec=spec, arm="a", count_tokens=words
-    )
+    written = {"user": "{{ steps | join('|') }}", "assistant": "{{ explanation }}: {{ solution | join('|') }}"}
+    (made,) = mixed(a={"corrections": {"format": written}}, **UNNAMED)
     assert made.prompt[0].content == "First.|2 + 1 = 3|The answer is 3."
     assert made.completion == "Because.: (A) two.|The answer is 2."

@@ -13,9 +13,13 @@ from lema.stages.questions import questions
 from lema.stages.source import source
 from tests.stages.rows import by_id, task
 
+TOY = {"toy": task(lambda **options: two_thirds_train(**options))}
 
-def unread(spec: SourceSpec, split: str) -> Iterator[dict[str, Any]]:
-    raise AssertionError("a generator reads no file")
+
+def records(read: Any = None, transfer: Any = (), generators: Any = TOY, **spec: Any) -> list[Record]:
+    """What the stage makes of a source; `read` gives the records of a source and split, or is a list of them."""
+    read_split = read if callable(read) else lambda *_: iter(read)
+    return list(source(spec=SourceSpec(**spec), transfer=dict(transfer), generators=generators, read_split=read_split))
 
 
 def two_thirds_train(*, first: int = 0, distinct: int = 10**6) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,9 +30,7 @@ def two_thirds_train(*, first: int = 0, distinct: int = 10**6) -> Iterator[tuple
 
 
 def generated(**spec: Any) -> list[tuple[str, str]]:
-    toy = {"toy": task(two_thirds_train)}
-    rows = source(spec=SourceSpec(generator="toy", **spec), transfer={}, generators=toy, read_split=unread)
-    return [(row.id, json.loads(row.record)["q"]) for row in by_id(rows)]
+    return [(row.id, json.loads(row.record)["q"]) for row in by_id(records(generator="toy", **spec))]
 
 
 def test_a_generator_fills_both_splits() -> None:
@@ -58,23 +60,18 @@ def test_a_generator_that_has_no_more_ends(train: int, test: int, split: str) ->
         generated(train=train, test=test, options={"distinct": 6})
 
 
-def test_a_generator_never_ends_by_itself() -> None:
+def test_a_source_that_can_generate_nothing() -> None:
     with pytest.raises(RunError, match="say how many `train` and `test`"):
         generated(train=3)
-
-
-def test_a_task_without_a_generator() -> None:
-    spec = SourceSpec(generator="toy", train=1, test=1)
     with pytest.raises(RunError, match="the task toy has no generator"):
-        list(source(spec=spec, transfer={}, generators={"toy": task()}, read_split=unread))
+        records(generators={"toy": task()}, generator="toy", train=1, test=1)
 
 
 FILES = {"train": [{"q": name} for name in "abcde"], "test": [{"q": name} for name in "xyz"]}
 
 
 def ids(**spec: Any) -> list[str]:
-    given = SourceSpec(**spec)
-    rows = list(source(spec=given, transfer={}, generators={}, read_split=lambda _, split: iter(FILES[split])))
+    rows = records(lambda _, split: iter(FILES[split]), **spec)
     assert {row.id.rsplit("-", 2)[1] == row.split for row in rows} == {True}
     return [f"{row.id} {json.loads(row.record)['q']}" for row in rows]
 
@@ -127,12 +124,7 @@ def test_too_few_records(spec: dict[str, Any], message: str) -> None:
 
 
 def test_a_record_is_kept_as_canonical_json() -> None:
-    (row,) = source(
-        spec=SourceSpec(file="f.jsonl", test=0),
-        transfer={},
-        generators={},
-        read_split=lambda *_: [{"b": "é", "a": [1, None]}],
-    )
+    (row,) = records([{"b": "é", "a": [1, None]}], file="f.jsonl", test=0)
     assert row.record == '{"a": [1, null], "b": "é"}'
 
 
@@ -143,13 +135,10 @@ def test_a_transfer_set_is_all_test_and_has_ids_of_its_own() -> None:
         "two": SourceSpec(file="two-{split}.jsonl", test=1),
         "made": SourceSpec(generator="toy", test=2),
     }
-    own = SourceSpec(file="own.jsonl", test=1, test_from="train")
-    rows = source(
-        spec=own,
-        transfer=transfer,
-        generators={"toy": task(two_thirds_train)},
-        read_split=lambda spec, split: iter(files.get(f"{spec.file} {split}", [{"n": 8}, {"n": 9}])),
-    )
+    rows = records(
+        lambda spec, split: iter(files.get(f"{spec.file} {split}", [{"n": 8}, {"n": 9}])),
+        transfer, file="own.jsonl", test=1, test_from="train",
+    )  # fmt: skip
     assert [(row.id, row.split, *json.loads(row.record).values()) for row in rows] == [
         ("own-train-00000", "train", 8),
         ("own-test-00000", "test", 9),
@@ -160,26 +149,17 @@ def test_a_transfer_set_is_all_test_and_has_ids_of_its_own() -> None:
         ("made-transfer-00000", "made", "2"),
         ("made-transfer-00001", "made", "5"),
     ]
-
-
-def test_too_few_records_of_a_transfer_set() -> None:
-    transfer = {"more": SourceSpec(file="f.jsonl", test=3)}
-    rows = source(
-        spec=SourceSpec(file="f.jsonl"), transfer=transfer, generators={}, read_split=lambda *_: iter([{"n": 1}])
-    )
     with pytest.raises(RunError, match=r"^source: 3 more records wanted, 1 found"):
-        list(rows)
+        records([{"n": 1}], {"more": SourceSpec(file="f.jsonl", test=3)}, file="f.jsonl")
 
 
 def test_evolved_questions_are_named_after_the_recipe_that_made_them_and_others_as_they_were() -> None:
     rows = {"train": [("f-train-00007", '{"q": "é"}'), (None, '{"q": 1}')], "test": [("f-test-00003", '{"q": 2}')]}
-    made = source(
-        spec=SourceSpec(evolved="one", originals=True),
-        transfer={},
-        generators={},
-        read_split=lambda _, split: [{"id": name, "record": record} for name, record in rows[split]],
-    )
-    assert list(made) == [
+
+    def read(_: SourceSpec, split: str) -> list[dict[str, Any]]:
+        return [{"id": name, "record": record} for name, record in rows[split]]
+
+    assert records(read, evolved="one", originals=True) == [
         Record("f-train-00007", "train", '{"q": "é"}'),
         Record("one-evolved-train-00001", "train", '{"q": 1}'),
         Record("f-test-00003", "test", '{"q": 2}'),
@@ -187,20 +167,11 @@ def test_evolved_questions_are_named_after_the_recipe_that_made_them_and_others_
 
 
 def test_two_rounds_choose_the_same_of_their_test_records() -> None:
-    records = [{"q": f"{number}?", "gold": "1"} for number in range(40)]
-    first = list(
-        source(spec=SourceSpec(file="f.jsonl"), transfer={}, generators={}, read_split=lambda *_: iter(records))
-    )
+    raw = [{"q": f"{number}?", "gold": "1"} for number in range(40)]
+    first = records(raw, file="f.jsonl")
     own = [{"id": row.id, "record": row.record} for row in first if row.split == "test"]
-    new = [{"id": None, "record": json.dumps(records[0])}]
-    second = list(
-        source(
-            spec=SourceSpec(evolved="one"),
-            transfer={},
-            generators={},
-            read_split=lambda _, split: own if split == "test" else new,
-        )
-    )
+    new = [{"id": None, "record": json.dumps(raw[0])}]
+    second = records(lambda _, split: own if split == "test" else new, evolved="one")
     spec = QuestionsSpec(task="toy", train=1, test=4)
     usual = {"tasks": defaultdict(task), "contamination": False, "read_file": list, "log": print}
     asked = [[row for row in questions(rows, spec=spec, **usual) if row.split == "test"] for rows in (first, second)]
@@ -215,7 +186,5 @@ def test_a_transfer_set_needs_no_training_records(test_from: Any) -> None:
         yield {"q": split}
 
     more = SourceSpec(file="more-{split}.jsonl", test_from=test_from)
-    rows = source(
-        spec=SourceSpec(file="f-{split}.jsonl"), transfer={"more": more}, generators={}, read_split=read_split
-    )
+    rows = records(read_split, {"more": more}, file="f-{split}.jsonl")
     assert [row.id for row in rows] == ["file-train-00000", "file-test-00000", "more-transfer-00000"]
