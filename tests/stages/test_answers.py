@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,19 @@ TASKS = {"test": task()}
 SPEC = AnswersSpec.model_validate({"prompt": {"user": "{{ question }}"}, "max_tokens": 20})
 
 
+def run(
+    generate: Script, arms: Any = ARMS, questions: Any = QUESTIONS, spec: AnswersSpec = SPEC, tasks: Any = TASKS
+) -> list[Answer]:
+    return list(answers(questions, BASE, arms, spec=spec, tasks=tasks, generate=generate, pmap=map))
+
+
 def test_every_model_answers_the_same_test_questions() -> None:
     def reply(request: Request) -> Completion:
         right = request.model.label == "lema" or "2" in request.messages[-1].content
         return Completion(f"The answer is {request.messages[-1].content[9] if right else 0}.", "stop")
 
     generate = Script(reply)
-    made = list(answers(QUESTIONS, BASE, ARMS, spec=SPEC, tasks=TASKS, generate=generate, pmap=map))
+    made = run(generate)
     assert [(row.id, row.arm, row.outcome, row.answer) for row in made] == [
         ("q2/base", "base", "correct", "2"),
         ("q3/base", "base", "incorrect", "0"),
@@ -36,15 +43,13 @@ def test_every_model_answers_the_same_test_questions() -> None:
 
 
 def test_a_request_that_failed_is_a_row_that_is_not_right() -> None:
-    made = answers(
-        QUESTIONS, BASE, {}, spec=SPEC, tasks=TASKS, generate=Script(Completion("", "failed", "down")), pmap=map
-    )
+    made = run(Script(Completion("", "failed", "down")), {})
     assert [(row.outcome, row.error, row.answer) for row in made] == [("failed", "down", None)] * 2
 
 
 def test_every_training_answers_and_is_told_apart_by_its_seed() -> None:
     arms = {"cot": {3: Model("cot", "transformers", "a"), 11: Model("cot", "transformers", "b")}}
-    made = list(answers(QUESTIONS, BASE, arms, spec=SPEC, tasks=TASKS, generate=Script("The answer is 2."), pmap=map))
+    made = run(Script("The answer is 2."), arms)
     assert [(row.id, row.seed, row.outcome) for row in made] == [
         ("q2/base", None, "correct"),
         ("q3/base", None, "incorrect"),
@@ -60,8 +65,7 @@ def test_dev_questions_are_asked_when_the_recipe_says_so_and_transfer_questions_
     by_split = {**TASKS, "dev": task(), "far": replace(task(), equal=lambda *_: True)}
 
     def asked(spec: AnswersSpec) -> list[tuple[str, str]]:
-        generate = Script("The answer is 9.")
-        made = answers([*QUESTIONS, far], BASE, {}, spec=spec, tasks=by_split, generate=generate, pmap=map)
+        made = run(Script("The answer is 9."), {}, [*QUESTIONS, far], spec, by_split)
         return [(row.question_id, row.outcome) for row in made]
 
     assert asked(SPEC) == [("q2", "incorrect"), ("q3", "incorrect"), ("q5", "correct")]
@@ -76,7 +80,7 @@ def test_votes_are_drawn_beside_the_single_answer() -> None:
         return Completion(f"The answer is {said}.", "stop", None, 5, 7)
 
     generate = Script(reply)
-    rows = list(answers(QUESTIONS[:2], BASE, {}, spec=spec, tasks=TASKS, generate=generate, pmap=map))
+    rows = run(generate, {}, QUESTIONS[:2], spec)
     assert [(row.id, row.kind, row.index, row.answer, row.outcome, row.completion_tokens) for row in rows] == [
         ("q2/base", "single", 0, "3", "incorrect", 7),
         ("q2/base/v0", "vote", 0, "2", "correct", 7),
@@ -88,7 +92,7 @@ def test_votes_are_drawn_beside_the_single_answer() -> None:
     assert drawn == {(0.5, 7, 20)}
     # The single answer is asked for with the same request as without votes, so votes buy only themselves.
     alone = Script(reply)
-    list(answers(QUESTIONS[:2], BASE, {}, spec=SPEC, tasks=TASKS, generate=alone, pmap=map))
+    run(alone, {}, QUESTIONS[:2])
     assert [key(one) for one in alone.asked] == [key(generate.asked[0])]
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -40,22 +41,16 @@ def test_an_answer_that_cannot_be_compared_is_no_mistake(why: Undecided, outcome
     assert cut.outcome == "truncated"
 
 
-def test_one_row_a_sample_in_their_order() -> None:
-    rows = [sample(f"q{number}", f"The answer is {number}.", index=index) for number in (1, 2) for index in (0, 1)]
-    made = list(grades([question(1), question(2)], rows, task=task(), pmap=map))
-    assert [row.id for row in made] == [row.id for row in rows]
-    assert {row.outcome for row in made} == {"correct"}
-
-
-def test_paths_are_read_as_they_are_graded() -> None:
+def test_one_row_a_sample_in_their_order_and_as_they_are_read() -> None:
     read: list[str] = []
 
     def paths() -> Iterator[Sample]:
-        for index in range(9):
-            read.append(f"{index}")
-            yield sample("q1", "The answer is 1.", index=index)
+        for number, index in product((1, 2), range(5)):
+            read.append(f"q{number}/s/{index}")
+            yield sample(f"q{number}", f"The answer is {number}.", index=index)
 
-    made = grades([question(1)], paths(), task=task(), pmap=map)
-    for _ in range(3):
-        next(made)
-    assert read == ["0", "1", "2"]
+    made = grades([question(1), question(2)], paths(), task=task(), pmap=map)
+    assert [next(made).id for _ in range(3)] == read == ["q1/s/0", "q1/s/1", "q1/s/2"]
+    rest = list(made)
+    assert [row.id for row in rest] == read[3:]
+    assert {row.outcome for row in rest} == {"correct"}

@@ -1,6 +1,5 @@
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from lema.errors import RunError
 from lema.recipe.schema import ContaminationSpec, QuestionsSpec
 from lema.rows import Question, Record, Stratum
-from lema.stages import questions as stage
+from lema.stages.questions import questions
 from tests.stages.rows import task
 
 RECORDS = [
@@ -20,24 +19,19 @@ RECORDS = [
 ]
 
 
-def questions(records: list[Record], **given: Any) -> Iterator[Question]:
-    usual = {"contamination": ContaminationSpec(), "read_file": None, "log": lambda _: None}
-    return stage.questions(records, **{**usual, **given})
-
-
 def ask(records: list[Record] = RECORDS, given: dict[str, Any] | None = None, **spec: Any) -> list[Question]:
-    return list(questions(records, spec=QuestionsSpec(task="toy", **spec), tasks=defaultdict(task), **(given or {})))
+    usual = {
+        "contamination": ContaminationSpec(), "read_file": None, "log": lambda _: None, "tasks": defaultdict(task),
+    }  # fmt: skip
+    made = QuestionsSpec.model_validate({"task": "toy", **spec})
+    return list(questions(records, spec=made, **{**usual, **(given or {})}))  # type: ignore[arg-type]
 
 
 def test_a_question_is_what_the_task_reads() -> None:
-    record = Record("r-test-0", "test", json.dumps({"q": "How many?", "gold": "3", "why": "1 + 2 = 3"}))
-    assert ask([record]) == [Question("r-test-0", "test", "How many?", "3", "1 + 2 = 3")]
-
-
-def test_strata_are_kept_by_name() -> None:
-    raw = {"q": "How many?", "gold": "3", "strata": {"type": "a", "level": "2"}}
-    (row,) = ask([Record("r-test-0", "test", json.dumps(raw))])
-    assert row.strata == (Stratum("level", "2"), Stratum("type", "a"))
+    raw = {"q": "How many?", "gold": "3", "why": "1 + 2 = 3", "strata": {"type": "a", "level": "2"}}
+    strata = (Stratum("level", "2"), Stratum("type", "a"))
+    made = ask([Record("r-test-0", "test", json.dumps(raw))])
+    assert made == [Question("r-test-0", "test", "How many?", "3", "1 + 2 = 3", strata)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -66,13 +60,10 @@ def test_dev_questions_are_held_out_of_train_and_nested(seed: int) -> None:
     assert not train[0] & dev[3]
 
 
-def test_without_a_number_train_is_all_that_dev_leaves() -> None:
-    splits = [row.split for row in ask(dev=6)]
-    assert [splits.count(split) for split in ("train", "dev", "test")] == [14, 6, 20]
-
-
 def test_all_when_no_number_is_given() -> None:
     assert [row.id for row in ask()] == [row.id for row in RECORDS]
+    splits = [row.split for row in ask(dev=6)]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [14, 6, 20]
 
 
 def test_too_few_records() -> None:
@@ -84,12 +75,11 @@ def test_too_few_records() -> None:
 
 def test_records_that_the_protocol_leaves_out_are_not_there() -> None:
     odd = replace(task(), counts=lambda record: record["q"].startswith("test") or int(record["q"][6:-1]) % 2 == 1)
-    made = list(
-        questions(RECORDS, spec=QuestionsSpec(task="toy", train=10), tasks=dict.fromkeys(("train", "test"), odd))
-    )
-    assert [row.text for row in made if row.split == "train"] == [f"train {number}?" for number in range(1, 20, 2)]
+    given = {"tasks": dict.fromkeys(("train", "test"), odd)}
+    made = [row.text for row in ask(given=given, train=10) if row.split == "train"]
+    assert made == [f"train {number}?" for number in range(1, 20, 2)]
     with pytest.raises(RunError, match="11 train questions wanted, the source has 10"):
-        list(questions(RECORDS, spec=QuestionsSpec(task="toy", train=11), tasks=dict.fromkeys(("train", "test"), odd)))
+        ask(given=given, train=11)
 
 
 def test_unreadable_records_are_all_counted_and_ten_are_named() -> None:
@@ -108,21 +98,12 @@ def test_an_unreadable_record_that_is_not_asked_is_no_matter() -> None:
 def test_a_transfer_set_is_read_by_its_own_task() -> None:
     shouting = replace(task(), name="loud", read=lambda record: replace(task().read(record), gold="LOUD"))
     records = [*RECORDS, *(Record(f"t-{number}", "far", json.dumps({"q": "?", "gold": "1"})) for number in range(5))]
-    spec = QuestionsSpec.model_validate(
-        {"task": "toy", "train": 2, "test": 2, "transfer": {"far": {"source": {"file": "f.jsonl"}, "test": 3}}}
-    )
-    made = list(questions(records, spec=spec, tasks={"train": task(), "test": task(), "far": shouting}))
+    given = {"tasks": {"train": task(), "test": task(), "far": shouting}}
+    far = {"source": {"file": "f.jsonl"}, "test": 3}
+    made = ask(records, given, train=2, test=2, transfer={"far": far})
     assert [(row.split, row.gold) for row in made] == [("train", "1")] * 2 + [("test", "1")] * 2 + [("far", "LOUD")] * 3
     with pytest.raises(RunError, match="questions: task loud cannot read 1 records"):
-        list(
-            questions(
-                [*records, Record("t-9", "far", "{}")],
-                spec=spec.model_copy(
-                    update={"transfer": {"far": spec.transfer["far"].model_copy(update={"test": None})}}
-                ),
-                tasks={"train": task(), "test": task(), "far": shouting},
-            )
-        )
+        ask([*records, Record("t-9", "far", "{}")], given, transfer={"far": {**far, "test": None}})
 
 
 PENS = "Zoe has seven pens and buys five more at the shop, then loses three of them on the way home. How many?"
@@ -170,13 +151,7 @@ def test_too_few_records_without_test_questions() -> None:
     ):
         ask(copies, train=21)
     with pytest.raises(RunError, match="questions: 1 train questions wanted, 0 are left: 20 training records"):
-        ask(
-            [
-                replace(row, id=f"{row.id}-{row.split}", split=split)
-                for row in RECORDS[:20]
-                for split in ("train", "test")
-            ]
-        )
+        ask([replace(row, id=f"{row.id}-{split}", split=split) for row in RECORDS[:20] for split in ("train", "test")])
     assert learnt(ask(RECORDS[20:], test=3)) == []
 
 

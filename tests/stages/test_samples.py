@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +15,25 @@ STRONG = Model("strong", "openai", "openai strong-1")
 SOLVE = {"user": "{{ question }}"}
 
 
-def sampled(generate: Script, rows: list[dict[str, Any]] | None = None, **samplers: Any) -> list[Sample]:
+def sampled(generate: Any, rows: Any = (), questions: Any = QUESTIONS, **samplers: Any) -> list[Sample]:
     spec = SamplesSpec.model_validate({"samplers": samplers})
-    models = {"strong": STRONG}
     return list(
         samples(
-            QUESTIONS, BASE, spec=spec, task=task(), models=models, generate=generate,
-            read_file=lambda _: iter(rows or []), log=print,
+            questions, BASE, spec=spec, task=task(), models={"strong": STRONG}, generate=generate,
+            read_file=lambda _: iter(rows), log=print,
         )
     )  # fmt: skip
+
+
+class Calls:
+    """A `generate` that remembers what it is asked in each call."""
+
+    def __init__(self, reply: Callable[[Request], str]) -> None:
+        self.reply, self.calls = reply, list[list[Request]]()
+
+    def __call__(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        self.calls.append(list(requests))
+        return (Completion(self.reply(request), "stop") for request in self.calls[-1])
 
 
 def test_every_sampler_asks_every_training_question() -> None:
@@ -83,24 +93,18 @@ def test_more_paths_and_samplers_leave_the_old_requests_as_they_were() -> None:
     assert len(more) - len(few) == 2 + 2
 
 
-def imported(*rows: dict[str, Any]) -> list[Sample]:
-    return sampled(Script("?"), list(rows), old={"import": {"file": "old.jsonl"}})
-
-
 def test_imported_paths_belong_to_the_question_of_the_same_text() -> None:
-    made = imported(
+    rows = [
         {"question": "Question  2?\n", "path": "2 - 1 = 1"},
         {"question": "Question 9?", "path": "never asked"},
         {"question": "Question 3?", "path": "a test question"},
         {"question": "Question 2?", "path": ["first", "second"]},
-    )
+    ]
+    made = sampled(Script("?"), rows, old={"import": {"file": "old.jsonl"}})
     assert [(row.id, row.text, row.finish, row.model, row.completion) for row in made] == [
         ("q2/old/0", "2 - 1 = 1", "stop", "import", ""),
         ("q2/old/1", "Step 1: first\nStep 2: second", "stop", "import", ""),
     ]
-
-
-def test_imported_and_sampled_paths_stand_side_by_side() -> None:
     rows = [{"ask": "Question 1?", "tried": "1"}]
     files = {"file": "old.jsonl", "question": "ask", "path": "tried"}
     made = sampled(Script("?"), rows, old={"import": files}, new={"model": "base", "prompt": SOLVE})
@@ -120,20 +124,14 @@ def test_imported_and_sampled_paths_stand_side_by_side() -> None:
 )
 def test_what_cannot_be_imported(row: dict[str, Any], message: str) -> None:
     with pytest.raises(RunError, match=message):
-        imported(row)
+        sampled(Script("?"), [row], old={"import": {"file": "old.jsonl"}})
 
 
 def test_requests_are_all_handed_over_at_once() -> None:
     """Several endpoints are busy at the same time only when one call knows of all requests."""
-    calls: list[list[Request]] = []
-
-    def generate(requests: Any) -> Any:
-        calls.append(list(requests))
-        return (Completion("?", "stop") for _ in calls[-1])
-
-    one = {"model": "base", "prompt": SOLVE}
-    sampled(generate, a=one, b={**one, "model": "strong"})  # type: ignore[arg-type]
-    assert [len(requests) for requests in calls] == [4]
+    generate, one = Calls(str), {"model": "base", "prompt": SOLVE}
+    sampled(generate, a=one, b={**one, "model": "strong"})
+    assert [len(requests) for requests in generate.calls] == [4]
 
 
 PEN = question(5, text="Ada has 3 pens and finds 2. How many has she?", rationale="3 + 2 = 5 pens.")
@@ -142,18 +140,8 @@ BOX = question(7, text="Of 9 boxes 2 go.", rationale="There are 9 boxes.\n9 - 2 
 
 def made(reply: Callable[[Request], str], **samplers: Any) -> tuple[list[Sample], list[list[Request]]]:
     """Paths for two questions with rationales, and the calls that were made for them."""
-    calls: list[list[Request]] = []
-
-    def generate(requests: Any) -> Any:
-        calls.append(list(requests))
-        return (Completion(reply(request), "stop") for request in calls[-1])
-
-    spec = SamplesSpec.model_validate({"samplers": samplers})
-    found = samples(
-        [PEN, BOX, question(3, "test")], BASE, spec=spec, task=task(), models={"strong": STRONG}, generate=generate,
-        read_file=lambda _: [], log=print,
-    )  # fmt: skip
-    return list(found), calls
+    generate = Calls(reply)
+    return sampled(generate, questions=[PEN, BOX, question(3, "test")], **samplers), generate.calls
 
 
 def test_a_program_spoils_gold_rationales_and_says_how() -> None:
@@ -206,9 +194,7 @@ def test_a_model_is_told_the_kind_of_error_and_the_path_to_spoil() -> None:
         ("q7", "misread question", 2, spoilt),
     ]
     assert {row.model for row in rows} == {STRONG.identity}
-
-
-def test_a_path_that_a_model_leaves_as_it_was_has_no_incorrect_step() -> None:
+    # A path that is left as it was has no incorrect step.
     right = "3 + 2 = 5 pens.\nThe answer is 5."
     rows, _ = made(lambda _: right, typed={"inject": {}, "model": "strong", "prompt": {"user": "{{ path }}"}})
     assert rows[0].incorrect_step is None
@@ -241,8 +227,7 @@ def test_a_branch_keeps_the_first_steps_and_goes_on() -> None:
 
 
 def test_a_model_that_begins_again_is_not_made_to_repeat_itself() -> None:
-    rows, _ = branched("correct", LONG)
-    assert {len(row.text.splitlines()) for row in rows} == {5}
+    assert {len(row.text.splitlines()) for row in branched("correct", LONG)[0]} == {5}
 
 
 def test_only_right_paths_are_left_unless_any_will_do() -> None:

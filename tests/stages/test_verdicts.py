@@ -46,18 +46,6 @@ def test_every_filter_judges_every_row() -> None:
     ]
 
 
-def test_an_answer_that_cannot_be_compared_is_not_the_gold_one() -> None:
-    seen = list[Candidate]()
-
-    def look(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-        seen.extend(candidates)
-        yield from (Finding(None) for _ in seen)
-
-    open_task = replace(task(), equal=lambda answer, gold: Undecided.TIMEOUT)
-    list(verdicts([question(6)], PATHS, ROWS, task=open_task, filters={"look": look}))
-    assert [candidate.answer_is_gold for candidate in seen] == [None] * 4
-
-
 @pytest.mark.parametrize("names", [("has_fields", "answer_matches"), ("answer_matches", "has_fields")])
 def test_the_first_objection_is_the_reason(names: tuple[str, str]) -> None:
     known = {"has_fields": has_fields, "answer_matches": answer_matches}
@@ -69,7 +57,11 @@ def test_without_filters_everything_is_accepted() -> None:
     assert [(row.accepted, row.dropped_by, row.reason) for row in judged()] == [(True, None, None)] * 4
 
 
-def test_a_candidate_tells_whether_its_answer_is_gold() -> None:
+@pytest.mark.parametrize(
+    ("equal", "gold"),
+    [(str.__eq__, [True, False, None, None]), (lambda *_: Undecided.TIMEOUT, [None] * 4)],
+)
+def test_a_candidate_tells_whether_its_answer_is_gold(equal: Any, gold: list[bool | None]) -> None:
     seen: list[bool | None] = []
 
     def look(candidates: Iterable[Candidate]) -> Iterator[Finding]:
@@ -78,18 +70,17 @@ def test_a_candidate_tells_whether_its_answer_is_gold() -> None:
             seen.append(one.answer_is_gold)
             yield Finding(None)
 
-    judged(look=look)
-    assert seen == [True, False, None, None]
+    list(verdicts([question(6)], PATHS, ROWS, task=replace(task(), equal=equal), filters={"look": look}))
+    assert seen == gold
 
 
-def test_a_filter_that_leaves_corrections_out_is_refused() -> None:
-    with pytest.raises(RunError, match="filter lazy judged 1 of 4 corrections"):
-        judged(lazy=lambda candidates: iter([Finding(None)]))
-
-
-def test_a_filter_that_yields_no_findings_is_refused() -> None:
-    with pytest.raises(RunError, match="filter old yielded a str, not a Finding"):
-        judged(old=lambda candidates: iter(["no", None, None, None]))
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [([Finding(None)], "judged 1 of 4 corrections"), (["no", None, None, None], "yielded a str, not a Finding")],
+)
+def test_a_filter_that_judges_amiss_is_refused(found: list[Any], message: str) -> None:
+    with pytest.raises(RunError, match=f"filter odd {message}"):
+        judged(odd=lambda candidates: iter(found))
 
 
 def test_what_is_no_number_is_no_measurement() -> None:
