@@ -8,6 +8,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,11 @@ def run_distributed(
     demand = reserved_resources(ray.nodes(), world_size, at_once)
     broker = on_driver_node(ray, CheckpointBroker).remote(str(folder.resolve()))
     given = broker, ray.put(ray.cloudpickle.dumps(job))
+    fit = partial(run_ray_train, _run_rank, given, world_size, demand, folder / "ray", folders)
     try:
         for attempt in range(1, DEATHS + 2):
             ray.get(broker.clear.remote())
-            if _attempt(ray, given, demand, world_size, folder / "ray", folders, report):
+            if _attempt(fit, lambda: ray.get(broker.board.remote()), report):
                 return
             logger.warning("a trainer died; all start again from the last checkpoint (%d of %d)", attempt, DEATHS)
     finally:
@@ -110,29 +112,21 @@ def run_distributed(
     raise RunError(f"a trainer died {DEATHS + 1} times: killed for want of memory, or a library crashed")
 
 
-def _attempt(
-    ray: Any,
-    given: tuple[Any, Any],
-    demand: dict[str, float],
-    world_size: int,
-    folder: Path,
-    folders: Sequence[str],
-    report: Progress,
-) -> bool:
+def _attempt(fit: Callable[[], None], read_board: Callable[[], dict[Any, Any]], report: Progress) -> bool:
     """Whether the job ended well; False when a process died. Raises RunError when it failed."""
     failures: list[Exception] = []
 
-    def fit() -> None:
+    def run() -> None:
         try:
-            run_ray_train(_run_rank, given, world_size, demand, folder, folders)
+            fit()
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=fit, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(1)
-        board = ray.get(given[0].board.remote())
+        board = read_board()
         report(*board.pop("progress", (0, 0, "starting")))
     if not failures:
         return True

@@ -1,7 +1,6 @@
 """The training jobs of an arm, one a seed: here one after another, or on Ray, several at a time or each in several
 processes."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from lema.compute.executor import Executor
 from lema.compute.progress import progress_callback, track
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
-from lema.models.local_weights import available_cores
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
@@ -24,6 +22,8 @@ from lema.train.base import open_base
 from lema.train.batching import Shard, accumulation_steps
 from lema.train.distributed import RankContext, run_distributed
 from lema.train.lora import train_adapter
+
+Given = tuple[Path, Path, Sequence[Example]]  # of every training: folder of the base, home, examples
 
 
 def train_adapters(
@@ -41,15 +41,24 @@ def train_adapters(
     What is finished stays in `scratch` until the stage is, so that a run that was killed neither loses the seeds before
     nor the steps of this one.
     """
+    given = base, files.home(), examples
     todo = [spec for spec, _, _ in jobs if not _finished(scratch, spec).exists()]
     if run.trainers > 1:
-        _train_distributed(run, workers(), base, scratch, examples, todo)
+        _train_distributed(run, workers(), given, scratch, todo)
     elif run.trainings > 1:
-        _train_in_parallel(run, workers(), base, scratch, examples, todo)
+        blocks = ([spec] for spec in todo)
+        trained = workers().map(
+            lambda: partial(_train_packed, given, scratch), blocks, workers=run.trainings, folders=[str(base)]
+        )
+        with track("adapter", len(todo)) as bar:
+            for number, packed in (one for done in trained for one in done):
+                if not _finished(scratch, todo[number]).exists():  # made on a machine that does not share this disk
+                    archive.unpack_folder(packed, _finished(scratch, todo[number]))
+                bar.advance()
     else:
         for spec in todo:
             with progress_callback("adapter") as log:
-                _train_here(base, files.home(), scratch, examples, spec, log)
+                _train_here(given, scratch, spec, log)
     for spec, folder, curve in jobs:
         shutil.copytree(_finished(scratch, spec) / "adapter", folder, dirs_exist_ok=True)
         with files.atomic(curve) as lines:
@@ -60,54 +69,29 @@ def _finished(scratch: Path, spec: AdapterSpec) -> Path:
     return scratch / f"finished-{spec.seed}"
 
 
-def _train_here(
-    base: Path,
-    home: Path,
-    scratch: Path,
-    examples: Sequence[Example],
-    spec: AdapterSpec,
-    log: Progress,
-    threads: int | None = None,
-) -> None:
+def _train_here(given: Given, scratch: Path, spec: AdapterSpec, log: Progress) -> None:
     with files.atomic(_finished(scratch, spec)) as made:
-        (made / "adapter").mkdir(parents=True)
-        steps, curve = scratch / str(spec.seed), made / "curve.csv"
-        train_adapter(examples, open_base(base, home), spec, made / "adapter", steps, curve, log, threads)
+        _train(given, spec, made, scratch / str(spec.seed), log)
 
 
-def _train_in_parallel(
-    run: Run, where: Executor, base: Path, scratch: Path, examples: Sequence[Example], todo: Sequence[AdapterSpec]
-) -> None:
-    """Each training in a process of its own, as many at a time as `run.trainings` says."""
-    factory = partial(_training_worker, base, files.home(), scratch, examples)
-    with track("adapter", len(todo)) as bar:
-        for done in where.map(factory, ([spec] for spec in todo), workers=run.trainings, folders=[str(base)]):
-            for number, packed in done:
-                place = _finished(scratch, todo[number])
-                if not place.exists():  # it was made on a machine that shares no disk with this one
-                    with files.atomic(place) as made:
-                        archive.unpack_folder(packed, made)
-                bar.advance()
+def _train(given: Given, spec: AdapterSpec, made: Path, steps: Path, log: Progress, shard: Shard | None = None) -> None:
+    """Write `adapter` and `curve.csv` into a new folder; checkpoints go to `steps`."""
+    base, home, examples = given
+    (made / "adapter").mkdir(parents=True)
+    train_adapter(examples, open_base(base, home), spec, made / "adapter", steps, made / "curve.csv", log, shard)
 
 
-def _training_worker(
-    base: Path, home: Path, scratch: Path, examples: Sequence[Example]
-) -> Callable[[Sequence[AdapterSpec]], bytes]:
-    def work(block: Sequence[AdapterSpec]) -> bytes:
-        (spec,) = block
-        if not _finished(scratch, spec).exists():
-            _train_here(base, home, scratch, examples, spec, silent, _reserved_cores())
-        return archive.pack_folder(_finished(scratch, spec))
-
-    return work
+def _train_packed(given: Given, scratch: Path, block: Sequence[AdapterSpec]) -> bytes:
+    """What a worker does that has a training of its own."""
+    (spec,) = block
+    if not _finished(scratch, spec).exists():
+        _train_here(given, scratch, spec, silent)
+    return archive.pack_folder(_finished(scratch, spec))
 
 
-def _train_distributed(
-    run: Run, where: Executor, base: Path, scratch: Path, examples: Sequence[Example], todo: Sequence[AdapterSpec]
-) -> None:
+def _train_distributed(run: Run, where: Executor, given: Given, scratch: Path, todo: Sequence[AdapterSpec]) -> None:
     """Each training in `run.trainers` processes, `run.trainings` of them at a time."""
-    if not isinstance(where, RayExecutor):
-        raise RunError("run.trainers above 1 needs run.executor: ray")
+    assert isinstance(where, RayExecutor)
     for spec in todo:
         accumulation_steps(spec, run.trainers)
     where.start()  # in this thread: Ray's processes are killed when the thread that has started them ends
@@ -120,10 +104,10 @@ def _train_distributed(
             steps[spec.seed] = done, total
             log(sum(one for one, _ in steps.values()), sum(one for _, one in steps.values()), note)
 
-        job = partial(_train_shard, base, files.home(), examples, spec)
+        job, folders = partial(_train_shard, given, spec), [str(given[0])]
         try:
             if not errors:
-                run_distributed(where, job, run.trainers, scratch, report, at_once=run.trainings, folders=[str(base)])
+                run_distributed(where, job, run.trainers, scratch, report, at_once=run.trainings, folders=folders)
         except BaseException as error:
             errors.append(error)
 
@@ -137,7 +121,7 @@ def _train_distributed(
         raise errors[0]
 
 
-def _train_shard(base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, context: RankContext) -> None:
+def _train_shard(given: Given, spec: AdapterSpec, context: RankContext) -> None:
     """What one of the processes of a training does."""
 
     def saved(checkpoint: Path, kept: Sequence[str]) -> None:
@@ -145,16 +129,7 @@ def _train_shard(base: Path, home: Path, examples: Sequence[Example], spec: Adap
 
     with TemporaryDirectory() as place:
         made, steps = Path(place) / "made", Path(place) / "steps"
-        (made / "adapter").mkdir(parents=True)
         context.fetch(str(spec.seed), steps)
-        shard = Shard(context.rank, context.world_size, saved)
-        curve, threads = made / "curve.csv", _reserved_cores()
-        opened = open_base(base, home)
-        train_adapter(examples, opened, spec, made / "adapter", steps, curve, context.report, threads, shard)
+        _train(given, spec, made, steps, context.report, Shard(context.rank, context.world_size, saved))
         if context.rank == 0:
             context.keep(made, f"finished-{spec.seed}")
-
-
-def _reserved_cores() -> int:
-    """Processors that Ray has reserved for this process; it says so to OpenMP."""
-    return min(available_cores(), int(os.environ.get("OMP_NUM_THREADS") or available_cores()))

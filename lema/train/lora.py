@@ -3,6 +3,7 @@
 
 import csv
 import json
+import os
 import random
 import shutil
 import warnings
@@ -33,7 +34,6 @@ def train_adapter(
     scratch: Path,
     curve: Path,
     log: Progress = silent,
-    threads: int | None = None,
     shard: Shard | None = None,
 ) -> None:
     """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
@@ -41,7 +41,8 @@ def train_adapter(
 
     Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
     that was killed resumes there and ends like an undisturbed one. With a `shard`, this is one of several processes
-    that train together, joined by torch.distributed; the first one writes. `threads` of torch: all cores when absent.
+    that train together, joined by torch.distributed; the first one writes.
+
     Raises RunError when no example is left, or this machine cannot train so.
     """
     import torch
@@ -60,7 +61,9 @@ def train_adapter(
         share = f"choose.share: {spec.choose.share}"
         raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
-    torch.set_num_threads(threads or available_cores())
+    # Ray tells OpenMP how many processors are reserved for a worker.
+    reserved = os.environ.get("OMP_NUM_THREADS") or available_cores()
+    torch.set_num_threads(min(available_cores(), int(reserved)))
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -100,8 +103,8 @@ def check_hardware(spec: AdapterSpec) -> None:
     """Raises RunError when this machine lacks what the settings need."""
     import torch
 
-    needed = {"method: qlora": spec.method, "optimizer: paged_adamw_32bit": spec.optimizer}
-    wants = " and ".join(f"`{setting}`" for setting, value in needed.items() if setting.endswith(f": {value}"))
+    settings = (f"method: {spec.method}", f"optimizer: {spec.optimizer}")
+    wants = " and ".join(f"`{one}`" for one in settings if one in ("method: qlora", "optimizer: paged_adamw_32bit"))
     if wants and not torch.cuda.is_available():
         raise RunError(f"adapter: {wants} needs a GPU; `method: lora` with `optimizer: adamw` does not")
     if wants and find_spec("bitsandbytes") is None:
@@ -116,9 +119,9 @@ def _open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
     options: dict[str, Any] = {}
     if spec.method == "full":
         # Small updates vanish in bf16 weights; the arithmetic is in bf16 all the same.
-        options["dtype"] = torch.float32
+        options = {"dtype": torch.float32}
     elif spec.method == "qlora":
-        options |= {"quantization_config": four_bit(), "device_map": {"": torch.cuda.current_device()}}
+        options = {"quantization_config": four_bit(), "device_map": {"": torch.cuda.current_device()}}
     network = load_network(base.location, base.revision, **options)
     if spec.method == "qlora":
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=spec.gradient_checkpointing)
@@ -160,14 +163,13 @@ def _save_network(network: Any, tokenizer: Any, base: Base, spec: AdapterSpec, f
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return
-    # The name of the base instead of a folder of this machine.
     network.peft_config["default"].base_model_name_or_path = base.identity
     network.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     # peft keeps module names in sets, whose order differs from process to process.
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    saved = json.loads(path.read_text(encoding="utf-8")).items()
+    config = {key: sorted(value) if isinstance(value, list) else value for key, value in saved}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -176,11 +178,8 @@ def hold_out(examples: Sequence[Example], spec: AdapterSpec) -> tuple[list[Examp
     all arms and seeds hold out the same ones, as far as they have them."""
     if spec.choose is None:
         return list(examples), []
-    out = {
-        example.question_id
-        for example in examples
-        if random.Random(f"held out {example.question_id}").random() < spec.choose.share
-    }
+    ids = {example.question_id for example in examples}
+    out = {one for one in ids if random.Random(f"held out {one}").random() < spec.choose.share}
     dev = [example for example in examples if example.question_id in out and example.kind == "cot"]
     return [example for example in examples if example.question_id not in out], dev
 
@@ -229,12 +228,10 @@ def _newest_checkpoint(scratch: Path) -> str | None:
 
 def _write_curve(path: Path, history: Sequence[dict[str, Any]], *, held_out: bool) -> None:
     """One line a step; `held_out_loss` where it was measured."""
-    measured = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
-    names = ("loss", "learning_rate", "grad_norm")
+    measured = {entry["step"]: f"{entry['eval_loss']:.6g}" for entry in history if "eval_loss" in entry}
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("step", "loss", "lr", "grad_norm", *(["held_out_loss"] if held_out else [])))
+        table.writerow(["step", "loss", "lr", "grad_norm", *(["held_out_loss"] if held_out else [])])
         for entry in (entry for entry in history if "loss" in entry):
-            numbers = [f"{float(entry[name]):.6g}" for name in names]
-            found = [f"{measured[entry['step']]:.6g}" if entry["step"] in measured else ""] if held_out else []
-            table.writerow((entry["step"], *numbers, *found))
+            numbers = [f"{float(entry[name]):.6g}" for name in ("loss", "learning_rate", "grad_norm")]
+            table.writerow([entry["step"], *numbers, *([measured.get(entry["step"], "")] if held_out else [])])
