@@ -17,73 +17,56 @@ FILE = {
 }
 TEXT = f"{STEM}\nCandidate Answers: (A) bank, (B) library, (C) a post office, (D) mall, (E) the river bank."
 
-# What models write, what it says, and what that is against the gold answer "(A) bank".
-TEXTS = [
-    ("The answer is bank.", "bank", True),
-    ("The answer is Bank", "Bank", True),
-    ("The answer is a bank.", "a bank", True),
-    ("The answer is the bank, because money is kept there.", "the bank", True),
-    ("The answer is (A) bank.", "(A) bank", True),
-    ("The answer is A.", "(A)", True),
-    ("The answer is (A).", "(A)", True),
-    ("The answer is A: bank.", "(A) bank", True),
-    ("The answer is A) bank", "(A) bank", True),
-    ("The answer is A. bank", "(A) bank", True),
-    ("The answer is A. The others are places too.", "(A)", True),
-    ("The answer is option A.", "(A)", True),
-    ("The answer is bank (A).", "(A) bank", True),
-    ("The answer is: **A**.", "(A)", True),
-    ("The answer is **(A) bank**.", "(A) bank", True),
-    ('The answer is "bank".', "bank", True),
-    ("The correct answer is $\\boxed{A}$.", "(A)", True),
-    ("So it is $\\boxed{\\text{bank}}$.", "bank", True),
-    ("So it is \\boxed{(A) \\text{ bank}}", "(A) bank", True),
-    ("Answer: A", "(A)", True),
-    ("**Final Answer:** (A) bank", "(A) bank", True),
-    ("Money is safe there.\n(A)", "(A)", True),
-    ("Money is safe there.\nA.", "(A)", True),
-    ("The answer is library. No, the answer is bank.", "bank", True),
-    ("The answer is bank.\n\nQuestion: Where are books?\nThe answer is library.", "bank", True),
-    ("The answer is \\(\\text{A}\\).", "(A)", True),
-    ("\\boxed{\\textbf{(A)}}", "(A)", True),
-    ("Money is safe there.\n(A) bank", "(A) bank", True),
-    ("The answer is B.", "(B)", False),
-    ("The answer is (B) library.", "(B) library", False),
-    ("The answer is library.", "library", False),
-    ("The answer is c", "(C)", False),
-    ("The answer is C. a post office", "(C) a post office", False),
-    ("The answer is E) the mall", "(E) the mall", False),
-    ("Money is safe there.\nE", "(E)", False),
-    ("The answer is banks.", "banks", False),
-    # one letter and another text, or more than a candidate: nobody can tell
-    ("The answer is (A) library.", "(A) library", None),
-    ("The answer is (B) bank.", "(B) bank", None),
-    ("The answer is the river bank.", "the river bank", None),
-    ("The answer is bank or library.", "bank or library", None),
-    ("The answer is A or B.", None, None),
-    ("The answer is (A) or (B).", None, None),
-    ("The answer is A, B and C.", None, None),
-    ("The answer is not A.", None, None),
-    ("The answer is none of these.", None, None),
-    ("The answer is unclear.", None, None),
-    ("The answer is either of them, as people may keep their money where they like to.", None, None),
-    ("The answer is " + "one that we would have to think about for much longer than this.", None, None),
-    ("A bank keeps money.", None, None),
-    ("Money is safe there.\nA bank", None, None),
-    ("The answer is", None, None),
-    ("", None, None),
-]
+# What models write, by what that is against the gold answer "(A) bank", and by the answer in it. None: nobody can tell.
+TEXTS: dict[bool | None, dict[str | None, list[str]]] = {
+    True: {
+        "bank": [
+            "The answer is bank.", 'The answer is "bank".', "So it is $\\boxed{\\text{bank}}$.",
+            "The answer is library. No, the answer is bank.",
+            "The answer is bank.\n\nQuestion: Where are books?\nThe answer is library.",
+        ],
+        "(A) bank": [
+            "The answer is (A) bank.", "The answer is A: bank.", "The answer is A) bank", "The answer is A. bank",
+            "The answer is bank (A).", "The answer is **(A) bank**.", "So it is \\boxed{(A) \\text{ bank}}",
+            "**Final Answer:** (A) bank", "Money is safe there.\n(A) bank",
+        ],
+        "(A)": [
+            "The answer is A.", "The answer is (A).", "The answer is A. The others are places too.",
+            "The answer is option A.", "The answer is: **A**.", "The correct answer is $\\boxed{A}$.", "Answer: A",
+            "Money is safe there.\n(A)", "Money is safe there.\nA.", "The answer is \\(\\text{A}\\).",
+            "\\boxed{\\textbf{(A)}}",
+        ],
+        "Bank": ["The answer is Bank"], "a bank": ["The answer is a bank."],
+        "the bank": ["The answer is the bank, because money is kept there."],
+    },
+    False: {
+        "(B)": ["The answer is B."], "(B) library": ["The answer is (B) library."],
+        "library": ["The answer is library."], "(C)": ["The answer is c"],
+        "(C) a post office": ["The answer is C. a post office"], "(E) the mall": ["The answer is E) the mall"],
+        "(E)": ["Money is safe there.\nE"], "banks": ["The answer is banks."],
+    },
+    None: {
+        None: [
+            "The answer is A or B.", "The answer is (A) or (B).", "The answer is A, B and C.", "The answer is not A.",
+            "The answer is none of these.", "The answer is unclear.",
+            "The answer is either of them, as people may keep their money where they like to.",
+            "The answer is one that we would have to think about for much longer than this.", "A bank keeps money.",
+            "Money is safe there.\nA bank", "The answer is", "",
+        ],
+        "(A) library": ["The answer is (A) library."], "(B) bank": ["The answer is (B) bank."],
+        "the river bank": ["The answer is the river bank."], "bank or library": ["The answer is bank or library."],
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "answer", "same"), TEXTS)
+@pytest.mark.parametrize(
+    ("text", "answer", "same"),
+    [(text, answer, same) for same, group in TEXTS.items() for answer, texts in group.items() for text in texts],
+)
 def test_letter_text_or_both(text: str, answer: str | None, same: bool | None) -> None:
     assert extract_choice(text) == answer
     outcome, _ = grade_text(text, "stop", "(A) bank", csqa)
     assert outcome == {True: "correct", False: "incorrect", None: "unparsed"}[same]
-
-
-def test_a_column_is_long_enough() -> None:
-    assert len(TEXTS) >= 40
 
 
 def test_a_text_that_holds_the_gold_text_is_not_it() -> None:
@@ -101,18 +84,3 @@ def test_no_text_breaks_extraction(text: str) -> None:
 @pytest.mark.parametrize("record", [HUB, FILE], ids=["hub", "file"])
 def test_both_formats_are_read_and_the_question_lists_its_candidates(record: dict[str, Any]) -> None:
     assert csqa.read(record) == Reading(TEXT, "(A) bank", None)
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ({**HUB, "answerKey": "F"}, "`answerKey` is 'F', the choices are A, B, C, D, E"),
-        ({**HUB, "answerKey": ""}, "needs a text in `answerKey`"),
-        ({**HUB, "choices": {"label": ["A"], "text": ["bank", "mall"]}}, "needs `choices` with a `label` and a `text`"),
-        ({**HUB, "choices": None}, "needs `choices`"),
-        ({"answerKey": "A"}, "needs a text in `question`"),
-    ],
-)
-def test_unreadable_records_say_what_is_wrong(record: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        csqa.read(record)

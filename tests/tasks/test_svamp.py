@@ -1,6 +1,4 @@
-import json
-import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -63,25 +61,8 @@ def test_answers_are_rounded_to_two_places(answer: str, gold: str, same: bool) -
     assert svamp.equal(answer, gold) is same
 
 
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ({"Question": "Q?", "Answer": 1}, "needs a text in `Body`; the record has: Answer, Question"),
-        ({"Body": "B.", "Question": "Q?"}, "needs a text in `Answer`"),
-        ({"Body": "B.", "Question": "Q?", "Answer": "many"}, "'many' is not a number"),
-    ],
-)
-def test_unreadable_records_say_what_is_wrong(record: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        svamp.read(record)
-
-
-def test_every_real_question_is_read() -> None:
-    folder = Path(os.environ.get("LEMA_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
-    file = folder / "svamp.jsonl"
-    if not file.exists():
-        pytest.skip(f"no SVAMP at {file}; set LEMA_TEST_DATA")
-    readings = [svamp.read(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+def test_every_real_question_is_read(real_records: Callable[[str], list[dict[str, Any]]]) -> None:
+    readings = [svamp.read(record) for record in real_records("svamp.jsonl")]
     assert len(readings) == 1000
     # One equation of the data set does not give its answer, and one is a number alone.
     assert sum(reading.rationale is None for reading in readings) == 2

@@ -1,4 +1,3 @@
-import operator
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lema.tasks import Reading
 from lema.tasks.stories import BEGINNINGS, BOYS, FOOD, GIRLS, MOVES, TOYS
 from lema.tasks.word_problems import generate, split_of, word_problems
 
@@ -66,16 +64,11 @@ def test_options_are_kept() -> None:
     assert max(int(n) for record in rows for n in re.findall(r"\d+", record["question"] + record["rationale"])) <= 30
 
 
-@pytest.mark.parametrize("operations", ["+-", "+-*", "+-/", "+-*/"])
+@pytest.mark.parametrize("operations", ["+-", "+-*", "+-/", "+-*/", "+", "-", "*", "/", "*/"])
 def test_only_the_operations_that_are_wanted_are_needed(operations: str) -> None:
-    rows = [record for _, record in islice(generate(largest=30, operations=list(operations)), 400)]
-    assert {sign for record in rows for _, sign, _, _ in equations(record["rationale"])} == set(operations)
-
-
-@pytest.mark.parametrize("operations", ["+", "-", "*", "/", "*/"])
-def test_one_step_takes_any_operations(operations: str) -> None:
-    rows = [record for _, record in islice(generate(steps=[1], largest=20, operations=list(operations)), 100)]
-    assert {sign for record in rows for _, sign, _, _ in equations(record["rationale"])} == set(operations)
+    steps = (1, 2, 3) if {"+", "-"} <= set(operations) else (1,)
+    rows = [record for _, record in islice(generate(steps=steps, largest=30, operations=list(operations)), 400)]
+    assert {sign for record in rows for _, sign, _, _ in STEP.findall(record["rationale"])} == set(operations)
 
 
 def test_all_operations_are_what_there_is_without_the_option() -> None:
@@ -103,17 +96,9 @@ def test_long_problems_with_large_numbers() -> None:
         lines = record["rationale"].split("\n")
         assert len(lines) == record["steps"]
         for line in lines:
-            assert equations(line), line
-            assert all(computed(left, sign, right) == int(result) for left, sign, right, result in equations(line))
-        assert equations(lines[-1])[-1][-1] == record["answer"]
-
-
-def equations(line: str) -> list[tuple[str, str, str, str]]:
-    return re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", line)
-
-
-def computed(left: str, sign: str, right: str) -> float:
-    return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[sign](int(left), int(right))
+            assert STEP.findall(line), line
+            assert all(holds(*found) for found in STEP.findall(line))
+        assert STEP.findall(lines[-1])[-1][-1] == record["answer"]
 
 
 def test_every_beginning_and_every_move_is_told() -> None:
@@ -132,19 +117,3 @@ def test_texts_read_as_english() -> None:
         text = record["question"] + "\n" + record["rationale"]
         assert not re.search(r"[{}]|  |\b[01] [a-z]", text), text
         assert re.fullmatch(r"([A-Z0-9][^.?]*\.\s)+([A-Z][^.?]*)\?", record["question"]), record["question"]
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [({"answer": "5"}, "needs a text in `question`"), ({"question": "Q?", "answer": "five"}, "'five' is not a number")],
-)
-def test_unreadable_records_say_what_is_wrong(record: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        word_problems.read(record)
-
-
-def test_what_it_writes_it_reads() -> None:
-    assert word_problems.write is not None
-    for rationale in ("1 + 1 = 2", None):
-        reading = word_problems.read(word_problems.write(Reading("How many?", "2", rationale)))
-        assert (reading.text, reading.gold, reading.rationale) == ("How many?", "2", rationale)
