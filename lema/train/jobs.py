@@ -1,6 +1,7 @@
 """The training jobs of an arm, one a seed: here one after another, or on Ray, several at a time or each in several
 processes."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from lema.compute.executor import Executor
 from lema.compute.progress import progress_callback, track
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
+from lema.models.local_weights import available_cores
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
@@ -69,23 +71,31 @@ def _finished(scratch: Path, spec: AdapterSpec) -> Path:
     return scratch / f"finished-{spec.seed}"
 
 
-def _train_here(given: Given, scratch: Path, spec: AdapterSpec, log: Progress) -> None:
+def _train_here(given: Given, scratch: Path, spec: AdapterSpec, log: Progress, threads: int | None = None) -> None:
     with files.atomic(_finished(scratch, spec)) as made:
-        _train(given, spec, made, scratch / str(spec.seed), log)
+        _train(given, spec, made, scratch / str(spec.seed), log, threads)
 
 
-def _train(given: Given, spec: AdapterSpec, made: Path, steps: Path, log: Progress, shard: Shard | None = None) -> None:
+def _train(
+    given: Given,
+    spec: AdapterSpec,
+    made: Path,
+    steps: Path,
+    log: Progress,
+    threads: int | None,
+    shard: Shard | None = None,
+) -> None:
     """Write `adapter` and `curve.csv` into a new folder; checkpoints go to `steps`."""
     base, home, examples = given
-    (made / "adapter").mkdir(parents=True)
-    train_adapter(examples, open_base(base, home), spec, made / "adapter", steps, made / "curve.csv", log, shard)
+    (adapter := made / "adapter").mkdir(parents=True)
+    train_adapter(examples, open_base(base, home), spec, adapter, steps, made / "curve.csv", log, threads, shard)
 
 
 def _train_packed(given: Given, scratch: Path, block: Sequence[AdapterSpec]) -> bytes:
     """What a worker does that has a training of its own."""
     (spec,) = block
     if not _finished(scratch, spec).exists():
-        _train_here(given, scratch, spec, silent)
+        _train_here(given, scratch, spec, silent, _reserved_cores())
     return archive.pack_folder(_finished(scratch, spec))
 
 
@@ -130,6 +140,12 @@ def _train_shard(given: Given, spec: AdapterSpec, context: RankContext) -> None:
     with TemporaryDirectory() as place:
         made, steps = Path(place) / "made", Path(place) / "steps"
         context.fetch(str(spec.seed), steps)
-        _train(given, spec, made, steps, context.report, Shard(context.rank, context.world_size, saved))
+        shard = Shard(context.rank, context.world_size, saved)
+        _train(given, spec, made, steps, context.report, _reserved_cores(), shard)
         if context.rank == 0:
             context.keep(made, f"finished-{spec.seed}")
+
+
+def _reserved_cores() -> int:
+    """Processors that Ray has reserved for this process; it says so to OpenMP."""
+    return min(available_cores(), int(os.environ.get("OMP_NUM_THREADS") or available_cores()))

@@ -3,7 +3,6 @@
 
 import csv
 import json
-import os
 import random
 import shutil
 import warnings
@@ -34,6 +33,7 @@ def train_adapter(
     scratch: Path,
     curve: Path,
     log: Progress = silent,
+    threads: int | None = None,
     shard: Shard | None = None,
 ) -> None:
     """Train, and write the adapter (of `method: full` the whole model) and `training.json` into `folder` and the
@@ -41,8 +41,7 @@ def train_adapter(
 
     Examples of more than `max_length` tokens are left out and listed, never cut. Checkpoints go to `scratch`; a run
     that was killed resumes there and ends like an undisturbed one. With a `shard`, this is one of several processes
-    that train together, joined by torch.distributed; the first one writes.
-
+    that train together, joined by torch.distributed; the first one writes. `threads` of torch: all cores when absent.
     Raises RunError when no example is left, or this machine cannot train so.
     """
     import torch
@@ -61,9 +60,7 @@ def train_adapter(
         share = f"choose.share: {spec.choose.share}"
         raise RunError(f"adapter: `{share}` holds out no CoT example that fits in max_length {spec.max_length}")
     set_seed(spec.seed)
-    # Ray tells OpenMP how many processors are reserved for a worker.
-    reserved = os.environ.get("OMP_NUM_THREADS") or available_cores()
-    torch.set_num_threads(min(available_cores(), int(reserved)))
+    torch.set_num_threads(threads or available_cores())
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Reads of memory that nobody wrote would be a bug of torch's; filling it first costs 3 % of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
