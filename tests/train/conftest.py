@@ -14,17 +14,9 @@ COT = Prompt(
     assistant="{% for step in steps %}\n{{ step }}\n{% endfor %}\nThe answer is {{ answer }}.",
 )
 TINY = PretrainSpec(
-    format=COT,
-    options={"seed": 5, "steps": (1,), "largest": 20},
-    width=32,
-    layers=1,
-    heads=2,
-    vocabulary=350,
-    context=256,
-    steps=25,
-    batch=16,
-    lr=1e-2,
-)
+    format=COT, options={"seed": 5, "steps": (1,), "largest": 20}, width=32, layers=1, heads=2, vocabulary=350,
+    context=256, steps=25, batch=16, lr=1e-2,
+)  # fmt: skip
 SPEC = AdapterSpec(rank=2, alpha=4, lr=1e-2, epochs=2, batch=2, max_length=80, save_every=1)
 
 

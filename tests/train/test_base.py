@@ -42,26 +42,18 @@ def test_a_folder_is_known_by_its_weights(base_folder, base, tmp_path):
     (tmp_path / "base.json").write_text(json.dumps(facts))
     with pytest.raises(RunError, match="not those it was made with"):
         open_base(tmp_path, tmp_path)
-
-
-def test_a_folder_without_weights(tmp_path):
     with pytest.raises(RunError, match=r"no \.safetensors"):
         write_base(BaseSpec(folder=str(tmp_path)), tmp_path, tmp_path)
 
 
-def test_a_commit_of_the_hub_needs_no_hub(tmp_path):
-    write_base(BaseSpec(hub="some/model", revision="a" * 40), tmp_path, tmp_path)
-    opened = open_base(tmp_path, tmp_path)
-    assert (opened.location, opened.revision, opened.identity) == ("some/model", "a" * 40, f"some/model@{'a' * 40}")
-
-
-def test_a_branch_of_the_hub_does(tmp_path, monkeypatch):
-    from huggingface_hub import HfApi
-
+def test_a_commit_of_the_hub_needs_no_hub_and_a_branch_does(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    write_base(BaseSpec(hub="some/model", revision="a" * 40), tmp_path, tmp_path)
+    opened = open_base(tmp_path, tmp_path)
+    assert (opened.location, opened.revision, opened.identity) == ("some/model", "a" * 40, f"some/model@{'a' * 40}")
     with pytest.raises(RunError, match=r"does not tell the commit of some/model.*full commit"):
         write_base(BaseSpec(hub="some/model", revision="main"), tmp_path, tmp_path)
 

@@ -73,12 +73,13 @@ def test_without_an_order_every_epoch_draws_its_own_the_same_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "examples", "passes"), [(10, 10, 2.0), (3, 10, 0.6), (4, 10, 0.8), (5, 10, 1.0), (7, 9, 1.4)]
+    ("accumulate", "steps", "examples", "passes"),
+    [
+        *((1, 10, 10, 2.0), (1, 3, 10, 0.6), (1, 4, 10, 0.8), (1, 5, 10, 1.0), (1, 7, 9, 1.4)),
+        # The last step of an epoch has fewer batches.
+        *((2, 1, 10, 0.4), (2, 2, 10, 0.8), (2, 3, 10, 1.0), (2, 4, 10, 1.4)),
+    ],
 )
-def test_passes_over_the_examples(steps: int, examples: int, passes: float) -> None:
-    assert epochs_done(steps, examples, AdapterSpec(epochs=1, batch=2)) == pytest.approx(passes)
-
-
-def test_passes_when_the_last_step_of_an_epoch_has_fewer_batches() -> None:
-    spec = AdapterSpec(epochs=1, batch=2, accumulate=2)
-    assert [epochs_done(steps, 10, spec) for steps in (1, 2, 3, 4)] == [0.4, 0.8, 1.0, 1.4]
+def test_passes_over_the_examples(accumulate: int, steps: int, examples: int, passes: float) -> None:
+    spec = AdapterSpec(epochs=1, batch=2, accumulate=accumulate)
+    assert epochs_done(steps, examples, spec) == pytest.approx(passes)

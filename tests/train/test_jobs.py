@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
-from lema.compute.executor import LocalExecutor
 from lema.compute.ray_pool import RayExecutor
 from lema.errors import RunError
 from lema.models.types import Model
 from lema.recipe.params import Run
 from lema.recipe.training_schema import AdapterSpec
-from lema.rows import Example
 from lema.train import jobs
 from lema.train.distributed import RankContext, run_distributed
 from lema.train.jobs import train_adapters
@@ -30,22 +28,27 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 MODEL = Model("base", "transformers", "x")
 
 
-def nobody() -> NoReturn:
-    raise AssertionError("no worker is needed")
-
-
 class Killed(Exception):
     """Stands for a kill in the middle of a training."""
+
+
+def trained(run: Run, where: Any, base: Path, root: Path, specs: Sequence[AdapterSpec]) -> list[Path]:
+    folders = [root / "out" / str(spec.seed) for spec in specs]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(spec, folder, folder.with_suffix(".csv")) for spec, folder in zip(specs, folders, strict=True)]
+    train_adapters(run, lambda: where, base, root / "scratch", EXAMPLES[:5], MODEL, jobs)
+    return folders
 
 
 def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[tuple[int, list[str]]] = []
+    called: list[tuple[int, list[str]]] = []
 
-    def fake(examples: Any, base: Any, spec: AdapterSpec, folder: Path, scratch: Path, curve: Path, *_: Any) -> None:
+    def fake(_: Any, base: Any, spec: AdapterSpec, folder: Path, scratch: Path, curve: Path, *__: Any) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
-        trained.append((spec.seed, sorted(path.name for path in scratch.iterdir())))
+        called.append((spec.seed, sorted(path.name for path in scratch.iterdir())))
         (folder / "weights").write_text(f"{spec.seed}")
         if spec.seed == 1 and not (scratch / "checkpoint").exists():
             (scratch / "checkpoint").touch()
@@ -54,31 +57,13 @@ def test_what_is_finished_survives_a_kill_and_what_is_not_is_made_again(
 
     monkeypatch.setattr("lema.train.jobs.train_adapter", fake)
     monkeypatch.setattr("lema.train.jobs.open_base", lambda *_: "base")
-    spec = AdapterSpec(epochs=1, seeds=(0, 1))
-
-    def stage(name: str) -> Path:
-        folders = [tmp_path / name / str(one.seed) for one in spec.trainings]
-        for folder in folders:
-            folder.mkdir(parents=True)
-        jobs = [(one, folder, folder / "curve.csv") for one, folder in zip(spec.trainings, folders, strict=True)]
-        train_adapters(Run(), nobody, tmp_path, tmp_path / "scratch", [], MODEL, jobs)
-        return tmp_path / name
-
+    specs = AdapterSpec(epochs=1, seeds=(0, 1)).trainings
     with pytest.raises(Killed):
-        stage("killed")
-    made = stage("again")
-    assert trained == [(0, []), (1, []), (1, ["checkpoint"])]
-    assert [(made / seed / "weights").read_text() for seed in "01"] == ["0", "1"]
-    assert (made / "1" / "curve.csv").read_text() == "step,loss\n1,1\n"
-
-
-def trained(run: Run, where: Any, base: Path, root: Path, specs: Sequence[AdapterSpec]) -> list[Path]:
-    folders = [root / "out" / str(spec.seed) for spec in specs]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    jobs = [(spec, folder, folder.with_suffix(".csv")) for spec, folder in zip(specs, folders, strict=True)]
-    train_adapters(run, lambda: where, base, root / "scratch", EXAMPLES[:9], MODEL, jobs)
-    return folders
+        trained(Run(), None, tmp_path, tmp_path, specs)
+    made = trained(Run(), None, tmp_path, tmp_path, specs)
+    assert called == [(0, []), (1, []), (1, ["checkpoint"])]
+    assert [(one / "weights").read_text() for one in made] == ["0", "1"]
+    assert made[1].with_suffix(".csv").read_text() == "step,loss\n1,1\n"
 
 
 def curve(folder: Path, name: str = "loss") -> list[float]:
@@ -90,9 +75,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in [*folder.iterdir(), folder.with_suffix(".csv")]}
 
 
-def dying_once(
-    mark: Path, base: Path, home: Path, examples: Sequence[Example], spec: AdapterSpec, context: RankContext
-) -> None:
+def dying_once(mark: Path, given: Any, spec: AdapterSpec, context: RankContext) -> None:
     """Trains, and the second process dies in the middle; it notes every step that it has seen."""
     report = context.report
 
@@ -105,7 +88,7 @@ def dying_once(
                 os.kill(os.getpid(), signal.SIGKILL)
 
     context.report = tell  # type: ignore[method-assign]
-    jobs._train_shard(base, home, examples, spec, context)
+    jobs._train_shard(given, spec, context)
 
 
 @pytest.mark.slow
@@ -121,8 +104,8 @@ def test_two_processes_one_of_which_dies_train_as_one_does(
     steps = [int(step) for step in (tmp_path / "steps").read_text().split()]
     again = steps[steps.index(4) + 1 :]
     assert again[0] > 0, "it began from nothing"
-    assert again[-1] == 10
-    assert news[-1][:2] == (10, 10)
+    assert again[-1] == 6
+    assert news[-1][:2] == (6, 6)
     for name in ("loss", "lr", "grad_norm"):
         assert curve(shared, name) == pytest.approx(curve(alone, name), rel=1e-5)
     one, two = (json.loads((folder / "training.json").read_text()) for folder in (alone, shared))
@@ -166,5 +149,3 @@ def test_trainings_at_the_same_time_come_to_the_same(
 def test_what_cannot_be_shared_is_refused_before_ray_starts(base_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run.trainers is 3, and 2 examples an optimizer step"):
         trained(Run(trainers=3), RayExecutor(), base_folder, tmp_path, [SPEC])
-    with pytest.raises(RunError, match=r"run.trainers above 1 needs run.executor: ray"):
-        trained(Run(trainers=2), LocalExecutor(), base_folder, tmp_path / "local", [SPEC])
