@@ -63,18 +63,14 @@ def group_equal(votes: Sequence[Vote | None], equal: Callable[[Vote, Vote], bool
 
     `equal(vote, first)` compares with the first of a group, as a task compares an answer with the gold one.
     """
-    groups: list[list[int]] = []
+    groups: list[tuple[Vote, list[int]]] = []
     for place, vote in enumerate(votes):
-        if vote is None:
-            continue
-        for group in groups:
-            first = votes[group[0]]
-            if first is not None and (vote == first or equal(vote, first)):
-                group.append(place)
-                break
-        else:
-            groups.append([place])
-    return groups
+        if vote is not None:
+            group = next((places for first, places in groups if vote == first or equal(vote, first)), None)
+            if group is None:
+                groups.append((vote, group := []))
+            group.append(place)
+    return [places for _, places in groups]
 
 
 def majority_vote(votes: Sequence[Vote | None], equal: Callable[[Vote, Vote], bool | Undecided]) -> list[int]:

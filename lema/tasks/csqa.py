@@ -25,6 +25,10 @@ _LETTERS = re.compile(
     r"\(([A-E])\)|(?<![A-Za-z'’-])([B-E])(?![A-Za-z'’-])|(?<![A-Za-z'’-])A(?=\s*(?:$|[,.:;)]|or\b|and\b))"
 )
 _NO_ANSWER = re.compile(r"\b(?:not|neither|either|both|none|unclear|unknown|cannot|can't|nothing)\b", re.IGNORECASE)
+# "C. post office" is one answer, "C. The others are places." has a sentence after it.
+_CLAUSE_END = re.compile(
+    r"(?<!\b[A-E])[.!?;](?=[\s*_\"”]|$)|(?<=\b[A-E])\.(?=\s+[A-Z])|,\s+(?:because|since|as|so|which)\b"
+)
 _DRESS = " \t\n*_`\"'“”‘’$.,;:!"
 _LATEX_MARKUP = re.compile(r"\\text(?:bf|rm|it)?\{([^{}]*)\}|\\[()\[\]]|(?<!\w)\{(\w)\}")
 
@@ -46,15 +50,10 @@ def _stated_choice(rest: str) -> str | None:
     """The answer in the first sentence of a text."""
     line = rest.strip().partition("\n")[0]
     line = _LATEX_MARKUP.sub(r"\1\2", boxed(line) or line)
-    # "C. post office" is one answer, "C. The others are places." has a sentence after it.
-    clause = re.split(
-        r"(?<!\b[A-E])[.!?;](?=[\s*_\"”]|$)|(?<=\b[A-E])\.(?=\s+[A-Z])|,\s+(?:because|since|as|so|which)\b",
-        line,
-        maxsplit=1,
-    )[0]
-    clause = clause.strip(_DRESS)
+    clause = _CLAUSE_END.split(line, maxsplit=1)[0].strip(_DRESS)
     letter, words = _split_choice(clause)
-    if _NO_ANSWER.search(clause) or len(_letters(clause)) > 1 or len(words.split()) > _MAX_WORDS:
+    letters = {match[1] or match[2] or "A" for match in _LETTERS.finditer(clause)}
+    if _NO_ANSWER.search(clause) or len(letters) > 1 or len(words.split()) > _MAX_WORDS:
         return None
     return " ".join(part for part in (f"({letter})" if letter else "", words) if part) or None
 
@@ -72,10 +71,6 @@ def _split_choice(answer: str) -> tuple[str | None, str]:
     return None, answer
 
 
-def _letters(answer: str) -> set[str]:
-    return {match[1] or match[2] or "A" for match in _LETTERS.finditer(answer)}
-
-
 def equal_choices(answer: str, gold: str) -> bool | Undecided:
     """Whether an answer is the gold candidate by letter, by text or, saying both, by both."""
     letter, words = _split_choice(answer)
@@ -84,16 +79,13 @@ def equal_choices(answer: str, gold: str) -> bool | Undecided:
     same = said == wanted
     if not said:
         return letter == gold_letter
-    if not same and f" {wanted} " in f" {said} ":
-        return Undecided.UNPARSED
-    if letter and (letter == gold_letter) != same:
-        return Undecided.UNPARSED
-    return same
+    longer = not same and f" {wanted} " in f" {said} "
+    return Undecided.UNPARSED if longer or (letter and (letter == gold_letter) != same) else same
 
 
 def _normalize_words(words: str) -> str:
-    bare = re.sub(r"[^\w\s]", " ", words.casefold())
-    return " ".join(re.sub(r"^(?:the|an|a)\s+", "", " ".join(bare.split())).split())
+    bare = " ".join(re.sub(r"[^\w\s]", " ", words.casefold()).split())
+    return re.sub(r"^(?:the|an|a) ", "", bare)
 
 
 def read_csqa(record: Mapping[str, Any]) -> Reading:

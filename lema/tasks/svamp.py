@@ -28,17 +28,8 @@ def _svamp_rationale(equation: str, gold: str) -> str | None:
     if value is None or not re.search(r"[-+*/]", equation) or not equal_to_places(2)(str(value), gold):
         return None
     bare = equation.replace(".0", "").replace("( ", "(").replace(" )", ")")
-    return f"{_inside(bare)} = {gold}"
-
-
-def _inside(expression: str) -> str:
-    """An expression without brackets around all of it."""
-    depth = 0
-    for at, sign in enumerate(expression):
-        depth += (sign == "(") - (sign == ")")
-        if depth == 0:
-            return expression[1:-1] if sign == ")" and at == len(expression) - 1 else expression
-    return expression
+    inside = bare.removeprefix("(").removesuffix(")")
+    return f"{inside if evaluate(inside) == value else bare} = {gold}"
 
 
 svamp = Task("svamp", read_svamp, extract_number, equal_to_places(2))

@@ -119,13 +119,12 @@ def _worded(left: str, right: str) -> bool | Undecided | None:
 
 def _structured(these: Items, those: Items) -> bool | Undecided | None:
     """Two answers made of items; None where only algebra can tell."""
-    kinds = {these.kind, those.kind}
-    if kinds & {"cup"}:
-        if these.kind != those.kind or len(these.items) != len(those.items):
-            return None
-    elif len(these.items) != len(those.items):
+    kinds, as_many = {these.kind, those.kind}, len(these.items) == len(those.items)
+    if "cup" in kinds and not (as_many and len(kinds) == 1):
+        return None
+    if not as_many:
         return False
-    elif len(kinds) > 1:
+    if len(kinds) > 1:
         column = any(re.fullmatch(r"pmatrix 1(x1)*", kind) for kind in kinds) and bool(kinds & {"()", ","})
         if not column and not ("," in kinds and kinds & {"()", "[]", "{}"}):
             return False
@@ -139,25 +138,22 @@ def _structured(these: Items, those: Items) -> bool | Undecided | None:
 
 def _all_equal(findings: Iterable[bool | Undecided]) -> bool | Undecided:
     """True if all are, False if one is, else why it is open. What once took too long is not tried again."""
-    reason: Undecided | None = None
+    reason: bool | Undecided = True
     for finding in findings:
         if finding is False or finding is Undecided.TIMEOUT:
             return finding
-        if isinstance(finding, Undecided):
-            reason = finding
-    return True if reason is None else reason
+        reason = reason if finding is True else finding
+    return reason
 
 
 def _match_in_any_order(items: Sequence[str], golds: Sequence[str]) -> bool | Undecided:
     """Is there an item for every gold one, in any order? Equality is transitive, so the first that fits will do."""
     left = list(items)
-    reason: Undecided | None = None
+    reason: bool | Undecided = True
     for gold in golds:
         findings = [equal_math(item, gold) for item in left]
         if True in findings:
             left.pop(findings.index(True))
-            continue
-        reason = next((finding for finding in findings if isinstance(finding, Undecided)), None)
-        if reason is None:
+        elif (reason := next((one for one in findings if one is not False), False)) is False:
             return False
-    return True if reason is None else reason
+    return reason
