@@ -75,13 +75,18 @@ def correction_view(question: Question, sample: Sample, row: Correction, verdict
     steps = enumerate(lines[left_out:], at if left_out else 1)
     return {
         "id": row.id, "question": question.text, "gold": question.gold, "sampler": sample.sampler,
-        "path": [(n, step, "wrong" if n == at else "") for n, step in enumerate(split_steps(sample.text), 1)],
+        "path": numbered_steps(sample.text, at),
         "incorrect_step": at, "error_type": row.error_type, "explanation": row.explanation or "",
         "kept": at - 1 if left_out else 0,
         "solution": [(place, step, "new" if place >= at else "") for place, step in steps],
         "accepted": verdict.accepted if verdict else None,
         "drops": [(drop.filter, drop.reason) for drop in verdict.drops] if verdict else [],
     }  # fmt: skip
+
+
+def numbered_steps(text: str | None, wrong: int | None = None) -> list[Step]:
+    """The steps of a path, the incorrect one marked."""
+    return [(at, step, "wrong" if at == wrong else "") for at, step in enumerate(split_steps(text or ""), 1)]
 
 
 def side_by_side(one: Iterable[Step], other: Iterable[Step]) -> list[tuple[int, str, str]]:
@@ -105,19 +110,20 @@ def contrasts(
             right[row.arm].setdefault(row.question_id, row.outcome == "correct")
     ours, theirs = (right[arm] for arm in arms)
     shared = sorted(ours.keys() & theirs.keys(), key=_hash)
-    picked = {won: [q for q in shared if ours[q] is won and theirs[q] is not won][:2] for won in (True, False)}
-    wanted = {name for names in picked.values() for name in names}
+    picked = [
+        (won, name)
+        for won in (True, False)
+        for name in [name for name in shared if ours[name] is won and theirs[name] is not won][:2]
+    ]
+    wanted = {name for _, name in picked}
     texts, found = _by_id(questions, wanted), dict[tuple[str, str], Answer]()
     for row in answers:
         if row.arm in arms and row.kind == "single" and row.question_id in wanted:
             found.setdefault((row.arm, row.question_id), row)
     shown = []
-    for won, names in picked.items():
-        for name in names:
-            both = [found[arm, name] for arm in arms]
-            lines = side_by_side(
-                *([(at, text, "") for at, text in enumerate(split_steps(row.text), 1)] for row in both)
-            )
-            shown.append({"won": won, "question": texts[name].text, "gold": texts[name].gold, "answers": both,
-                          "lines": lines})  # fmt: skip
+    for won, name in picked:
+        both = [found[arm, name] for arm in arms]
+        lines = side_by_side(*(numbered_steps(row.text) for row in both))
+        question = texts[name]
+        shown.append({"won": won, "question": question.text, "gold": question.gold, "answers": both, "lines": lines})
     return shown

@@ -83,7 +83,9 @@ def set_scores(answers: AnswerSet, spec: ScoresSpec) -> dict[str, Any]:
         for first, second in combinations(arms, 2)
     }
     corrected = statistics.holm({name: pair["p"] for name, pair in pairs.items()})
-    return {"models": models, "pairs": {name: _rounded_pair(pair, corrected[name]) for name, pair in pairs.items()}}
+    for name, pair in pairs.items():
+        pair |= {"p": round(pair["p"], 6), "holm": round(corrected[name], 6)}
+    return {"models": models, "pairs": pairs}
 
 
 def _pass_at(right: Collection[int], drawn: int) -> dict[str, float]:
@@ -122,6 +124,7 @@ def _model_scores(sheet: Sheet, confidence: float) -> dict[str, Any]:
 
 
 def _pair_scores(sheet: Sheet, other: Sheet, spec: ScoresSpec) -> dict[str, Any]:
+    """The figures of a pair, p not yet rounded and not yet corrected."""
     right, other_right = _right_answers(sheet), _right_answers(other)
     gaps = right.mean(1) - other_right.mean(1)
     n, won, lost = len(gaps), int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum())
@@ -135,13 +138,8 @@ def _pair_scores(sheet: Sheet, other: Sheet, spec: ScoresSpec) -> dict[str, Any]
         estimate = statistics.difference(right, other_right)
         low, high = estimate.interval(spec.confidence)
         value, p, least = estimate.value, estimate.p(), estimate.detectable(spec.confidence)
-    return {"difference": value, "low": low, "high": high, "p": p, "won": won, "lost": lost, "detectable": least}
-
-
-def _rounded_pair(pair: Mapping[str, Any], holm: float) -> dict[str, Any]:
-    shares = {name: round(pair[name], 4) for name in ("difference", "low", "high")}
-    chances = {"p": round(pair["p"], 6), "holm": round(holm, 6)}
-    return {**shares, **chances, "won": pair["won"], "lost": pair["lost"], "detectable": round(pair["detectable"], 4)}
+    shares = {"difference": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+    return {**shares, "p": p, "holm": p, "won": won, "lost": lost, "detectable": round(least, 4)}
 
 
 def perplexities(probe: Iterable[Probe], confidence: float, arms: Sequence[str]) -> dict[str, Any]:
@@ -160,9 +158,8 @@ def perplexities(probe: Iterable[Probe], confidence: float, arms: Sequence[str])
         gaps = [bad - good for good, bad in zip(right, wrong, strict=True)]
         low, high = statistics.mean_interval(gaps, confidence)
         shown = {"right": fmean(right), "wrong": fmean(wrong), "delta": fmean(gaps), "low": low, "high": high}
-        preferred = fmean(row.right < row.wrong for rows in questions.values() for row in rows)
+        shown["preferred"] = fmean(row.right < row.wrong for rows in questions.values() for row in rows)
         made[arm] = {"n": len(gaps), **{name: round(value, 4) for name, value in shown.items()}}
-        made[arm]["preferred"] = round(preferred, 4)
     return made
 
 

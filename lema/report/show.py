@@ -14,10 +14,9 @@ from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, BY_ARM, DATA, artifact_path
 from lema.errors import LemaError, allowed
 from lema.recipe import part_loader
-from lema.report.examples import Step, correction_view
+from lema.report.examples import Step, correction_view, numbered_steps
 from lema.rows import Answer, Correction, Evolved, Example, Location, Probe, Question, Record, Sample, Verdict
 from lema.text.joins import SortedLookup
-from lema.text.steps import split_steps
 
 _KINDS: Mapping[str, part_loader.PartKind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
 _TYPES = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
@@ -171,9 +170,9 @@ def _described(artifact: str, joined: Joined) -> tuple[list[str | None], list[Bl
             pairs = (record if isinstance(record, dict) else {"record": record}).items()
             return [row.split], [(str(key), one if isinstance(one, str) else json.dumps(one)) for key, one in pairs]
         case Question():
-            return [row.split], [*asked, ("Rationale", _numbered_steps(row.rationale))]
+            return [row.split], [*asked, ("Rationale", numbered_steps(row.rationale))]
         case Location():
-            path = _numbered_steps(sample and sample.text, row.incorrect_step)
+            path = numbered_steps(sample and sample.text, row.incorrect_step)
             return [f"step {row.incorrect_step or '?'}"], [
                 *asked,
                 ("Path", path),
@@ -200,7 +199,7 @@ def _described(artifact: str, joined: Joined) -> tuple[list[str | None], list[Bl
             ]
     tags = [grade.outcome, f"answer {grade.answer}" if grade.answer is not None else "no answer"] if grade else []
     if sample:
-        asked += [("Error", sample.error), ("Path", None if sample.error else _numbered_steps(sample.text))]
+        asked += [("Error", sample.error), ("Path", None if sample.error else numbered_steps(sample.text))]
         if sample.error_type:
             asked.append(("Put in", f"{sample.error_type}, step {sample.incorrect_step or '?'}"))
     return tags, asked
@@ -208,7 +207,7 @@ def _described(artifact: str, joined: Joined) -> tuple[list[str | None], list[Bl
 
 def _correction_blocks(row: Correction, question: Question | None, sample: Sample | None) -> list[Block]:
     if row.status != "parsed" or question is None or sample is None:
-        path = _numbered_steps(sample.text if sample else None)
+        path = numbered_steps(sample.text if sample else None)
         return [("Wrong path", path), (row.status.capitalize(), row.reason), ("Reply", row.reply)]
     seen = correction_view(question, sample, row, None)
     kept = seen["kept"] and f"(steps 1 to {seen['kept']} as before)".replace("steps 1 to 1 ", "step 1 ")
@@ -229,10 +228,6 @@ def _finding_blocks(row: Verdict | None, every: bool) -> list[Block]:
         for finding in row.findings
     ]
     return [("Findings", "\n".join(lines))]
-
-
-def _numbered_steps(text: str | None, wrong: int | None = None) -> list[Step]:
-    return [(at, step, "wrong" if at == wrong else "") for at, step in enumerate(split_steps(text or ""), 1)]
 
 
 def _verdict_tag(row: Verdict | Evolved | None) -> str:

@@ -6,20 +6,18 @@ One training an arm; n questions, b right for the first model only, c for the se
   with replacement makes (b, c, rest) multinomial, which is what is drawn. It shrinks to nothing where b = c = 0.
 - p: exact McNemar test, two-sided, b out of b + c against one half (McNemar 1947).
 - detectable: the smallest true difference that this test would find with 80 % power on so many questions with so much
-  discordance, from the sample-size formula of Connor (1987): sqrt(n) d = z sqrt(w) + z80 sqrt(w - d^2) with
-  w = max((b + c) / n, d). (Normal approximation; the exact test needs slightly more.)
+  discordance (Connor 1987): sqrt(n) d = z sqrt(w) + z80 sqrt(w - d^2) with w = max((b + c) / n, d).
 
-Several trainings an arm, s seeds each; both the questions and the seeds are a sample of those there could be. Questions
-are crossed with the arms, seeds are nested in them: the design of Judd, Westfall and Kenny (2012, JPSP 103: 54-69;
-2017, Annual Review of Psychology 68: 601-625) with stimuli within and participants between conditions:
+Several trainings an arm, s seeds each; both questions and seeds are a sample, questions crossed with the arms, seeds
+nested in them: the design of Judd, Westfall and Kenny (2012, JPSP 103: 54-69; 2017, Annual Review of Psychology 68:
+601-625) with stimuli within and participants between conditions:
 - the variance of a difference is that of the questions' mean differences over n, plus for either arm the variance of
   its seeds' accuracies over s, less what of the latter is noise of single answers, which the former holds already. A
   seed variance below nothing counts as nothing.
-- degrees of freedom by Satterthwaite (1946): few seeds that differ much leave few.
-- p and interval from t. Four halves of a question, one of each outcome, are added to the questions' variance, as
-  Agresti and Min (2005, Statistics in Medicine 24: 729-740) do, so that few questions that all agree prove nothing.
-  By simulation, 3 and more seeds find a difference where none is in 1 to 6 % of cases at a confidence of 95 %; 2 seeds
-  that differ much, in up to 9 %.
+- p and interval from t with Satterthwaite's (1946) degrees of freedom. Four halves of a question, one of each outcome,
+  are added to the questions' variance, as Agresti and Min (2005, Statistics in Medicine 24: 729-740) do, so that few
+  questions that all agree prove nothing. By simulation, 3 and more seeds find a difference where none is in 1 to 6 % of
+  cases at a confidence of 95 %; 2 seeds that differ much, in up to 9 %.
 - share: Wilson's interval for as many questions as would have this variance (Korn and Graubard 1998, Survey
   Methodology 24: 193-201), with t for z.
 - detectable: (t + t80) standard errors.
@@ -80,7 +78,7 @@ def share(right: Any, confidence: float) -> tuple[float, float]:
         return wilson(round(mean * n), n, confidence)
     error, freedom = _standard_error([(float(means.var()) / n, n - 1), *_seed_variance(right)])
     size = min(mean * (1 - mean) / error**2, n * seeds) if error else n * seeds
-    return _wilson(mean, size, t_quantile((1 + confidence) / 2, freedom))
+    return wilson(mean * size, size, confidence, freedom)
 
 
 def _seed_variance(right: Any) -> list[tuple[float, float]]:
@@ -112,15 +110,9 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
     return middle - reach, middle + reach
 
 
-def wilson(correct: int, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval for a share of `correct` in `n`."""
-    from scipy.stats import binomtest
-
-    low, high = binomtest(correct, n).proportion_ci(confidence, method="wilson")
-    return float(low), float(high)
-
-
-def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+def wilson(correct: float, n: float, confidence: float, freedom: float = inf) -> tuple[float, float]:
+    """Wilson's interval for a share of `correct` in `n`; with degrees of freedom, by t."""
+    z, share = t_quantile((1 + confidence) / 2, freedom), correct / n
     middle = share + z * z / (2 * n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n

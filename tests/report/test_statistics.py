@@ -1,4 +1,4 @@
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
-from scipy.stats import binomtest, ttest_1samp, ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
-from lema.report.statistics import bootstrap, detectable, difference, holm, mcnemar, pass_at, share, t_quantile, wilson
+from lema.report.statistics import bootstrap, detectable, difference, holm, mcnemar, pass_at, share, wilson
 
 RIGHT = arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.sampled_from([0.0, 1.0]))
 
@@ -23,11 +23,10 @@ def test_wilson_as_published(correct: int, n: int, low: float, high: float) -> N
     assert wilson(correct, n, 0.95) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize(("won", "lost"), [(0, 0), (0, 1), (5, 0), (0, 6), (7, 7), (12, 5), (121, 59), (600, 700)])
-def test_mcnemar_is_the_exact_binomial_test(won: int, lost: int) -> None:
-    expected = binomtest(won, won + lost, 0.5).pvalue if won + lost else 1.0
-    assert mcnemar(won, lost) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar(won, lost) == mcnemar(lost, won)
+@pytest.mark.parametrize(("won", "lost", "p"), [(0, 0, 1), (0, 1, 1), (5, 0, 2 / 32), (6, 1, 16 / 128), (7, 7, 1)])
+def test_mcnemar_by_hand(won: int, lost: int, p: float) -> None:
+    assert mcnemar(won, lost) == pytest.approx(p)
+    assert mcnemar(lost, won) == mcnemar(won, lost)
 
 
 def test_the_bootstrap_interval_nears_the_normal_one_and_is_seeded() -> None:
@@ -66,26 +65,9 @@ def test_holm_by_its_definition(ps: list[float]) -> None:
     assert all(p <= q <= 1 for p, q in zip(ps, made, strict=True))
 
 
-def test_holm_as_in_a_worked_example() -> None:
-    # 0.005 * 4, 0.01 * 3, then 0.03 * 2 and 0.04 * 1, which may not fall below the one before.
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
-        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
-    )
-
-
 @pytest.mark.parametrize(("k", "n", "right"), [(1, 8, 3), (4, 8, 3), (8, 8, 1), (8, 8, 0), (5, 8, 4)])
 def test_pass_at_k_is_the_chance_of_a_draw_without_replacement(k: int, n: int, right: int) -> None:
     assert pass_at(k, n, right) == pytest.approx(1 - stats.hypergeom(n, right, k).pmf(0))
-
-
-def test_t_quantiles_are_those_of_scipy_and_end_in_the_normal_ones() -> None:
-    assert t_quantile(0.975, 4) == pytest.approx(stats.t.ppf(0.975, 4))
-    assert t_quantile(0.975, inf) == pytest.approx(1.959964, abs=1e-6)
-
-
-def table(rows: str) -> Any:
-    """An array (questions, seeds) from rows of 0 and 1."""
-    return np.array([[float(cell) for cell in row] for row in rows.split()])
 
 
 def test_seeds_that_all_agree_leave_the_paired_test_over_questions() -> None:
@@ -112,7 +94,7 @@ def test_seeds_that_decide_everything_leave_the_test_over_seeds() -> None:
 
 
 def test_few_questions_that_all_agree_prove_nothing() -> None:
-    found = difference(table("11 11"), table("00 00"))
+    found = difference(np.ones((2, 2)), np.zeros((2, 2)))
     assert found.value == 1
     assert found.p() > 0.05
     assert found.interval(0.95)[0] < 0.1

@@ -55,15 +55,8 @@ def given(**changes: Any) -> dict[str, Any]:
     read = {name: rows[name] for name in ("questions", "samples", "grades", "corrections", "verdicts")}
     spec = loaded.recipe.mix
     mixes = {arm: list(mix(*read.values(), BASE, spec=spec, arm=arm, count_tokens=never)) for arm in spec.arms}
-    return {
-        "plan": plan,
-        **read,
-        "locations": rows["locations"],
-        "mix": mixes,
-        "spec": SPEC,
-        "cot": spec.cot,
-        **changes,
-    }
+    fixed = {"plan": plan, "locations": rows["locations"], "mix": mixes, "spec": SPEC, "cot": spec.cot}
+    return {**read, **fixed, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +134,16 @@ def test_steps_of_a_pair(path: str, solution: str, at: int | None, expected: tup
         assert made == [(prefix, prefix + better, prefix + worse)]
 
 
+def test_a_pair_of_solutions_states_each_answer_once() -> None:
+    better, worse = "First.\nMended.\nThe answer is 5.", "First.\nSecond.\nThe answer is 6."
+    assert paired(PATH, "...\nMended.\nThe answer is 5.", 2, "full") == [("", better, worse)]
+
+
 def paired(path: str, solution: str, at: int | None, kind: PairKind) -> list[tuple[str, str, str]]:
     row = sample("q5", path, "bad")
     mended = [correction(row, solution, at), replace(correction(row, solution, at), id="again")]
     found = preference_pairs([question(5)], [row], [graded(row, "incorrect", "6")], mended, LINES, kind)
     return [(pair.prefix, pair.chosen, pair.rejected) for pair in found]
-
-
-def test_a_pair_of_solutions_states_each_answer_once() -> None:
-    better, worse = "First.\nMended.\nThe answer is 5.", "First.\nSecond.\nThe answer is 6."
-    assert paired(PATH, "...\nMended.\nThe answer is 5.", 2, "full") == [("", better, worse)]
 
 
 @pytest.mark.parametrize(
@@ -265,36 +258,22 @@ def test_the_card_lists_every_filter_that_judged(folder: Path, tmp_path: Path) -
     assert "Contamination is off" in text
 
 
-def test_a_filter_that_is_used_twice_has_two_lines(tmp_path: Path) -> None:
-    used = [{"use": "judge", "options": {"model": name}} for name in ("small", "large")]
-    plan = {**given()["plan"], "verdicts": {"filters": used, "contamination": False}}
-    says = (Finding(1, None, "judge"), Finding(0, "the judge says no", "judge-2"))
-    verdicts = [replace(row, accepted=False, dropped_by="judge-2", findings=says) for row in WORLD["verdicts"]]
-    export(**given(plan=plan, verdicts=verdicts), folder=tmp_path)
-    count = len(verdicts)
-    assert filters(tmp_path)[:2] == [
-        '| judge | {"model": "small"} | 0 | 0 |',
-        f'| judge-2 | {{"model": "large"}} | {count} | {count} |',
-    ]
-
-
 def test_the_card_says_who_located_and_who_judged(tmp_path: Path) -> None:
     wrong = [row.sample_id for row in WORLD["corrections"]][:9]
     locations = [located(name, model="injected" if at < 2 else "finder 1") for at, name in enumerate(wrong)]
-    used = [{"use": "judge", "options": {"model": "large", "prompt": "ef" * 32}}]
-    plan = {**given()["plan"], "verdicts": {"filters": used}}
-    export(**given(plan=plan, locations=locations, verdicts=[]), folder=tmp_path)
+    options = {"model": "large", "prompt": "ef" * 32}
+    used = [{"use": "judge", "options": own} for own in ({"model": "small"}, options)]
+    plan = {**given()["plan"], "verdicts": {"filters": used, "contamination": False}}
+    says = (Finding(1, None, "judge"), Finding(0, "the judge says no", "judge-2"))
+    verdicts = [replace(row, accepted=False, dropped_by="judge-2", findings=says) for row in WORLD["verdicts"]]
+    export(**given(plan=plan, locations=locations, verdicts=verdicts), folder=tmp_path)
+    count = len(verdicts)
+    assert filters(tmp_path)[0] == '| judge | {"model": "small"} | 0 | 0 |'
+    assert filters(tmp_path)[1].endswith(f" | {count} | {count} |")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| locator | finder 1 | {'12' * 32} | 7 | 21 |" in text
     assert "injected |" not in text
-    assert f"| filter judge | large | {'ef' * 32} | – | – |" in text
-
-
-def test_the_card_says_that_masks_are_not_in_it(tmp_path: Path) -> None:
-    made = given()
-    mixes = {"lema": [replace(row, masked=((0, 1),)) for row in made["mix"]["lema"]]}
-    export(**{**made, "mix": mixes}, folder=tmp_path)
-    assert "do not say where" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"| filter judge-2 | large | {'ef' * 32} | – | – |" in text
 
 
 def test_same_rows_same_bytes(folder: Path, tmp_path: Path) -> None:
@@ -312,14 +291,16 @@ def test_nothing_accepted_is_an_export_without_pairs(tmp_path: Path) -> None:
     assert header(tmp_path)["configs"][0]["config_name"] == "chat-cot"
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
-    export(**{**given(verdicts=refused), "mix": {"lema": []}}, folder=tmp_path)
+    export(**given(verdicts=refused, mix={"lema": []}), folder=tmp_path)
     assert "configs" not in header(tmp_path)
     assert "nothing to load" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
-def test_without_a_word_about_licences_the_card_says_so(tmp_path: Path) -> None:
-    export(**{**given(), "spec": ExportSpec()}, folder=tmp_path)
+def test_without_a_word_about_licences_the_card_says_so_and_that_masks_are_not_in_it(tmp_path: Path) -> None:
+    mixes = {"lema": [replace(row, masked=((0, 1),)) for row in given()["mix"]["lema"]]}
+    export(**given(mix=mixes, spec=ExportSpec()), folder=tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "do not say where" in text
     assert header(tmp_path)["pretty_name"] == "LEMA: demo"
     assert "license" not in header(tmp_path)
     assert "states no source" in text
