@@ -25,7 +25,7 @@ from lema.completions.packs import Entry
 from lema.completions.store import Store
 from lema.compute import parquet
 from lema.compute.factory import make_executor
-from lema.models.types import Model, Request, Sampling, key
+from lema.models.types import Model, Request, Sampling
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 from tests.faults import MIX
@@ -93,7 +93,7 @@ def run(where: str, count: int, faults: dict[str, Any], **limits: Any) -> Outcom
 def sure_once(store: Store, asked: list[Request], generate: Generate) -> None:
     """Every request is in the store once, and nothing else is."""
     kept = Counter(entry.id for pack in store.seal() for entry in parquet.Rows(pack, Entry))
-    assert kept == Counter(key(request) for request in asked)
+    assert kept == Counter(request.key for request in asked)
     assert generate.bought.total() + generate.refused.total() + generate.failed.total() == len(asked)
 
 

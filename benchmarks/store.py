@@ -95,7 +95,7 @@ def store(folder: Path) -> Any:
 def fill(count: int, folder: Path) -> dict[str, float]:
     """Write what the stage will ask for, in its order."""
     from lema.compute.executor import chunked
-    from lema.models.types import Completion, key
+    from lema.models.types import Completion
 
     filled, seconds, number = store(folder), 0.0, 0
 
@@ -104,7 +104,7 @@ def fill(count: int, folder: Path) -> dict[str, float]:
         for block in chunked(requests, BATCH):
             pairs = []
             for request in block:
-                pairs.append((key(request), Completion(text(number), "stop", None, 100, 500)))
+                pairs.append((request.key, Completion(text(number), "stop", None, 100, 500)))
                 number += 1
             start = time.perf_counter()
             filled.add(pairs, model="strong")
@@ -127,13 +127,13 @@ def fill(count: int, folder: Path) -> dict[str, float]:
 def look(count: int, folder: Path) -> dict[str, float]:
     """Open, verifying every pack and then not, and look up everything in the order of the requests."""
     from lema.compute.executor import chunked
-    from lema.models.types import Completion, key
+    from lema.models.types import Completion
 
     keys: list[str] = []
 
     def generate(requests: Iterable[Any]) -> Iterator[Any]:
         for request in requests:
-            keys.append(key(request))
+            keys.append(request.key)
             yield Completion("", "stop")
 
     for _ in rows(count, generate):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from lema.compute import files
+from lema.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +32,15 @@ class AppendLog:
     thread at a time.
 
     With `fsync`, what was appended survives a power failure when `append` returns; without, a kill of this process
-    loses nothing, and a power failure what came since the last `close`.
+    loses nothing, and a power failure what came since the last `close`. `what` is written, for messages.
 
     Raises:
         BlockingIOError: another process writes it.
         OSError: the file cannot be made or opened; FileNotFoundError when it was deleted meanwhile.
     """
 
-    def __init__(self, path: Path, *, fsync: bool, new: bool = True) -> None:
-        self.path, self._fsync = path, fsync
+    def __init__(self, path: Path, *, fsync: bool, new: bool = True, what: str = "") -> None:
+        self.path, self._fsync, self._what = path, fsync, what or str(path)
         flags = os.O_RDWR | os.O_APPEND | (os.O_CREAT | os.O_EXCL if new else 0)
         self._file = FileIO(os.open(path, flags, 0o666), "ab+")
         try:
@@ -57,32 +58,38 @@ class AppendLog:
             raise
 
     @classmethod
-    def of_this_process(cls, folder: Path, *, fsync: bool) -> Self:
-        """A new log in a folder, which is made if need be. Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl", fsync=fsync)
+    def of_this_process(cls, folder: Path, what: str, *, fsync: bool) -> Self:
+        """A new log in a folder, which is made if need be. Raises RunError when the disk is full or not writable."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return cls(folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl", fsync=fsync, what=what)
+        except OSError as error:
+            raise RunError(f"{what} cannot be written: {error}") from None
 
     def append(self, lines: Iterable[Any]) -> int:
         """Append values, one JSON line each, all or none, and return the offset in bytes of the first.
 
         Raises:
-            OSError: the disk is full or not writable; then none of the lines is in the log.
+            RunError: the disk is full or not writable; then none of the lines is in the log.
         """
-        content = "".join([_encode_line(line) + "\n" for line in lines]).encode()
+        content = "\n".join([*map(_encode_line, lines), ""]).encode()
         start = self._end
-        # Part of a line is there still if cutting it off failed, or was interrupted.
-        if self._file.seek(0, os.SEEK_END) != start:
-            self._file.truncate(start)
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            if self._fsync:
-                os.fsync(self._file.fileno())
-        except BaseException:
-            with suppress(OSError):
+            # Part of a line is there still if cutting it off failed, or was interrupted.
+            if self._file.seek(0, os.SEEK_END) != start:
                 self._file.truncate(start)
-            raise
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                if self._fsync:
+                    os.fsync(self._file.fileno())
+            except BaseException:
+                with suppress(OSError):
+                    self._file.truncate(start)
+                raise
+        except OSError as error:
+            raise RunError(f"{self._what} cannot be written: {error}") from None
         self._end += len(content)
         return start
 
@@ -143,12 +150,10 @@ class LogReader(Generic[Line]):
 
 def claim_log(path: Path) -> int | None:
     """Lock a log whose writer is gone, and return the open file; None when the writer lives, or the log is gone."""
-    try:
+    with suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    # It may have been deleted since it was listed.
-    if files.try_lock(handle) and os.fstat(handle).st_nlink:
-        return handle
-    os.close(handle)
+        # It may have been deleted since it was listed.
+        if files.try_lock(handle) and os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)
     return None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lema.completions.append_log import AppendLog, LogReader
 from lema.completions.batch_client import RemoteBatch
-from lema.completions.ledger import BatchStep, Ledger
+from lema.completions.ledger import BatchStep
 from lema.compute import files
 from lema.errors import RunError
 from lema.models.types import Request
@@ -55,7 +55,7 @@ class BatchRecord:
     file: str | None = None
     batch: str | None = None
     unanswered: frozenset[str] | None = None
-    ledger: Ledger | None = None
+    ledger: AppendLog | None = None
     seen: RemoteBatch | None = None
     due_since: float = math.inf
 
@@ -71,7 +71,7 @@ class BatchRecord:
             RunError: the disk is full or not writable.
         """
         assert self.ledger is not None
-        self.ledger.write([step])
+        self.ledger.append([step])
         self.touched = time.time()
         self._apply(step)
 
@@ -110,7 +110,7 @@ def create_record(url: str, keys: Iterable[str]) -> BatchRecord:
         RunError: the disk is full or not writable.
     """
     path = records_folder() / f"{uuid.uuid4().hex}.jsonl"
-    record = BatchRecord(path, time.time(), ledger=Ledger(AppendLog(path, fsync=True)))
+    record = BatchRecord(path, time.time(), ledger=AppendLog(path, fsync=True, what="the ledger"))
     try:
         record.note({"endpoint": endpoint_id(url), "keys": sorted(keys)})
     except RunError:
@@ -126,7 +126,7 @@ def find_records(url: str, wanted: Container[str]) -> Iterator[BatchRecord]:
         with suppress(FileNotFoundError):
             record = BatchRecord(path, path.stat().st_mtime)
             with suppress(BlockingIOError):
-                record.ledger = Ledger(AppendLog(path, fsync=True, new=False))
+                record.ledger = AppendLog(path, fsync=True, new=False, what="the ledger")
             # Only the last line can be torn: what it says was not done yet, or is found at the endpoint. Until 2026-11
             # lines began with their newline.
             with closing(LogReader(path, record._apply, unterminated=True)) as reader:

@@ -20,12 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO, cast
 
-from lema.completions import prices
-from lema.completions.ledger import Ledger, LedgerLine, budget_lock, fold_spending, ledger_folder
-from lema.completions.prices import format_dollars
+from lema.completions.append_log import AppendLog
+from lema.completions.ledger import (
+    LedgerLine,
+    SpendingLimit,
+    budget_lock,
+    ledger_folder,
+    open_ledger,
+    spending_limits,
+)
+from lema.completions.prices import budget_problem, format_dollars, max_request_cost, price_of, token_cost, token_rates
 from lema.compute import files
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, key
+from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Price, Run
 
 WARN_AT = (Decimal("0.75"), Decimal("0.9"))  # shares of a limit
@@ -33,32 +40,15 @@ ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
-class SpendingLimit:
-    """A limit of the budget: its key in params.yaml, how many dollars it allows, and how many were spent before."""
+class Terms:
+    """Of requests to one model: the price and dollars a token, None when they are unknown; whether they may cost
+    anything; whether they go in batches; and how the ledger names the model."""
 
-    setting: str
-    allowed: Decimal
-    spent: Decimal
-
-
-def spending_limits(run: Run, recipe: str, folder: Path) -> tuple[list[SpendingLimit], dict[str, Decimal]]:
-    """The limits of a recipe; and what is spent of them for requests that are still in batches, by their keys."""
-    budget, spent = run.budget, fold_spending(folder, partial(prices.cost_at_current_price, run=run))
-    limits = [
-        SpendingLimit(setting, allowed, before)
-        for setting, allowed, before in (
-            (f"run.budget.recipes.{recipe}", budget.recipes.get(recipe), spent.recipe(recipe)),
-            ("run.budget.total", budget.total, spent.total()),
-        )
-        if allowed is not None
-    ]
-    return limits, {name: most for (buyer, name), most in spent.batched.items() if buyer == recipe}
-
-
-def remaining_budget(run: Run, recipe: str) -> Mapping[str, Decimal]:
-    """What each limit of a recipe has left, by its key in params.yaml."""
-    limits, _ = spending_limits(run, recipe, ledger_folder())
-    return {limit.setting: limit.allowed - limit.spent for limit in limits}
+    price: Price | None
+    rates: tuple[Decimal, Decimal, Decimal] | None
+    costly: bool
+    batch: bool
+    line: Mapping[str, str | None]
 
 
 class BudgetTracker:
@@ -74,13 +64,12 @@ class BudgetTracker:
         stage: str,
         *,
         folder: Path | None = None,
-        warn: Callable[[str], None] | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        warn: Callable[[str], None] = partial(print, file=sys.stderr, flush=True),  # noqa: B008
+        now: Callable[[], datetime] = partial(datetime.now, UTC),  # noqa: B008
     ) -> None:
-        self._run, self._recipe, self._stage, self._now = run, recipe, stage, now
-        self._warn = warn or partial(print, file=sys.stderr, flush=True)
+        self._run, self._recipe, self._stage, self._warn, self._now = run, recipe, stage, warn, now
         self._folder = folder or ledger_folder()
-        self._ledger = Ledger(self._folder)
+        self._log: AppendLog | None = None  # made with the first line
         self._limited = recipe in run.budget.recipes or run.budget.total is not None
         self._limits: list[SpendingLimit] = []
         self._warned: dict[str, Decimal] = {}  # the last warning of each limit
@@ -90,9 +79,9 @@ class BudgetTracker:
         self._reserved: dict[str, Decimal] = {}  # by the key of the request
         self._held = ZERO  # their sum
         self._batched: dict[str, Decimal] = {}  # reserved by earlier processes for batches, and counted as spent
-        self._prices: dict[tuple[str, str | None], Price | None] = {}
+        self._terms: dict[tuple[str, str | None, str | None], Terms] = {}
         self._hits: list[tuple[Model, str, Counter[str]]] = []
-        self._hit_groups: dict[tuple[str, str], int] = {}
+        self._groups: dict[tuple[str, str], int] = {}
         self.exceeded: SpendingLimit | None = None
 
     def open(self, models: Iterable[Model]) -> None:
@@ -101,11 +90,14 @@ class BudgetTracker:
         Raises:
             RunError: that is not so.
         """
-        costly = [model for model in models if not ((price := self._price(model)) and price.free)]
+        costly = dict[str, Model]()
+        for model in models:
+            if self._terms_of(model).costly:
+                costly[model.name or model.label] = model
         if not (self._limited and costly):
             return
-        problems = {model.name or model.label: prices.budget_problem(model, self._price(model)) for model in costly}
-        if wrong := [f"model {name} {problem}" for name, problem in sorted(problems.items()) if problem]:
+        problems = {name: budget_problem(model, self._terms_of(model).price) for name, model in sorted(costly.items())}
+        if wrong := [f"model {name} {problem}" for name, problem in problems.items() if problem]:
             raise RunError(f"params.yaml sets a budget, and {'; '.join(wrong)}. Nothing was sent")
         if self._lock is None:
             self._lock = budget_lock(self._folder)
@@ -120,40 +112,44 @@ class BudgetTracker:
         if not self._limited:
             return True
         with self._changed:
-            new = {name: self._known_max(one) for one in requests if (name := key(one)) not in self._reserved}
-            most, tightest = sum(new.values(), ZERO), min(self._limits, key=self._room, default=None)
-            if most and tightest and self._room(tightest) < most:
+            new = {one.key: one for one in requests if one.key not in self._reserved}
+            amounts = dict(zip(new, map(self._most, new.values()), strict=True))
+            total, tightest = sum(amounts.values(), ZERO), min(self._limits, key=self._room, default=None)
+            if total and tightest and self._room(tightest) < total:
                 self.exceeded = tightest
                 return False
-            if most:
-                self._ledger.write(self._reservations(new, requests[0].model))
-            self._reserved.update(new)
-            self._held += most
+            if total:
+                self._write(map(self._reservation, new.values(), amounts.values()))
+            self._reserved.update(amounts)
+            self._held += total
         return True
 
     def release(self, keys: Iterable[str]) -> None:
         """Give back what was reserved for requests that were not sent after all."""
         with self._changed:
-            if freed := [name for name in keys if self._take(name)]:
-                self._ledger.write(self._line("released", key=name) for name in freed)
+            if freed := [key for key in keys if self._take(key)]:
+                self._write([self._line("released", key=key) for key in freed])
             self._changed.notify_all()
 
     def mark_lost(self, requests: Sequence[Request]) -> None:
         """Requests were sent, and no reply will come of that: the most that each can cost is in doubt, and spent."""
+        lines, lost = list[LedgerLine](), ZERO
         with self._changed:
-            held = {name: self._take(name) for one in requests if (name := key(one)) in self._reserved}
-            new = {name: most for one in requests if (name := key(one)) not in held and (most := self._max_cost(one))}
-            lost = {name: most for name, most in (held | new).items() if most}
-            lines = self._reservations(new, requests[0].model)
-            lines += [self._line("lost", key=name) for name in lost]
+            for one in requests:
+                most = self._take(one.key)
+                if not most and (most := self._most(one)):
+                    lines.append(self._reservation(one, most))
+                if most:
+                    lines.append(self._line("lost", key=one.key))
+                    lost += most
             if lines:
-                self._ledger.write(lines)
-            self._add_spent(sum(lost.values(), ZERO))
+                self._write(lines)
+            self._add_spent(lost)
 
     def wait_for_room(self, requests: Sequence[Request], stop: threading.Event) -> bool:
         """Wait until requests that could not be reserved can be, until nothing is under way that could make room, or
         until `stop` is set, since batches that run on keep theirs: True when it may be tried again."""
-        most = sum((self._known_max(one) for one in requests), ZERO)
+        most = sum(map(self._most, requests), ZERO)
         with self._changed:
             while any(self._room(limit) < most for limit in self._limits):
                 if stop.is_set() or not self._reserved:
@@ -161,26 +157,30 @@ class BudgetTracker:
                 self._changed.wait(timeout=0.5)
         return True
 
-    def record(self, requests: Sequence[Request], keys: Sequence[str], replies: Sequence[Completion]) -> None:
+    def record(self, requests: Sequence[Request], replies: Sequence[Completion]) -> None:
         """Write what requests to one model did cost, and give back what was reserved for them."""
-        model = requests[0].model
-        price, batch = self._price(model), self._is_batch(model)
-        lines, spent = list[LedgerLine](), ZERO
-        for request, name, reply in zip(requests, keys, replies, strict=True):
-            cost = prices.reply_cost(price, reply, batch=batch)
-            # A reply of unknown cost counts as if it had cost as much as it could.
-            most = prices.max_request_cost(price, request, batch=batch) if cost is None and price else cost
+        terms, lines, spent = self._terms_of(requests[0].model), list[LedgerLine](), ZERO
+        for request, reply in zip(requests, replies, strict=True):
+            read, cached, written = reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens
+            cost = most = None
+            if terms.rates and (read or written or not (reply.text and terms.costly)):
+                fresh_rate, cached_rate, reply_rate = terms.rates
+                cost = most = (read - cached) * fresh_rate + cached * cached_rate + written * reply_rate
+            elif terms.price:
+                # A reply of unknown cost counts as if it had cost as much as it could. (A request that failed without
+                # a word about tokens is taken to be free.)
+                most = max_request_cost(terms.price, request, batch=terms.batch)
             spent += most or ZERO
             line = self._line(
                 "request",
-                **_model_fields(model),
+                **terms.line,
                 prompt=request.prompt,
-                key=name,
-                batch=batch,
-                characters=prices.prompt_characters(request.messages),
-                prompt_tokens=reply.prompt_tokens,
-                cached_tokens=reply.cached_tokens,
-                completion_tokens=reply.completion_tokens,
+                key=request.key,
+                batch=terms.batch,
+                characters=request.characters,
+                prompt_tokens=read,
+                cached_tokens=cached,
+                completion_tokens=written,
                 finish=reply.finish,
                 cost=cost,
                 most=most,
@@ -188,17 +188,17 @@ class BudgetTracker:
             lines.append(line)
         with self._changed:
             for request, reply in zip(requests, replies, strict=True):
-                for _ in range(reply.lost):
-                    self.mark_lost([request])
-            self._ledger.write(lines)
-            for name in keys:
-                self._take(name)
-                spent -= self._batched.pop(name, ZERO)
+                if reply.lost:
+                    self.mark_lost([request] * reply.lost)
+            self._write(lines)
+            for request in requests:
+                self._held -= self._reserved.pop(request.key, ZERO)
+                spent -= self._batched.pop(request.key, ZERO)
             self._add_spent(spent)
 
     def hit_group(self, request: Request) -> int:
         """A number from 1 for all requests of one model and prompt, under which `record_hit` counts their replies."""
-        group = self._hit_groups.setdefault((request.model.label, request.prompt), len(self._hits) + 1)
+        group = self._groups.setdefault((request.model.label, request.prompt), len(self._hits) + 1)
         if group > len(self._hits):
             self._hits.append((request.model, request.prompt, Counter()))
         return group
@@ -216,13 +216,16 @@ class BudgetTracker:
         lines = []
         for model, prompt, counts in self._hits:
             tokens = (counts[f"{name}_tokens"] for name in ("prompt", "cached", "completion"))
-            cost = prices.token_cost(price, *tokens) if (price := self._price(model)) else None
-            lines.append(self._line("saved", **_model_fields(model), prompt=prompt, **counts, cost=cost))
+            terms = self._terms_of(model)
+            cost = token_cost(terms.price, *tokens) if terms.price else None
+            lines.append(self._line("saved", **terms.line, prompt=prompt, **counts, cost=cost))
         if lines:
-            self._ledger.write(lines)
+            self._write(lines)
         self._hits.clear()
-        self._hit_groups.clear()
-        self._ledger.close()
+        self._groups.clear()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -243,9 +246,9 @@ class BudgetTracker:
     def _room(self, limit: SpendingLimit) -> Decimal:
         return limit.allowed - limit.spent - self._spent - self._held
 
-    def _take(self, name: str) -> Decimal:
+    def _take(self, key: str) -> Decimal:
         """End the reservation of a request, if there is one; returns how much it was."""
-        amount = self._reserved.pop(name, ZERO)
+        amount = self._reserved.pop(key, ZERO)
         self._held -= amount
         return amount
 
@@ -263,31 +266,24 @@ class BudgetTracker:
         time = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
         return cast(LedgerLine, {"kind": kind, "time": time, "recipe": self._recipe, "stage": self._stage, **values})
 
-    def _reservations(self, amounts: Mapping[str, Decimal], model: Model) -> list[LedgerLine]:
-        """Lines that reserve so much for requests to a model, by their keys."""
-        batch = self._is_batch(model)
-        return [self._line("reserved", batch=batch, key=name, cost=amount) for name, amount in amounts.items()]
+    def _reservation(self, request: Request, amount: Decimal) -> LedgerLine:
+        return self._line("reserved", batch=self._terms_of(request.model).batch, key=request.key, cost=amount)
 
-    def _max_cost(self, request: Request) -> Decimal | None:
-        """The most that a request can cost; None without a known price."""
-        price = self._price(request.model)
-        return prices.max_request_cost(price, request, batch=self._is_batch(request.model)) if price else None
+    def _write(self, lines: Iterable[LedgerLine]) -> None:
+        self._log = self._log or open_ledger(self._folder)
+        self._log.append(lines)
 
-    def _known_max(self, request: Request) -> Decimal:
-        most = self._max_cost(request)
-        assert most is not None, "`open` refuses such models"
-        return most
+    def _most(self, request: Request) -> Decimal:
+        """The most that a request can cost, as far as that is known; with a budget it is, as `open` sees to."""
+        terms = self._terms_of(request.model)
+        return (terms.price and max_request_cost(terms.price, request, batch=terms.batch)) or ZERO
 
-    def _price(self, model: Model) -> Price | None:
-        which = (model.label, model.name)
-        if which not in self._prices:
-            self._prices[which] = prices.price_of(model, self._run)
-        return self._prices[which]
-
-    def _is_batch(self, model: Model) -> bool:
-        endpoint = self._run.endpoints.get(model.endpoint or "")
-        return endpoint is not None and endpoint.mode == "batch"
-
-
-def _model_fields(model: Model) -> dict[str, str | None]:
-    return {"model": model.label, "name": model.name, "endpoint": model.endpoint}
+    def _terms_of(self, model: Model) -> Terms:
+        which = (model.label, model.name, model.endpoint)
+        if which not in self._terms:
+            price, endpoint = price_of(model, self._run), self._run.endpoints.get(model.endpoint or "")
+            batch = endpoint is not None and endpoint.mode == "batch"
+            line = {"model": model.label, "name": model.name, "endpoint": model.endpoint}
+            rates = token_rates(price, batch=batch) if price else None
+            self._terms[which] = Terms(price, rates, not (price and price.free), batch, line)
+        return self._terms[which]

@@ -24,7 +24,7 @@ written by then:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -32,8 +32,10 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict
 
 from lema.completions.append_log import AppendLog, LogReader
+from lema.completions.prices import cost_at_current_price
 from lema.compute import files
 from lema.errors import RunError
+from lema.recipe.params import Run
 
 
 class LedgerLine(TypedDict, total=False):
@@ -80,32 +82,13 @@ def ledger_folder() -> Path:
     return files.home() / "ledger"
 
 
-class Ledger:
-    """The writer of an open log, or of a file of this process in a folder, made with the first line. One thread at a
-    time calls it."""
+def open_ledger(folder: Path) -> AppendLog:
+    """A log of this process, for ledger lines: a kill of this process loses none of them, a power failure the last.
 
-    def __init__(self, place: Path | AppendLog) -> None:
-        self._place = place
-        self._log = place if isinstance(place, AppendLog) else None
-
-    def write(self, lines: Iterable[LedgerLine | BatchStep]) -> None:
-        """Append lines, all or none; a kill of this process loses none of them, a power failure the last ones.
-
-        Raises:
-            RunError: the disk is full or not writable.
-        """
-        try:
-            if self._log is None:
-                assert isinstance(self._place, Path)
-                self._log = AppendLog.of_this_process(self._place, fsync=False)
-            self._log.append(lines)
-        except OSError as error:
-            raise RunError(f"the ledger cannot be written: {error}") from None
-
-    def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+    Raises:
+        RunError: the disk is full or not writable.
+    """
+    return AppendLog.of_this_process(folder, "the ledger", fsync=False)
 
 
 def _decode(line: Any) -> LedgerLine:
@@ -165,7 +148,7 @@ def settle_doubt(folder: Path, recipe: str, billed: Decimal, time: str) -> tuple
     Raises:
         RunError: there are none, they cannot have cost so much, or a process is at work under the budget.
     """
-    with budget_lock(folder) as lock, closing(Ledger(folder)) as own:
+    with budget_lock(folder) as lock:
         if not files.try_lock(lock.fileno()):
             raise RunError(
                 "a process is at work under this budget, and what it has under way is no doubt: settle later"
@@ -181,7 +164,8 @@ def settle_doubt(folder: Path, recipe: str, billed: Decimal, time: str) -> tuple
         if billed > most:
             raise RunError(f"what is in doubt of recipe {recipe} can have cost {most} dollars at most, not {billed}")
         keys = sorted(line["key"] for line in doubts)
-        own.write([{"kind": "settled", "time": time, "recipe": recipe, "keys": keys, "cost": billed}])
+        with closing(open_ledger(folder)) as own:
+            own.append([{"kind": "settled", "time": time, "recipe": recipe, "keys": keys, "cost": billed}])
     return len(doubts), most
 
 
@@ -201,14 +185,16 @@ class Spending:
         return sum((*self.booked.values(), *self.in_doubt.values()), Decimal(0))
 
 
-def fold_spending(folder: Path, cost_now: Callable[[LedgerLine], Decimal | None] = lambda _: None) -> Spending:
+def fold_spending(folder: Path, run: Run | None = None) -> Spending:
     """All that was ever spent. A request whose cost is unknown counts with the most that it may have cost, one that was
-    booked without a price as `cost_now` says, and what living processes have under way is in doubt, too."""
+    booked without a price at the one that is known by now, and what living processes have under way is in doubt, too.
+    """
     found = Spending()
     for line in read_ledger(folder):
         recipe = line["recipe"]
         if line["kind"] == "request":
-            found.booked[recipe] += (cost_now(line) if line["most"] is None else line["most"]) or 0
+            amount = cost_at_current_price(line, run) if line["most"] is None and run else line["most"]
+            found.booked[recipe] += amount or 0
         elif line["kind"] == "settled":
             found.booked[recipe] += line["cost"] or 0
         elif line["kind"] == "in doubt":
@@ -217,3 +203,27 @@ def fold_spending(folder: Path, cost_now: Callable[[LedgerLine], Decimal | None]
             if line["batch"]:
                 found.batched[recipe, line["key"]] = amount
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingLimit:
+    """A limit of the budget: its key in params.yaml, how many dollars it allows, and how many were spent before."""
+
+    setting: str
+    allowed: Decimal
+    spent: Decimal
+
+
+def spending_limits(run: Run, recipe: str, folder: Path) -> tuple[list[SpendingLimit], dict[str, Decimal]]:
+    """The limits of a recipe; and what is spent of them for requests that are still in batches, by their keys."""
+    budget, spent, limits = run.budget, fold_spending(folder, run), list[SpendingLimit]()
+    if (allowed := budget.recipes.get(recipe)) is not None:
+        limits.append(SpendingLimit(f"run.budget.recipes.{recipe}", allowed, spent.recipe(recipe)))
+    if budget.total is not None:
+        limits.append(SpendingLimit("run.budget.total", budget.total, spent.total()))
+    return limits, {name: most for (buyer, name), most in spent.batched.items() if buyer == recipe}
+
+
+def remaining_budget(run: Run, recipe: str) -> dict[str, Decimal]:
+    """What each limit of a recipe has left, by its key in params.yaml."""
+    return {limit.setting: limit.allowed - limit.spent for limit in spending_limits(run, recipe, ledger_folder())[0]}

@@ -5,10 +5,8 @@ order reads each part of a pack once. Packs of earlier versions (sorted by key, 
 `cached_tokens`) are read, too. A whole pack is verified against its name once, a page against its CRC at every reading.
 """
 
-import binascii
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lema.completions.index import KEY_BYTES
+from lema.completions.index import KEY_BYTES, KEY_TYPE
 from lema.compute import files, parquet
 from lema.errors import RunError
 from lema.models.types import Completion
@@ -138,26 +136,26 @@ class Pack:
         self._next = 0
         self._prefetched: Future[Any] | None = None
 
-    def key_groups(self) -> Iterator[tuple[bytes, Any, int]]:
-        """Of a few row groups at a time the keys of all replies that can be served, 32 bytes each, the numbers of their
-        groups (numpy, int64), and how many others there are."""
+    def key_groups(self) -> Iterator[tuple[Any, Any, Any]]:
+        """A few row groups at a time, of all rows the key, whether the reply can be served, and the number of the group
+        (numpy arrays)."""
         for start in range(0, self._file.num_row_groups, GROUPS_READ):
             groups = range(start, min(start + GROUPS_READ, self._file.num_row_groups))
             table = self._file.read_row_groups(groups, columns=["id", "finish"], use_threads=False)
+            joined = pc.binary_join(pa.LargeListArray.from_arrays([0, len(table)], table["id"].combine_chunks()), "")
             try:
-                keys = b"".join(binascii.unhexlify(_joined_ids(chunk)) for chunk in table["id"].chunks)
+                keys = bytes.fromhex(joined[0].as_py())
             except ValueError:
-                raise RunError(f"{self.path} does not hold completions: ids are not keys of requests") from None
+                keys = b""
+            if len(keys) != KEY_BYTES * len(table):
+                raise RunError(f"{self.path} does not hold completions: ids are not keys of requests")
             sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
             served = pc.is_in(table["finish"], value_set=pa.array(SERVED)).to_numpy()
-            there = np.frombuffer(keys, f"S{KEY_BYTES}")[served].tobytes()
-            yield there, np.repeat(np.array(groups, np.int64), sizes)[served], int((~served).sum())
+            yield np.frombuffer(keys, KEY_TYPE), served, np.repeat(np.array(groups, np.int64), sizes)
 
-    def labels(self) -> Iterator[tuple[str, str, bool]]:
-        """Of all rows the key, the label of the model, and whether the reply can be served."""
-        for batch in self._file.iter_batches(columns=["id", "model", "finish"], use_threads=False):
-            for key, label, finish in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield key, label, finish in SERVED
+    def models(self) -> Any:
+        """Of all rows the label of the model (an Arrow array)."""
+        return self._file.read(columns=["model"], use_threads=False)["model"]
 
     def group(self, number: int) -> Iterator[tuple[str, Completion]]:
         """The keys and replies of a row group. When they are read in their order, the next one is prefetched."""
@@ -186,15 +184,6 @@ class Pack:
         self._file.close()
 
 
-def _joined_ids(ids: Any) -> bytes:
-    """Hexadecimal keys, one after the other. Raises ValueError when one is of another length."""
-    lengths = pc.unique(pc.binary_length(ids)).to_pylist()
-    if lengths not in ([], [2 * KEY_BYTES]):
-        raise ValueError
-    text = pa.concat_arrays([ids]) if ids.offset else ids
-    return bytes(text.buffers()[2].to_pybytes()[: 2 * KEY_BYTES * len(ids)]) if len(ids) else b""
-
-
 def damaged_pack(path: Path) -> RunError:
     return RunError(
         f"{path} is damaged: its bytes do not match its name. Fetch it again (`lema completions pull`) or, when there "
@@ -202,34 +191,27 @@ def damaged_pack(path: Path) -> RunError:
     )
 
 
-class VerifiedPacks:
-    """Packs that were verified against their names before, by size, time and inode, so that it is done once a file:
-    reading a gigabyte to begin a stage would take seconds, and minutes on a network disk."""
+def verify_packs(paths: Iterable[Path], record: Path, *, trusting: bool = True) -> None:
+    """Compare packs with their names, once a file (known by size, time and inode from the `record` unless it is not to
+    be trusted): reading a gigabyte to begin a stage would take seconds, and minutes on a network disk.
 
-    def __init__(self, path: Path, *, trusting: bool = True) -> None:
-        self._path = path
-        self._known: dict[str, list[int]] = {}
-        if trusting:
-            with suppress(OSError, ValueError):
-                self._known = json.loads(path.read_bytes())
-        self._seen: dict[str, list[int]] = {}
-
-    def check(self, path: Path) -> None:
-        """Raises RunError when the bytes of a pack do not match its name."""
+    Raises:
+        RunError: the bytes of a pack do not match its name.
+    """
+    known, seen = dict[str, list[int]](), dict[str, list[int]]()
+    if trusting:
+        with suppress(OSError, ValueError):
+            known = json.loads(record.read_bytes())
+    for path in paths:
         state = path.stat()
-        stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
-        if self._known.get(path.name) != stamp and pack_digest(path) != path.stem:
+        stamp = seen[path.name] = [state.st_size, state.st_mtime_ns, state.st_ino]
+        if known.get(path.name) != stamp and pack_digest(path) != path.stem:
             raise damaged_pack(path)
-        self._seen[path.name] = stamp
-
-    def save(self) -> None:
-        """Remember what was seen; on a disk that cannot be written packs are verified again the next time."""
-        if self._seen == self._known:
-            return
+    if seen != known:
+        # On a disk that cannot be written packs are verified again the next time. The file has a name of its own until
+        # it is whole: other processes do the same, and the last one is as right as the first.
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Under a name of its own: other processes do the same, and the last one is as right as the first.
-            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(self._seen, file)
-            Path(name).replace(self._path)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=record.parent, prefix=f".{record.name}.", delete=False) as file:
+                json.dump(seen, file)
+            Path(file.name).replace(record)

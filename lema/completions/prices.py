@@ -5,7 +5,7 @@ endpoint without a price is unknown, never free; what runs in this process costs
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from lema.models.types import Completion, Model, Request
+from lema.models.types import Model, Request
 from lema.recipe.params import Price, Run
-from lema.rows import Message
 
 FREE = Price(input=Decimal(0), output=Decimal(0))
 MILLION = 1_000_000
@@ -40,16 +39,6 @@ def _configured_or_known(label: str, name: str | None, where: str | None, run: R
     return known_prices().get((urlsplit(endpoint.url).hostname or "", endpoint.models.get(name, name)))
 
 
-def cost_at_current_price(line: Mapping[str, Any], run: Run) -> Decimal | None:
-    """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
-    still none, or its reply reports no tokens."""
-    price = _configured_or_known(line["model"], line["name"], line["endpoint"], run)
-    prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
-    if price is None or not (prompt or completion or price.free):
-        return None
-    return token_cost(price, prompt, cached, completion, batch=line["batch"])
-
-
 @functools.cache
 def known_prices() -> dict[tuple[str, str], Price]:
     """The table: prices by the host name of the vendor's endpoint and the model's name."""
@@ -69,21 +58,28 @@ def price_table() -> dict[str, Any]:
     return read
 
 
+def token_rates(price: Price, *, batch: bool = False) -> tuple[Decimal, Decimal, Decimal]:
+    """Dollars a token: of a prompt, of what the endpoint had of it in its cache, of a reply."""
+    share = (price.batch if batch else 1) / Decimal(MILLION)
+    cached = price.input if price.cached is None else price.cached
+    return (price.input * share).normalize(), (cached * share).normalize(), (price.output * share).normalize()
+
+
 def token_cost(price: Price, prompt: float, cached: float, completion: float, *, batch: bool = False) -> Decimal:
     """Dollars for so many tokens; of the prompt's, `cached` were in the endpoint's cache."""
+    fresh_rate, cached_rate, reply_rate = token_rates(price, batch=batch)
     fresh = Decimal(prompt) - Decimal(cached)
-    dollars = fresh * price.input + Decimal(cached) * _cached_price(price) + Decimal(completion) * price.output
-    return dollars * (price.batch if batch else 1) / MILLION
+    return fresh * fresh_rate + Decimal(cached) * cached_rate + Decimal(completion) * reply_rate
 
 
-def reply_cost(price: Price | None, reply: Completion, *, batch: bool = False) -> Decimal | None:
-    """Dollars for one reply, None when unknown: there is no price, or the endpoint reports no tokens of a text. A
-    request that failed without a word about tokens is taken to be free."""
-    if price is None:
+def cost_at_current_price(line: Mapping[str, Any], run: Run) -> Decimal | None:
+    """Dollars for a request that the ledger has without a price, at the one that is known by now; None when there is
+    still none, or its reply reports no tokens."""
+    price = _configured_or_known(line["model"], line["name"], line["endpoint"], run)
+    prompt, cached, completion = (line[f"{kind}_tokens"] for kind in ("prompt", "cached", "completion"))
+    if price is None or not (prompt or completion or price.free):
         return None
-    if not price.free and reply.text and not (reply.prompt_tokens or reply.completion_tokens):
-        return None
-    return token_cost(price, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, batch=batch)
+    return token_cost(price, prompt, cached, completion, batch=line["batch"])
 
 
 def max_request_cost(price: Price, request: Request, *, batch: bool = False) -> Decimal | None:
@@ -96,9 +92,9 @@ def max_request_cost(price: Price, request: Request, *, batch: bool = False) -> 
     longest = max_reply_tokens(request.model, request.sampling.max_tokens)
     if longest is None:
         return None
-    dearest = max(price.input, _cached_price(price))
-    dollars = max_prompt_tokens(request.messages) * dearest + longest * price.output
-    return dollars * (price.batch if batch else 1) / MILLION
+    fresh_rate, cached_rate, reply_rate = token_rates(price, batch=batch)
+    tokens = TOKENS_A_REQUEST + sum(len(one.content.encode()) + TOKENS_A_MESSAGE for one in request.messages)
+    return tokens * max(fresh_rate, cached_rate) + longest * reply_rate
 
 
 def budget_problem(model: Model, price: Price | None) -> str | None:
@@ -124,20 +120,6 @@ def max_reply_tokens(model: Model, max_tokens: int) -> int | None:
     if "max_tokens" not in (options.get("omit") or ()) and "max_tokens" not in extra:
         limits.append(max_tokens)
     return max(limits, default=None)
-
-
-def max_prompt_tokens(messages: Sequence[Message]) -> int:
-    """An upper bound of the tokens of a prompt."""
-    return TOKENS_A_REQUEST + sum(len(one.content.encode()) + TOKENS_A_MESSAGE for one in messages)
-
-
-def prompt_characters(messages: Sequence[Message]) -> int:
-    """The length of a prompt, from which its tokens are estimated."""
-    return sum(len(one.content) for one in messages)
-
-
-def _cached_price(price: Price) -> Decimal:
-    return price.input if price.cached is None else price.cached
 
 
 def format_dollars(amount: Decimal | None) -> str:

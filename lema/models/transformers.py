@@ -16,7 +16,7 @@ from typing import Any
 
 from lema.models.local_weights import SharedNetwork, shared_network
 from lema.models.tokenize import prompt_token_ids, request_token_ids
-from lema.models.types import Completion, Model, Request, Sampling, cut, key
+from lema.models.types import Completion, Model, Request, Sampling, cut
 from lema.recipe.params import Run
 from lema.rows import Finish
 
@@ -102,7 +102,7 @@ class TransformersWorker:
         same = next((n for n, (one, other) in enumerate(zip(ids, blank, strict=False)) if one != other), 0)
         prefix = same if same >= MIN_PREFIX else 0
         limit = min(request.sampling.max_tokens, self.base.context - len(ids))
-        return GeneratingRow(position, request, ids, prefix, limit, random.Random(key(request)))
+        return GeneratingRow(position, request, ids, prefix, limit, random.Random(request.key))
 
     def _prefill(self, ids: list[int]) -> Any:
         """The key-value cache after the tokens that all rows of a batch begin with."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from lema.rows import Finish, Message, row_class
@@ -73,14 +74,15 @@ class Request:
         text = f'{before}{self.index}{after}, "scheme": {KEY_SCHEME}}}'
         object.__setattr__(self, "key", hashlib.sha256(text.encode()).hexdigest())
 
-
-def key(request: Request) -> str:
-    """The cache key of a request; the same as `request.key`."""
-    return request.key
+    @property
+    def characters(self) -> int:
+        """The length of its messages, from which its tokens are estimated."""
+        return sum(map(len, map(_content, self.messages)))
 
 
 # Made once: `json.dumps` would make one a call.
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_content, _turn = attrgetter("content"), attrgetter("role", "content")
 _latest: tuple[Any, ...] = (None,) * 5
 
 
@@ -91,7 +93,7 @@ def _around_index(model: Model, messages: tuple[Message, ...], sampling: Samplin
     known = _latest
     if known[0] is not model or known[1] is not messages or known[2] is not sampling:
         chat, rest = _sampling_json(model.chat, model.identity, sampling, sampling.temperature, sampling.top_p)
-        turns = _encode([[message.role, message.content] for message in messages])
+        turns = _encode(list(map(_turn, messages)))
         _latest = known = (model, messages, sampling, f'{chat}, "index": ', f', "messages": {turns}, {rest}')
     return known[3], known[4]
 

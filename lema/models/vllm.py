@@ -27,7 +27,7 @@ from lema.errors import RunError
 from lema.models.api_errors import TOO_LONG, code_of
 from lema.models.local_weights import model_location
 from lema.models.tokenize import load_tokenizer, loading_error, request_token_ids
-from lema.models.types import Completion, Model, Request, cut, key
+from lema.models.types import Completion, Model, Request, cut
 from lema.recipe.params import Run
 
 # What vLLM makes room for; an adapter of another rank takes the next one.
@@ -209,4 +209,4 @@ def _refusal_reason(error: Exception) -> str:
 
 def _request_seed(request: Request) -> int:
     """Of the random numbers of a request: 60 bits of its key."""
-    return int(key(request)[:15], 16)
+    return int(request.key[:15], 16)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lema.check.check import check
 from lema.completions import ledger
-from lema.completions.prices import max_reply_tokens, price_of, prompt_characters
+from lema.completions.prices import max_reply_tokens, price_of
 from lema.compute import parquet
 from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.compute.executor import LocalExecutor
@@ -164,7 +164,7 @@ class DryRun:
             stage.asked[model.label] = Requests(stage.artifact, model, price, endpoint, self.past, spread)
         asked = stage.asked[model.label]
         asked.requests += 1
-        length, most = prompt_characters(request.messages), request.sampling.max_tokens
+        length, most = request.characters, request.sampling.max_tokens
         if reply is not None:
             asked.cached += 1
             self.past.add(asked.name, stage.artifact, length, reply.prompt_tokens, reply.completion_tokens)

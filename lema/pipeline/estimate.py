@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from decimal import Decimal
 
-from lema.completions.budget import remaining_budget
 from lema.completions.cost import format_table
+from lema.completions.ledger import remaining_budget
 from lema.completions.prices import format_dollars
 from lema.compute.progress import format_duration
 from lema.pipeline.dry_run import DryRun, StageForecast

@@ -15,8 +15,9 @@ import pytest
 
 from lema.completions import append_log
 from lema.completions.append_log import AppendLog, LogReader, claim_log
-from lema.completions.ledger import Ledger, fold_spending, read_ledger
+from lema.completions.ledger import fold_spending, open_ledger, read_ledger
 from lema.completions.store import Store
+from lema.errors import RunError
 from lema.models.types import Completion
 
 LINES = [{"key": "one", "cost": "0.5"}, ["zwo \u00e9", 2, None], {"key": "three"}]
@@ -34,7 +35,7 @@ def appended(path: Path, line: Any, *, new: bool = True) -> None:
 
 
 def test_lines_are_found_again_by_their_offsets(tmp_path: Path) -> None:
-    log = AppendLog.of_this_process(tmp_path / "logs", fsync=True)
+    log = AppendLog.of_this_process(tmp_path / "logs", "a log", fsync=True)
     offsets = [log.append(LINES[:2]), log.append(LINES[2:])]
     reader = LogReader(log.path, lambda line: line)
     assert [line for _, line in reader.lines()] == LINES
@@ -108,7 +109,7 @@ def test_a_line_that_finds_no_room_leaves_no_part_of_it(tmp_path: Path, fsync: b
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
         log.append(LINES[:1])
         for _ in range(2):
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(RunError, match=r"log\.jsonl cannot be written: .*File too large"):
                 log.append(["short", "x" * 200])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -201,5 +202,5 @@ def test_ledgers_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert found.batched == {("trial", "k4"): Decimal("0.4")}
     assert [line["kind"] for line in read_ledger(tmp_path)] == ["request", "settled", "saved", "in doubt"]
     answer = {"kind": "request", "recipe": "trial", "key": "k4", "batch": True, "time": "2026-11-24T13:00:00Z"}
-    Ledger(tmp_path).write([{**answer, "most": Decimal("0.1")}])  # type: ignore[typeddict-item]
+    open_ledger(tmp_path).append([{**answer, "most": Decimal("0.1")}])  # type: ignore[typeddict-item]
     assert fold_spending(tmp_path).total() == Decimal("0.171")

@@ -19,7 +19,7 @@ from lema.completions.ledger import fold_spending, ledger_folder
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.params import Budget, Endpoint, Price, Run
 from lema.rows import Message
 from tests.batch_buyer import buy
@@ -352,7 +352,7 @@ class Purse:
         self.aside: set[str] = set()
 
     def reserve(self, block: Sequence[Request], /) -> bool:
-        new = {key(one) for one in block} - self.aside
+        new = {one.key for one in block} - self.aside
         if len(self.aside) + len(new) > self.count:
             return False
         self.aside |= new
@@ -380,12 +380,12 @@ def test_a_budget_bounds_what_is_sent(
         return [one for block, _ in driver.stream() for one in block]
 
     server.plans = [{"lose": 3}, {}, {"fail": FULL}]
-    assert {key(one) for one in stream()} == {key(one) for one in requests(25)}
+    assert {one.key for one in stream()} == {one.key for one in requests(25)}
     assert server.sizes[:2] == [20, 5]
     assert (len(purse.aside), server.bought.total()) == (25, 28)
     purse.count = 0
     # What was paid for is fetched without any.
-    assert {key(one) for one in stream()} == {key(one) for one in requests(25)}
+    assert {one.key for one in stream()} == {one.key for one in requests(25)}
     assert server.bought.total() == 28
     assert capsys.readouterr().err.count("a batch that was submitted before") == 5
 
@@ -456,7 +456,7 @@ def test_nothing_secret_is_kept(make: Callable[..., Generate], server: BatchServ
     list(make()([request("PROMPT TEXT")]))
     assert seen == []
     assert (batch_records.records_folder() / "lock").exists()
-    assert key(request("PROMPT TEXT")) in records()[0].read_text()
+    assert request("PROMPT TEXT").key in records()[0].read_text()
 
 
 def test_what_was_handed_out_is_fetched_again_rather_than_bought(

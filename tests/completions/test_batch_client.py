@@ -15,7 +15,7 @@ from lema.completions.batch_client import (
     request_key,
     request_line,
 )
-from lema.models.types import Completion, Fault, Model, Request, Sampling, key
+from lema.models.types import Completion, Fault, Model, Request, Sampling
 from lema.recipe.params import Endpoint
 from lema.rows import Message
 from tests.batch_server import BatchServer
@@ -37,7 +37,7 @@ def server() -> Iterator[BatchServer]:
 
 def test_a_line_is_what_would_be_sent_online() -> None:
     assert json.loads(request_line(asked(MODEL), HERE)) == {
-        "custom_id": key(asked(MODEL)),
+        "custom_id": asked(MODEL).key,
         "method": "POST",
         "url": "/v1/chat/completions",
         "body": {

@@ -1,14 +1,14 @@
 """Records of what is on the way outlive every end of a process."""
 
 import os
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from lema.completions import batch_records
+from lema.completions import append_log, batch_records
 from lema.completions.append_log import AppendLog
 from lema.completions.batch_records import BatchRecord, create_record, find_records, records_lock
-from lema.completions.ledger import Ledger
 from lema.errors import RunError
 
 HERE, THERE = "http://here/v1", "http://there/v1"
@@ -74,7 +74,7 @@ def test_a_step_that_was_torn_did_not_happen() -> None:
         file.write('\n{"batch": "b')
     (again,) = found("a")
     assert (again.file, again.batch) == ("f", None)
-    again.ledger = Ledger(AppendLog(record.path, fsync=True, new=False))
+    again.ledger = AppendLog(record.path, fsync=True, new=False)
     again.note({"batch": "b2"})
     again.note({"left": ["a"]})
     (last,) = found("b")
@@ -84,7 +84,7 @@ def test_a_step_that_was_torn_did_not_happen() -> None:
 
 def test_what_is_over_is_deleted_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     record, waiting = made("a", "b", file="f", batch="b1"), made("c", file="f", batch="b2")
-    record.ledger = Ledger(AppendLog(record.path, fsync=True, new=False))
+    record.ledger = AppendLog(record.path, fsync=True, new=False)
     record.note({"left": ["a"]})
     record.release()
     os.utime(record.path, (1, 1))
@@ -94,11 +94,12 @@ def test_what_is_over_is_deleted_in_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> int:
-        raise OSError(28, "No space left on device")
+    class Full(FileIO):
+        def write(self, content: object, /) -> int:
+            raise OSError(28, "No space left on device")
 
     made("a", file="f")
-    monkeypatch.setattr(AppendLog, "append", full)
+    monkeypatch.setattr(append_log, "FileIO", Full)
     with pytest.raises(RunError, match=r"the ledger cannot be written: .*No space left on device"):
         made("b")
     monkeypatch.undo()
@@ -119,7 +120,7 @@ def test_records_of_earlier_versions_are_read() -> None:
         file.write('\n{"left": ["a"')
     (record,) = found("b")
     assert (record.batch, record.unanswered) == ("b1", None)
-    record.ledger = Ledger(AppendLog(path, fsync=True, new=False))
+    record.ledger = AppendLog(path, fsync=True, new=False)
     record.note({"left": ["a"]})
     record.release()
     assert [one.covered for one in found("b")] == [{"b"}]

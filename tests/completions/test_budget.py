@@ -23,7 +23,7 @@ from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor, WorkerDiedError
 from lema.errors import RunError
 from lema.models import api_errors
-from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.params import Budget, Endpoint, Price, Run
 from lema.rows import Message
 from tests.fake_server import FakeServer
@@ -72,7 +72,7 @@ def tracker(tmp_path: Path) -> Iterator[Callable[..., BudgetTracker]]:
 
 
 def book(tracker: BudgetTracker, *requests: Request, replies: Sequence[Completion] = ()) -> None:
-    tracker.record(requests, [key(one) for one in requests], replies or [reply()] * len(requests))
+    tracker.record(requests, replies or [reply()] * len(requests))
 
 
 def test_what_is_under_way_counts_with_the_most_that_it_can_cost(tracker: Callable[..., BudgetTracker]) -> None:
@@ -138,16 +138,16 @@ def test_what_was_under_way_when_a_process_was_killed_stays_spent(
 def test_a_batch_without_a_reply_settles_no_later_one(tmp_path: Path) -> None:
     """The same request is in two batches: the first had no reply to it, the second runs."""
     line = {"recipe": "trial", "key": "k", "batch": True}
-    ledger.Ledger(tmp_path).write(
+    ledger.open_ledger(tmp_path).append(
         [
             {**line, "kind": "reserved", "time": "2026-11-24T12:30:00Z", "cost": "1"},
             {**line, "kind": "request", "time": "2026-11-24T13:30:00Z", "most": "0"},
         ]
     )
     assert ledger.fold_spending(tmp_path).in_doubt == {}
-    ledger.Ledger(tmp_path).write([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
+    ledger.open_ledger(tmp_path).append([{**line, "kind": "reserved", "time": "2026-11-24T14:30:00Z", "cost": "1"}])
     assert ledger.fold_spending(tmp_path).in_doubt == {"trial": 1}
-    ledger.Ledger(tmp_path).write([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
+    ledger.open_ledger(tmp_path).append([{**line, "kind": "request", "time": "2026-11-24T15:30:00Z", "most": "0.5"}])
     assert (ledger.fold_spending(tmp_path).in_doubt, ledger.fold_spending(tmp_path).total()) == ({}, Decimal("0.5"))
 
 
@@ -155,8 +155,8 @@ def test_a_batch_of_an_earlier_process_is_settled_by_its_replies(
     tracker: Callable[..., BudgetTracker], tmp_path: Path
 ) -> None:
     """It counted with the most that it can cost, and then with what it did cost."""
-    most = {"kind": "reserved", "recipe": "trial", "key": key(request(1)), "cost": str(MOST), "batch": True}
-    ledger.Ledger(tmp_path / "ledger").write([most])
+    most = {"kind": "reserved", "recipe": "trial", "key": request(1).key, "cost": str(MOST), "batch": True}
+    ledger.open_ledger(tmp_path / "ledger").append([most])
     one = tracker(run(total=0.22))
     assert one.reserve([request(2)])
     assert not one.reserve([request(3)])
@@ -172,9 +172,9 @@ def test_what_was_not_sent_is_given_back(tracker: Callable[..., BudgetTracker], 
     assert one.reserve([request(1)])  # sent again: the same money
     assert one.reserve([request(2)])
     assert not one.reserve([request(3)])
-    one.release([key(request(1)), "unknown"])
+    one.release([request(1).key, "unknown"])
     assert one.reserve([request(3)])
-    one.release([key(request(2)), key(request(3))])
+    one.release([request(2).key, request(3).key])
     assert ledger.fold_spending(tmp_path / "ledger").total() == 0
 
 
@@ -274,7 +274,7 @@ def test_a_line_says_everything_but_text(tracker: Callable[..., BudgetTracker], 
         "name": "m",
         "endpoint": "here",
         "prompt": "digest",
-        "key": key(request(1)),
+        "key": request(1).key,
         "characters": 6,
         "prompt_tokens": 11,
         "cached_tokens": 0,
@@ -284,6 +284,22 @@ def test_a_line_says_everything_but_text(tracker: Callable[..., BudgetTracker], 
         "most": COST,
         "batch": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("got", "cost"),
+    [
+        (Completion("", "failed", "timed out"), Decimal(0)),
+        (Completion("", "refused", "policy", 11, 0), Decimal("0.011")),
+        (Completion("text", "stop", None, 10, 5, 4), Decimal("0.015")),
+        (Completion("text", "stop"), None),
+    ],
+)
+def test_what_a_reply_costs(
+    tracker: Callable[..., BudgetTracker], tmp_path: Path, got: Completion, cost: Decimal | None
+) -> None:
+    book(tracker(run()), request(1), replies=[got])
+    assert [line["cost"] for line in ledger.read_ledger(tmp_path / "ledger")] == [cost]
 
 
 def test_a_reply_of_unknown_cost_takes_the_most_from_the_budget(
@@ -330,7 +346,7 @@ def test_what_was_bought_before_its_price_was_known_counts_with_it(
         settings = run(total=total).model_copy(update={"prices": {"m": DEAR, **prices}})
         with closing(tracker(settings)) as one:
             admitted = one.reserve([request(4)])
-            one.release([key(request(4))])
+            one.release([request(4).key])
             return admitted
 
     assert [room(MOST + COST - Decimal("0.001")), room(MOST + COST)] == [False, True]
@@ -507,6 +523,6 @@ def test_without_a_budget_everything_is_booked(
         list(buy(asked))
         tracker.close()
     lines = list(ledger.read_ledger(tmp_path / "ledger"))
-    assert sorted(line["key"] for line in lines) == sorted(map(key, asked))
+    assert sorted(line["key"] for line in lines) == sorted(one.key for one in asked)
     assert sorted(line["finish"] for line in lines) == ["failed", "refused", *["stop"] * 10]
     assert sum(Decimal(line["cost"]) for line in lines) == 11 * COST

@@ -12,7 +12,7 @@ from lema.cli import app
 from lema.completions import ledger
 from lema.completions.budget import BudgetTracker
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, Sampling, key
+from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe.params import Budget, Endpoint, Price, Run
 from lema.rows import Message
 
@@ -47,7 +47,7 @@ def lema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     (tmp_path / "params.yaml").touch()
     tracker = opened()
     assert tracker.reserve([request(1), request(2)])
-    tracker.record([request(1)], [key(request(1))], [Completion("text", "stop", None, 11, 20)])
+    tracker.record([request(1)], [Completion("text", "stop", None, 11, 20)])
     tracker.mark_lost([request(2)])
     assert tracker.reserve([request(2)])
     killed(tracker)
@@ -107,6 +107,6 @@ def test_what_is_under_way_is_not_settled(lema: Callable[..., str]) -> None:
     tracker.close()
     lema("cost", "trial", "--settle", "0")
     batch = {"kind": "reserved", "recipe": "trial", "key": "k", "cost": "1", "batch": True}
-    ledger.Ledger(ledger.ledger_folder()).write([batch])
+    ledger.open_ledger(ledger.ledger_folder()).append([batch])
     with pytest.raises(RunError, match="nothing in doubt"):
         lema("cost", "trial", "--settle", "0")

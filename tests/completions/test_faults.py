@@ -9,7 +9,7 @@ from lema.completions.generate import Generate
 from lema.completions.store import Store, read_journal
 from lema.compute.executor import LocalExecutor
 from lema.models import api_errors
-from lema.models.types import Model, Request, Sampling, key
+from lema.models.types import Model, Request, Sampling
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 from tests.faults import MIX, FaultServer
@@ -46,7 +46,7 @@ def test_every_request_is_accounted_for_once(tmp_path: Path, monkeypatch: pytest
     assert counts[2] == 0
     journals = [read_journal(path) for path in (tmp_path / "journal").iterdir()]
     kept = Counter(entry.id for lines in journals for _, batch in lines.lines() for entry in batch)
-    assert kept == Counter(key(request) for request in asked)
+    assert kept == Counter(request.key for request in asked)
 
 
 def test_faults_that_never_end_are_failures_with_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

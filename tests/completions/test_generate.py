@@ -17,7 +17,7 @@ from lema.completions.store import Store
 from lema.compute.executor import Executor, LocalExecutor
 from lema.errors import RunError
 from lema.models import api_errors
-from lema.models.types import Completion, Model, Request, Sampling, Worker, key
+from lema.models.types import Completion, Model, Request, Sampling, Worker
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
 
@@ -129,7 +129,7 @@ def test_offline_names_what_is_missing(make: Callable[..., Generate]) -> None:
     list(make()(requests(2)))
     generate = make(executor=Nowhere(), offline=True)
     assert len(list(generate(requests(2)))) == 2
-    with pytest.raises(RunError, match=f"'actor' with key {key(requests(3)[2])}"):
+    with pytest.raises(RunError, match=f"'actor' with key {requests(3)[2].key}"):
         list(generate(requests(3)))
 
 
@@ -137,7 +137,7 @@ def test_everything_is_in_the_journal_before_anything_is_yielded(make: Callable[
     stream = make()(requests(10))
     next(stream)
     again = Store(tmp_path / "journal", tmp_path / "packs")
-    assert all(again.get(key(one)) for one in requests(10))
+    assert all(again.get(one.key) for one in requests(10))
 
 
 def test_some_failures_are_rows(make: Callable[..., Generate]) -> None:
@@ -370,7 +370,7 @@ class Recorder(LocalExecutor):
 def test_a_backend_that_only_computes_has_all_processors_if_there_is_enough_to_do(
     make: Callable[..., Generate], monkeypatch: pytest.MonkeyPatch, backend: str, small: int, wanted: list[int | None]
 ) -> None:
-    monkeypatch.setattr("lema.completions.generate.SMALL", small)
+    monkeypatch.setattr("lema.completions.local.SMALL", small)
     executor = Recorder()
     model = Model("m", backend, backend, options=REPLIES if backend == "scripted" else {})
     generate = make(Run(batch=4, workers=3, max_failures=1.0), executor)

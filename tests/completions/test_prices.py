@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lema.completions.prices import FREE, known_prices, max_request_cost, price_of, price_table, reply_cost, token_cost
-from lema.models.types import Completion, Model, Request, Sampling
+from lema.completions.prices import FREE, known_prices, max_request_cost, price_of, price_table, token_cost
+from lema.models.types import Model, Request, Sampling
 from lema.recipe.load import load_params
 from lema.recipe.params import Endpoint, Price, Run
 from lema.rows import Message
@@ -85,15 +85,6 @@ def test_cached_input_and_batches_cost_less() -> None:
 def test_money_is_exact() -> None:
     tenth = Price(input=Decimal("0.1"), output=Decimal(0))
     assert sum((token_cost(tenth, 1, 0, 0) for _ in range(10_000_000 // 100_000)), Decimal(0)) == Decimal("0.00001")
-
-
-def test_a_reply_without_usage_is_of_unknown_cost() -> None:
-    one = Price(input=Decimal(2), output=Decimal(8))
-    assert reply_cost(one, Completion("text", "stop")) is None
-    assert reply_cost(one, Completion("", "failed", "timed out")) == 0
-    assert reply_cost(one, Completion("", "refused", "policy", 11, 0)) == Decimal("0.000022")
-    assert reply_cost(FREE, Completion("text", "stop")) == 0
-    assert reply_cost(None, Completion("text", "stop", None, 1, 1)) is None
 
 
 @pytest.mark.parametrize("text", ["", "plain words", "0123456789" * 30, "żółć 😀 漢字", "\n\n\t"])

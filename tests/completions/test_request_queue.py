@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lema.completions.request_queue import FRAME, RequestQueue
+from lema.completions.generate import FRAME, RequestQueue
 from lema.models.types import Model, Request, Sampling
 from lema.rows import Message
 

@@ -13,7 +13,7 @@ from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.compute.executor import LocalExecutor
 from lema.models import types as models
-from lema.models.types import Completion, Model, Request, Sampling, _sampling_json, key
+from lema.models.types import Completion, Model, Request, Sampling, _sampling_json
 from lema.pipeline.providers import adapted, named_model
 from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Budget, Endpoint, Price, Run, Vllm
@@ -30,7 +30,7 @@ MESSAGES = (Message("system", "Solve it."), Message("user", "1 + 1"))
 
 def asked(spec: dict[str, Any] | None = None, messages: tuple[Message, ...] = MESSAGES, **sampling: Any) -> str:
     model = named_model("strong", ModelSpec.model_validate({**SPEC, **(spec or {})}))
-    return key(Request(model, messages, Sampling(**sampling)))
+    return Request(model, messages, Sampling(**sampling)).key
 
 
 SAID: dict[str, tuple[Callable[[], str], bool]] = {
@@ -49,9 +49,9 @@ SAID: dict[str, tuple[Callable[[], str], bool]] = {
     "max_tokens": (lambda: asked(max_tokens=511), True),
     "stop": (lambda: asked(stop=("\n\n",)), True),
     "seed": (lambda: asked(seed=1), True),
-    "label": (lambda: key(Request(named_model("weak", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling())), False),
+    "label": (lambda: Request(named_model("weak", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling()).key, False),
     "prompt": (
-        lambda: key(Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(), prompt="p")),
+        lambda: Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(), prompt="p").key,
         False,
     ),
 }
@@ -67,10 +67,10 @@ def test_what_is_asked(part: str) -> None:
 def test_index_and_version_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     request = Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling())
     assert ROWS["index"] == ROWS["version of the scheme"] == "yes"
-    before = key(request)
-    assert key(replace(request, index=1)) != before
+    before = request.key
+    assert replace(request, index=1).key != before
     monkeypatch.setattr(models, "KEY_SCHEME", models.KEY_SCHEME + 1)
-    assert key(replace(request)) != before
+    assert replace(request).key != before
 
 
 def test_sampling_json_a_prompt_is_written() -> None:
@@ -103,7 +103,7 @@ def test_weights_folder_and_adapter(tmp_path: Path) -> None:
         return named_model("x", ModelSpec(backend="transformers", name=str(path)))
 
     def name(model: Model) -> str:
-        return key(Request(model, MESSAGES, Sampling()))
+        return Request(model, MESSAGES, Sampling()).key
 
     assert (ROWS["weights"], ROWS["adapter"], ROWS["folder"]) == ("yes", "yes", "no")
     base = local("a", "one")
@@ -181,20 +181,20 @@ def test_keys_stay_as_they_are() -> None:
     model = Model("any", "openai", "openai here m", name="m", endpoint="here")
     messages = (Message("system", "Solve it."), Message("user", "Two ☃ and\n3?"))
     request = Request(model, messages, Sampling(0.7, 0.95, None, 256, ("\n\n",), 5), 2)
-    assert key(request) == "5b5ac4f47847baf2bd7465e0c2809f2821021cafab656a71a421dc5661a6c3d0"
+    assert request.key == "5b5ac4f47847baf2bd7465e0c2809f2821021cafab656a71a421dc5661a6c3d0"
 
 
 def test_a_key_does_not_depend_on_what_was_asked_before() -> None:
     def named(temperature: float) -> str:
         _sampling_json.cache_clear()
-        return key(
-            Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=temperature))
-        )
+        return Request(
+            named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=temperature)
+        ).key
 
     alone = named(0), named(0.0)
     _sampling_json.cache_clear()
     both = [
-        key(Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=one)))
+        Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=one)).key
         for one in (0.0, 0, 0.0)
     ]
     assert both == [alone[1], alone[0], alone[1]]

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lema.models.types import Completion, Model, Request, key
+from lema.models.types import Completion, Model, Request
 from lema.recipe.training_schema import AnswersSpec
 from lema.rows import Answer, Outcome
 from lema.stages.answers import answers, majority_answer
@@ -36,7 +36,7 @@ def test_every_model_answers_the_same_test_questions() -> None:
         ("q2/lema", "lema", "correct", "2"),
         ("q3/lema", "lema", "correct", "3"),
     ]
-    assert [row.completion for row in made] == [key(request) for request in generate.asked]
+    assert [row.completion for row in made] == [request.key for request in generate.asked]
     asked = {(request.messages, request.sampling) for request in generate.asked}
     assert len(asked) == 2
     assert {sampling.temperature for _, sampling in asked} == {0.0}
@@ -93,7 +93,7 @@ def test_votes_are_drawn_beside_the_single_answer() -> None:
     # The single answer is asked for with the same request as without votes, so votes buy only themselves.
     alone = Script(reply)
     run(alone, {}, QUESTIONS[:2])
-    assert [key(one) for one in alone.asked] == [key(generate.asked[0])]
+    assert [one.key for one in alone.asked] == [generate.asked[0].key]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, key
+from lema.models.types import Completion, Model, Request
 from lema.recipe.schema import EvolvedSpec
 from lema.rows import Evolved
 from lema.stages.evolved import evolved
@@ -153,7 +153,7 @@ def test_where_it_comes_from() -> None:
 
     row = run(reply, questions=1)[0]
     assert (row.model, row.solver) == ("writer-1", "solver-1")
-    assert [row.completion, *row.completions] == [key(request) for request in asked]
+    assert [row.completion, *row.completions] == [request.key for request in asked]
     assert (row.prompt_tokens, row.completion_tokens) == (5 + 3 * 7, 3 + 3 * 2)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from lema.errors import RunError
-from lema.models.types import Completion, Model, Request, key
+from lema.models.types import Completion, Model, Request
 from lema.recipe.sampler_schema import SamplesSpec
 from lema.rows import Sample
 from lema.stages.samples import samples
@@ -49,7 +49,7 @@ def test_every_sampler_asks_every_training_question() -> None:
         ("q2/many/0", "strong 0"),
         ("q2/many/1", "strong 1"),
     ]
-    assert [row.completion for row in made] == [key(request) for request in generate.asked]
+    assert [row.completion for row in made] == [request.key for request in generate.asked]
     assert {row.model for row in made} == {BASE.identity, STRONG.identity}
     assert {(row.prompt_tokens, row.completion_tokens) for row in made} == {(7, 2)}
 
@@ -85,7 +85,7 @@ def test_more_paths_and_samplers_leave_the_old_requests_as_they_were() -> None:
     def keys(**samplers: Any) -> set[str]:
         generate = Script("?")
         sampled(generate, **samplers)
-        return {key(request) for request in generate.asked}
+        return {request.key for request in generate.asked}
 
     one = {"model": "base", "prompt": SOLVE}
     few, more = keys(one={**one, "paths": 2}), keys(one={**one, "paths": 3}, two={**one, "seed": 5})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lema.models.types import Completion, Request, Sampling, key
+from lema.models.types import Completion, Request, Sampling
 from lema.rows import Message
 from lema.stages.common import complete, memoize
 from tests.stages.rows import BASE, Script
@@ -15,7 +15,7 @@ def request(text: str) -> Request:
 def test_items_come_with_key_and_reply() -> None:
     generate = Script(lambda request: Completion(request.messages[0].content.upper(), "stop"))
     found = [(item, name, reply.text) for item, name, reply in complete(lambda: ["a", "b", "a"], request, generate)]
-    assert found == [("a", key(request("a")), "A"), ("b", key(request("b")), "B"), ("a", key(request("a")), "A")]
+    assert found == [("a", request("a").key, "A"), ("b", request("b").key, "B"), ("a", request("a").key, "A")]
 
 
 def test_requests_are_made_as_they_are_taken() -> None:
