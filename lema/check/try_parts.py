@@ -20,7 +20,7 @@ from lema.recipe.basic_types import Part
 from lema.recipe.load import Draft
 from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Run
-from lema.recipe.part_loader import PartError, PartKind, load_part
+from lema.recipe.part_loader import PartError, PartKind, load_part, option_problems
 from lema.recipe.yaml import KeyPath
 from lema.rows import Correction, Finding, Finish, Message, Question, Sample
 from lema.tasks import Reading, Task, Undecided
@@ -179,7 +179,8 @@ def _filter_trials(draft: Draft) -> Iterator[Trial]:
     }
     for path, item in draft.tree.items("verdicts", "filters"):
         one = salvage(item, Part)
-        if one and callable(part := _user_part("filters", one.use)):
+        part = _user_part("filters", one.use) if one else None
+        if one and callable(part) and not option_problems(part, one.options, GIVEN):
             yield Trial(path, one.use, part, partial(try_filter, part, one.options, given))
 
 
@@ -213,7 +214,8 @@ def try_filter(part: Any, options: Mapping[str, Any], given: Mapping[str, Any]) 
 
 def _backend_trials(draft: Draft, run: Run) -> Iterator[Trial]:
     for label, spec in (draft.sections["models"] or {}).items():
-        if callable(part := _user_part("models", spec.backend)):
+        part = _user_part("models", spec.backend)
+        if callable(part) and not option_problems(part, spec.options):  # those are reported by another rule
             model = _trial_model(label, spec)
             call = partial(try_backend, part, model, run)
             yield Trial(("models", label, "backend"), spec.backend, part, call, patient=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from lema.compute.executor import one_line_error
 from lema.errors import RunError
-from lema.models.api_errors import History, RetryDecision, backoff, decide
+from lema.models.api_errors import History, backoff, decide
 from lema.models.openai import api_key
 from lema.models.throttle import Throttle
 from lema.models.types import Completion, EndpointWorker, Fault, Request
@@ -118,12 +118,12 @@ class EndpointClient:
             verdict = decide(
                 outcome, history, self._endpoint, reached=bool(self._throttle.proved), now=time.monotonic()
             )
-            if verdict is RetryDecision.STOP or self._throttle.open is not None:
+            if verdict == "stop" or self._throttle.open is not None:
                 self._fatal.setdefault(name, self._throttle.open or outcome.reason)
                 break
             if outcome.what == "refused":
                 return Completion("", "refused", outcome.reason, lost=history.lost)
-            if verdict is RetryDecision.FAIL:
+            if verdict == "fail":
                 return Completion("", "failed", outcome.reason, lost=history.lost, sent=history.sent)
             if outcome.lost and self._run.budget.given:
                 await asyncio.sleep(0.0 if outcome.wait else backoff(min(self._throttle.faults, 6)))

@@ -8,10 +8,9 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lema.models.types import Fault, Model
@@ -100,30 +99,26 @@ def of_exception(error: Exception, model: Model, endpoint: Endpoint) -> Fault:
     if kinds & NO_ADDRESS:
         return Fault("stop", f"{where}: {setting} is no address that begins with http:// or https://", unsent=True)
     if kinds & UNREACHED:
-        why = _unreached(list(_causes(error)), endpoint.url)
+        why = _unreached(error, endpoint.url)
         return Fault("retry", f"{where} {why}, and that {setting} is right", unsent=True)
     if kinds & TIMED_OUT:
         return Fault("retry", f"{where} gave no reply within {endpoint.timeout:g} s", overload=True, lost=True)
     return Fault("retry", f"the connection to {where} was lost before its reply had come", lost=True)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _unreached(causes: list[BaseException], url: str) -> str:
+def _unreached(error: BaseException | None, url: str) -> str:
     """Why no connection was made, and the first half of what to look at."""
     parts = urlsplit(url)
     # A user name or a query may be a secret.
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if any(isinstance(one, ConnectionRefusedError) for one in causes):
-        return f"refuses the connection to {address}: see that its server runs"
-    if any(isinstance(one, socket.gaierror) for one in causes):
-        return f"at {address}: the name {parts.hostname} is not known here: see that there is a network"
-    if any(isinstance(one, ssl.SSLError) for one in causes):
-        return f"at {address} makes no trusted TLS connection: see that its certificate is in order"
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return f"refuses the connection to {address}: see that its server runs"
+        if isinstance(error, socket.gaierror):
+            return f"at {address}: the name {parts.hostname} is not known here: see that there is a network"
+        if isinstance(error, ssl.SSLError):
+            return f"at {address} makes no trusted TLS connection: see that its certificate is in order"
+        error = error.__cause__ or error.__context__
     return f"cannot be reached at {address}: see that there is a network"
 
 
@@ -224,19 +219,15 @@ class History:
     sent: bool = False
 
 
-class RetryDecision(Enum):
-    """What follows from a fault where nothing is tried again: the request fails, or all requests to its model."""
-
-    FAIL, STOP = "fail", "stop"
-
-
-def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float) -> float | RetryDecision:
-    """What follows from a fault, which is counted in the history: seconds to wait before another try, or a verdict.
-    `reached`: the endpoint has answered before."""
+def decide(
+    fault: Fault, history: History, endpoint: Endpoint, *, reached: bool, now: float
+) -> float | Literal["fail", "stop"]:
+    """What follows from a fault, which is counted in the history: seconds to wait before another try, or that this
+    request fails, or that all requests to its model would. `reached`: the endpoint has answered before."""
     history.lost, history.sent = history.lost + fault.lost, history.sent or not fault.unsent
     unreachable = fault.unsent and not reached and history.retries >= min(CONNECT_RETRIES, endpoint.retries)
     if fault.what == "stop" or unreachable:
-        return RetryDecision.STOP
+        return "stop"
     if fault.what == "limit":
         # Not the request's fault: waited for as long as one request may take.
         history.limited_at = history.limited_at or now
@@ -246,7 +237,7 @@ def decide(fault: Fault, history: History, endpoint: Endpoint, *, reached: bool,
         again = fault.what == "retry" and history.retries < endpoint.retries
         history.retries += 1
     if not again:
-        return RetryDecision.FAIL
+        return "fail"
     # A pause that the endpoint asks for is kept by the throttle; one that asks for none is not asked again at once.
     return 0.0 if fault.wait else backoff(history.retries + history.limits)
 

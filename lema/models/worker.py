@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from lema.errors import RunError
-from lema.models.types import Completion, EndpointWorker, Fault, Model, Request, Worker, is_cpu_bound
+from lema.models.types import CPU_BOUND, Completion, EndpointWorker, Fault, Model, Request, Worker
 from lema.recipe import part_loader
 from lema.recipe.params import Run
 
@@ -78,9 +78,16 @@ def endpoint_worker(model: Model, run: Run) -> EndpointWorker:
 
 def computes_only(model: Model) -> bool:
     """Whether the backend of a model is declared with `lema.models.types.cpu_bound`."""
-    return is_cpu_bound(part_loader.load_part("models", model.backend))
+    return part_loader.load_part("models", model.backend) in CPU_BOUND
 
 
 def load_backend(model: Model, run: Run) -> Any:
-    """What the backend that a model names returns for it, called with the model's options."""
-    return part_loader.load_part("models", model.backend)(model, run, **model.options)
+    """What the backend that a model names returns for it, called with the model's options.
+
+    Raises:
+        RunError: it does not take them.
+    """
+    backend = part_loader.load_part("models", model.backend)
+    if wrong := part_loader.option_problems(backend, model.options):
+        raise RunError(f"model {model.label!r}: {'; '.join(message for _, message in wrong)}")
+    return backend(model, run, **model.options)

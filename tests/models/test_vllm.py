@@ -14,7 +14,7 @@ import pytest
 
 from lema.errors import RunError
 from lema.models.local_weights import load_network
-from lema.models.tokenize import load_tokenizer, prompt_token_ids, request_token_ids
+from lema.models.tokenize import load_tokenizer, prompt_token_ids
 from lema.models.transformers import transformers
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.models.vllm import vllm
@@ -46,7 +46,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             if arguments.get("dtype") == "float1":
                 raise ValueError(f"{arguments['model']} has no float1\nand more")
             self.arguments, self.asked = arguments, []
-            self.left: list[Any] = []  # outputs of refused calls, as versions keep them that take nothing back
             self.said = load_tokenizer(arguments["model"])(" abc.")["input_ids"]
             self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=CONTEXT))
             # Not the engine itself: it would never leave the memory.
@@ -54,25 +53,17 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         def generate(self, prompts: Any, sampling: Any, *, use_tqdm: bool, lora_request: Any) -> list[Any]:
             assert not use_tqdm
-            outputs = self.left
-            for prompt in prompts:
-                if len(prompt["prompt_token_ids"]) > longest[0]:
-                    unread = SimpleNamespace(token_ids=(), finish_reason="abort")
-                    self.left = [SimpleNamespace(outputs=[unread]) for _ in outputs]
-                    raise refusal[0]()
-                said = SimpleNamespace(token_ids=tuple(self.said), finish_reason=reason[0])
-                outputs = [*outputs, SimpleNamespace(outputs=[said])]
-            self.left = []
+            if refusal[0]:
+                raise refusal[0]
             self.asked += [
                 (prompt["prompt_token_ids"], one, lora_request) for prompt, one in zip(prompts, sampling, strict=True)
             ]
-            if reason[0] == "seeds":
-                raise RuntimeError("CPU Generator does not use offset\nand more")
-            return outputs
+            said = SimpleNamespace(token_ids=tuple(self.said), finish_reason=reason[0])
+            return [SimpleNamespace(outputs=[said]) for _ in prompts]
 
-    reason, longest, refusal = ["stop"], [CONTEXT], [ValueError]
+    reason, refusal = ["stop"], [None]
     module, lora = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    vars(module).update(LLM=LLM, SamplingParams=dict, reason=reason, longest=longest, refusal=refusal)
+    vars(module).update(LLM=LLM, SamplingParams=dict, reason=reason, refusal=refusal)
     module.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
     vars(lora).update(LoRARequest=lambda name, number, path: (name, number, path))
     for name, one in (("vllm", module), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", lora)):
@@ -147,53 +138,14 @@ def test_a_prompt_that_does_not_fit_fails_alone_with_a_reason(model: Model, stan
     assert [one.finish for one in worker([asked(model, "1" * CONTEXT)])] == ["failed"]
 
 
-class Refused(Exception):
-    """As newer versions raise it."""
-
-
-SAID = "no PROMPT TEXT, please"
-
-
-@pytest.mark.parametrize(
-    ("kind", "said", "parameter", "reason"),
-    [
-        (ValueError, "the prompt (length 99) is longer than the maximum model length", None, "the prompt is too long"),
-        (ValueError, SAID, None, "vLLM refuses the request (ValueError)"),
-        (Refused, SAID, "temperature", "vLLM refuses the request (temperature)"),
-        (Refused, SAID, "PROMPT TEXT", "vLLM refuses the request (Refused)"),
-    ],
-)
-def test_what_the_engine_refuses_fails_alone(
-    model: Model,
-    stand_in: list[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    kind: type[Exception],
-    said: str,
-    parameter: str | None,
-    reason: str,
-) -> None:
-    """By whatever words: a call with such a prompt is refused as a whole, and what it had accepted may be answered by
-    the next one."""
-
-    def refusal() -> Exception:
-        error = kind(said)
-        vars(error)["parameter"] = parameter
-        return error
-
-    if kind is Refused:
-        exceptions = ModuleType("vllm.exceptions")
-        vars(exceptions)["VLLMClientError"] = Refused
-        monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
-    sys.modules["vllm"].longest[0], sys.modules["vllm"].refusal[0] = 100, refusal
-    requests = [asked(model, "1" * (150 if number in {0, 3, 4, 6} else number + 1)) for number in range(7)]
+def test_a_parameter_that_the_engine_refuses_stops(model: Model, stand_in: list[Any]) -> None:
+    """Every prompt fits, so all requests would fail alike."""
     worker = vllm(model, RUN)
-    replies = worker([*requests, asked(model, "1" * CONTEXT)])
-    assert [number for number, reply in enumerate(replies) if reply.finish == "failed"] == [0, 3, 4, 6, 7]
-    assert [replies[number] for number in (1, 2, 5)] == [worker([requests[number]])[0] for number in (1, 2, 5)]
-    assert str(replies[0].error).startswith(reason)
-    assert replies[0] == replies[4]
-    assert worker(requests[3:5]) == [replies[3]] * 2
-    assert "PROMPT" not in str(replies)
+    for parameter, named in (("temperature", "temperature"), ("PROMPT TEXT", "ValueError")):
+        refused = sys.modules["vllm"].refusal[0] = ValueError("no PROMPT TEXT, please")
+        vars(refused)["parameter"] = parameter
+        with pytest.raises(RunError, match=rf"^vLLM refuses the requests \({named}\); the option omit leaves"):
+            worker([asked(model)])
 
 
 def adapter(folder: Path, rank: int, **more: Any) -> str:
@@ -229,7 +181,7 @@ def test_an_engine_that_cannot_load_or_go_on_is_one_line_without_a_folder(model:
     with pytest.raises(RunError, match=r"^model \w+ cannot be loaded: \w+ has no float1$") as caught:
         vllm(model, RUN, dtype="float1")([asked(model)])
     assert str(Path(str(model.folder)).parent) not in str(caught.value)
-    sys.modules["vllm"].reason[0] = "seeds"
+    sys.modules["vllm"].refusal[0] = RuntimeError("CPU Generator does not use offset\nand more")
     with pytest.raises(
         RunError, match=r"^vLLM stopped: CPU Generator does not use offset; the option `omit: \[seed\]`"
     ):
@@ -282,26 +234,6 @@ def test_real_paths_differ_and_end_at_stop_strings(model: Model, worker: Callabl
     stopped = ask([asked(model, "2?", index, temperature=1.0, max_tokens=30, stop=(mark,)) for index in range(6)])
     assert all(mark not in reply.text for reply in stopped)
     assert "stop" in {reply.finish for reply in stopped}
-
-
-@real
-def test_real_refusals_leave_the_others_answered(
-    model: Model, worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With our own check out of the way."""
-    long, unknown = [1] * CONTEXT, [1 << 20]
-    bad = {"long": long, "unknown": unknown}
-
-    def ids(tokenizer: Any, request: Request, context: int) -> Any:
-        return bad.get(request.messages[0].content) or request_token_ids(tokenizer, request, context)
-
-    monkeypatch.setattr("lema.models.vllm.request_token_ids", ids)
-    ask, texts = worker(), ["1?", "long", "2?", "3?", "unknown", "long", "4?"]
-    replies = ask([asked(model, text, max_tokens=8) for text in texts])
-    errors = [reply.error for reply in replies]
-    assert [errors[at] for at in (1, 5)] == ["vLLM refuses the request (max_tokens)"] * 2  # there is room for none
-    assert str(errors[4]).startswith("vLLM refuses the request (")
-    assert [replies[at] for at in (0, 2, 3, 6)] == ask([asked(model, texts[at], max_tokens=8) for at in (0, 2, 3, 6)])
 
 
 @real
