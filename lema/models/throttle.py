@@ -9,8 +9,8 @@ gives up an endpoint at which everything fails.
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lema.models.types import Fault
@@ -25,7 +25,6 @@ BETTER = 1.1  # a rate so many times the best one shows that a larger window pay
 CHARACTERS_PER_TOKEN = 4  # a token, about
 OPEN_AFTER = (10, 60.0)  # faults in a row, and seconds since the first of them, that open the circuit
 LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more is left for another day
-
 SAME_PAUSE = 0.1  # seconds by which the end of a pause may differ when several processes keep it
 
 
@@ -126,8 +125,8 @@ class Throttle:
         self._paused_until = self._asked_until = -math.inf
         self._next, self._gap, self._thawing = now, 0.0, 0
         self._replies = self._written = 0
-        self._waiting: deque[tuple[int, int, asyncio.Future[Reservation]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        # The turn of those that wait, first come first served, and that a request has ended.
+        self._turn, self._ended = asyncio.Lock(), asyncio.Event()
         # Models that have answered here, and the lock that the first request to each holds: the canary.
         self.proved: set[str] = set()
         self.canaries: dict[str, asyncio.Lock] = {}
@@ -137,17 +136,15 @@ class Throttle:
 
     async def acquire(self, characters: int, max_tokens: int) -> Reservation:
         """Wait, in turn, until a request with so long a prompt may go."""
-        if not self._waiting and self.wait(characters, max_tokens) <= 0:
-            return self.start(characters, max_tokens)
-        turn: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
-        self._waiting.append((characters, max_tokens, turn))
-        self._admit()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.failed(turn.result())
-            raise
+        if self._turn.locked() or self.wait(characters, max_tokens) > 0:
+            async with self._turn:
+                while (wait := self.wait(characters, max_tokens)) > 0:
+                    self._ended.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(wait if wait < math.inf else None):
+                            await self._ended.wait()
+                return self.start(characters, max_tokens)
+        return self.start(characters, max_tokens)
 
     def wait(self, characters: int, max_tokens: int) -> float:
         """Seconds until a request may go; 0: now; infinite: when another has ended."""
@@ -230,23 +227,7 @@ class Throttle:
         self.window.in_flight -= 1
         if self._limited:
             self._take(0.0, *tokens)
-        if self._waiting:
-            self._admit()
-
-    def _admit(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._waiting:
-            characters, max_tokens, turn = self._waiting[0]
-            if not turn.done():  # else it was cancelled
-                wait = self.wait(characters, max_tokens)
-                if wait > 0:
-                    if wait < math.inf:
-                        self._timer = asyncio.get_running_loop().call_later(wait, self._admit)
-                    return
-                turn.set_result(self.start(characters, max_tokens))
-            self._waiting.popleft()
+        self._ended.set()
 
     def _expected(self, characters: int, max_tokens: int) -> tuple[float, float]:
         mean = self._written / self._replies if self._replies else max_tokens
