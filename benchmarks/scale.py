@@ -153,8 +153,7 @@ def scripted_answers() -> None:
     from lema.compute.artifacts import artifact_path
     from lema.compute.parquet import write_rows
     from lema.models.types import Model
-    from lema.pipeline.stage_arguments import PROVIDERS, read_input
-    from lema.pipeline.stage_runner import StageRunner
+    from lema.pipeline.stage_runner import StageRunner, read_input
     from lema.recipe.load import load_params, load_recipe
     from lema.rows import Answer, Probe
 
@@ -171,7 +170,7 @@ def scripted_answers() -> None:
 
     loaded = load_recipe(Path("recipes") / f"{NAME}.yaml", Path.cwd())
     settings = load_params(Path("params.yaml")).run
-    with StageRunner("answers", loaded, settings, read, PROVIDERS) as runner:
+    with StageRunner("answers", loaded, settings, read=read) as runner:
         write_rows(artifact_path("answers", NAME), Answer, runner.call())
     write_rows(artifact_path("probe", NAME), Probe, [])
     for arm in ("cot", "lema"):

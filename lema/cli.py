@@ -213,7 +213,7 @@ def merge_command(
 
 def _store() -> "Store":
     """The store of the project; an error outside a project."""
-    from lema.pipeline.stage_arguments import completion_store
+    from lema.pipeline.stage_runner import completion_store
 
     _require_project()
     return completion_store()

@@ -12,7 +12,7 @@ import yaml
 from lema.check.check import check
 from lema.compute import artifacts
 from lema.pipeline.plan import make_plan
-from lema.pipeline.stage_arguments import PROVIDERS
+from lema.pipeline.stage_runner import PROVIDERS
 from lema.recipe.load import load_recipe
 from lema.recipe.schema import Recipe
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lema.check.external_files import outside_files
-from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path
+from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path, read_plan
 from lema.compute.files import atomic
 from lema.errors import RunError, allowed
-from lema.pipeline.plan import read_plan
 from lema.pipeline.status import Status, reads, record_path, recorded_stages, stage_name
 from lema.recipe.load import load_recipe, read_draft
 
@@ -38,7 +37,7 @@ def build(
     record.adopt()
     if code := make(["plan", recipe]):
         return code
-    plan = read_plan(artifact_path("plan", recipe))
+    plan = read_plan(recipe)
     for one in needed(artifact):
         for own in ([arm] if arm and artifact in BY_ARM else arms) if one in BY_ARM else [None]:
             record.refresh()
@@ -72,7 +71,7 @@ class BuildRecord:
 
     def adopt(self) -> None:
         """Record what `lema make` has made by itself, with the plan that is there: it will be written anew."""
-        plan = read_plan(artifact_path("plan", self._recipe))
+        plan = read_plan(self._recipe)
         for artifact in needed(None) if plan else ():
             for arm in self._arms if artifact in BY_ARM else [None]:
                 there = artifact_path(artifact, self._recipe, arm).exists()

@@ -25,8 +25,7 @@ from lema.errors import LemaError, RecipeError, RunError
 from lema.models.types import Completion, Model, Request
 from lema.pipeline.forecast import CERTAIN, ENOUGH, LENGTHS, Lengths, Requests, Three
 from lema.pipeline.plan import make_plan
-from lema.pipeline.stage_arguments import PROVIDERS, completion_store, recipe_model
-from lema.pipeline.stage_runner import StageRunner
+from lema.pipeline.stage_runner import PROVIDERS, StageRunner, completion_store, recipe_model
 from lema.pipeline.status import Status
 from lema.recipe.load import load_params, load_recipe
 from lema.recipe.sampler_schema import BranchSampler, TypedSampler
@@ -109,7 +108,7 @@ class DryRun:
             "log": lambda _: lambda _text: None,
         }
         try:
-            rows = StageRunner(artifact, self.loaded, self.settings, self._input, providers).call()
+            rows = StageRunner(artifact, self.loaded, self.settings, read=self._input, providers=providers).call()
             self._rows[artifact] = self._expect(artifact, sorted(rows, key=lambda row: row.id))
         except (NotKnownYet, RunError) as error:
             stage.unknown = str(error)

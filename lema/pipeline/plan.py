@@ -163,17 +163,6 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     return yaml.dump(dict(plan), Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=10_000)
 
 
-def read_plan(path: Path) -> dict[str, Any]:
-    """A plan that was written; empty when there is none."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    # The loader in C, where PyYAML has it, takes a tenth of the time.
-    made: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return made
-
-
 def plain(value: Any) -> Any:
     """Settings as plain values: prompts as digests, absent settings left out, tuples as lists."""
     if isinstance(value, Prompt):

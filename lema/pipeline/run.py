@@ -1,11 +1,4 @@
-"""The pipeline: how one artifact is made.
-
-The signature of a stage declares what it needs (dependency injection). Its positional parameters are named after the
-artifacts that it reads; `read_input` finds these on the disk. Its keyword parameters are named after what it is given:
-its settings, its task, models, `generate` and so on; PROVIDERS has a function for each. `StageRunner` looks both up and
-calls the stage, `make` writes what it returns. The dry run of `lema plan` is the same runner with other inputs and
-providers.
-"""
+"""The pipeline: makes one artifact by calling its stage (`StageRunner`), and writes what that returns."""
 
 import json
 import os
@@ -15,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lema.compute import files, parquet
-from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path
+from lema.compute.artifacts import ARTIFACTS, BY_ARM, artifact_path, read_plan
 from lema.errors import RecipeError, RunError, allowed
 from lema.pipeline.fingerprint import CodeGraph
-from lema.pipeline.plan import make_plan, plan_code, plan_settings, plan_text, read_plan
-from lema.pipeline.stage_arguments import PROVIDERS, checkpoints, read_input
+from lema.pipeline.plan import make_plan, plan_code, plan_settings, plan_text
 from lema.pipeline.stage_runner import StageRunner, stage_signature
 from lema.recipe.load import Loaded, load_params, load_recipe
 
@@ -45,7 +37,7 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
         loaded = load_recipe(root / "recipes" / f"{recipe}.yaml", root)
         plan = _current_plan(artifact, loaded, arm)
         settings = load_params(root / "params.yaml").run
-        with StageRunner(artifact, loaded, settings, read_input, PROVIDERS, arm, offline, plan) as runner:
+        with StageRunner(artifact, loaded, settings, arm, offline, plan) as runner:
             _write(runner, artifact_path(artifact, recipe, arm))
 
 
@@ -74,7 +66,7 @@ def _current_plan(artifact: str, loaded: Loaded, arm: str | None) -> Mapping[str
         RunError: there is no plan, or it is stale.
     """
     root, advice = Path.cwd(), f"lema make plan {loaded.name}, or lema repro {loaded.name} for everything"
-    made = read_plan(artifact_path("plan", loaded.name))
+    made = read_plan(loaded.name)
     if not made:
         raise RunError(f"no plan yet: {advice}")
     planned, settings = made.get(artifact) or {}, plan_settings(artifact, loaded.recipe)
@@ -105,7 +97,7 @@ def _write(runner: StageRunner, out: Path) -> None:
             folder.mkdir()
             runner.call(folder=folder)
         if runner.artifact == "adapter":
-            shutil.rmtree(checkpoints(runner), ignore_errors=True)
+            shutil.rmtree(runner.checkpoints(), ignore_errors=True)
     elif runner.artifact == "scores":
         with files.atomic(out) as file:
             file.write_text(json.dumps(runner.call(), indent=2) + "\n", encoding="utf-8")

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema.compute.artifacts import BY_ARM, DATA, artifact_path
+from lema.compute.artifacts import BY_ARM, DATA, artifact_path, read_plan
 from lema.compute.files import home
 from lema.errors import RecipeError
-from lema.pipeline.plan import read_plan
 from lema.pipeline.stage_runner import stage_signature
 from lema.recipe.yaml import read_yaml
 
@@ -35,7 +34,7 @@ class Status:
     ) -> None:
         self._recipe, self._plan, self._arms = recipe, _plain(plan), list(arms)
         self._stages = locked_stages(recipe) if stages is None else stages
-        self._made = _plain(read_plan(artifact_path("plan", recipe)))
+        self._made = _plain(read_plan(recipe))
         outs = (out for stage in self._stages.values() for out in stage.get("outs") or ())
         self._outs = {out["path"]: out.get("md5") for out in outs}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lema.errors import RunError
 from lema.filters import GIVEN, Finding
-from lema.pipeline.stage_arguments import PROVIDERS
+from lema.pipeline.stage_runner import PROVIDERS
 from lema.recipe import part_loader
 from tests.filters.candidates import FAILED, GOOD, MALFORMED, PATH, QUESTION, WORLD, candidate, find, judge
 

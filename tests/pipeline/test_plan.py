@@ -11,7 +11,7 @@ from yaml import safe_load
 import lema
 from lema.pipeline.fingerprint import CodeGraph, fingerprint
 from lema.pipeline.plan import KEYWORD_CODE, arm_settings, make_plan, plan_key, plan_text
-from lema.pipeline.stage_arguments import PROVIDERS
+from lema.pipeline.stage_runner import PROVIDERS
 from lema.recipe.load import load_recipe
 
 KEYS = {

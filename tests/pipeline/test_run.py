@@ -11,7 +11,6 @@ from lema.compute import parquet
 from lema.errors import RunError
 from lema.models.types import Model
 from lema.pipeline.run import artifact_path, make
-from lema.pipeline.stage_arguments import PROVIDERS, read_input
 from lema.pipeline.stage_runner import StageRunner
 from lema.recipe.load import load_recipe
 from lema.recipe.params import Run
@@ -140,9 +139,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     parquet.write_rows(artifact_path("samples", "good"), Sample, paths)
     parquet.write_rows(artifact_path("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
     parquet.write_rows(artifact_path("locations", "good"), Location, [])
-    monkeypatch.setattr(
-        "lema.pipeline.stage_arguments.base_model", lambda folder: Model("base", "transformers", "base")
-    )
+    monkeypatch.setattr("lema.pipeline.providers.base_model", lambda folder: Model("base", "transformers", "base"))
     artifact_path("base", "good").mkdir(parents=True)
     (artifact_path("base", "good") / "base.json").write_text("{}", encoding="utf-8")
 
@@ -187,12 +184,12 @@ def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, mon
     loaded = load_recipe(project / "recipes/two.yaml", project)
     for seed in ("7", "8"):
         with pytest.raises(RunError, match=r"^no adapter one/lema/8 yet"):
-            StageRunner("samples", loaded, Run(), read_input, PROVIDERS).provide("models")
+            StageRunner("samples", loaded, Run()).provide("models")
         folder = artifact_path("adapter", "one", "lema") / seed
         folder.mkdir(parents=True)
         for name in ("training.json", "adapter_model.safetensors"):
             (folder / name).write_text(seed, encoding="utf-8")
-    model = StageRunner("samples", loaded, Run(), read_input, PROVIDERS).provide("models")["first"]
+    model = StageRunner("samples", loaded, Run()).provide("models")["first"]
     assert model.adapter == str(artifact_path("adapter", "one", "lema") / "8")
     assert model.identity.startswith("of data/one/base adapter ")
 
