@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from lema.check import external_files
 from lema.check.count_rules import stopping_notes
@@ -48,7 +47,8 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     """Check recipes, given as files or names, and params.yaml; without any, all of recipes/ (files that begin with
     `_` serve only to be extended). `env` is the environment; without it, API keys are not looked for."""
     params, tree, found = read_params(root / PARAMS, root)
-    settings = _settings(params, tree, shown_path(root / PARAMS, root))
+    kept = params or salvage(tree, Params) or Params(recipes={}, runs={})
+    settings = Settings(shown_path(root / PARAMS, root), tree, kept.recipes, kept.runs, kept.run)
     problems, notes = list(found), list[Problem]()
     shipped = sorted(path for path in (root / RECIPES).glob("*.yaml") if not path.name.startswith("_"))
     drafts = []
@@ -93,17 +93,6 @@ def _comes_from(problem: Problem, draft: Draft) -> Problem:
     """A problem in an extended file, for whoever has only read the recipe that extends it."""
     origin = f"comes from {problem.file}:{problem.line}, which {draft.file} extends; null removes it"
     return replace(problem, message=f"{problem.message} ({origin})")
-
-
-def _settings(params: Params | None, tree: Tree, file: str) -> Settings:
-    if params:
-        return Settings(file, tree, params.recipes, params.runs, params.run)
-    kept: dict[str, Any] = {
-        key: salvage(tree.value[key], field.annotation)
-        for key, field in Params.model_fields.items()
-        if isinstance(tree.value, dict) and key in tree.value
-    }
-    return Settings(file, tree, kept.get("recipes") or {}, kept.get("runs") or {}, kept.get("run") or Run())
 
 
 def _recipe_path(given: Path | str, root: Path) -> Path:
@@ -207,7 +196,10 @@ def _params_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[P
     if not needed:
         message = f"the recipe {draft.name} reads {', '.join(names)}; put them into one folder, and write it here"
         yield settings.problem_at("recipes", draft.name, message=message, key=False)
-    elif said != needed and not (names and _holds_all(said, names)):
+    elif said != needed and not (
+        # A folder above it does, but for the project's own and that of all artifacts.
+        names and said not in ("", ".", "data") and all(PurePosixPath(name).is_relative_to(said) for name in names)
+    ):
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
         yield settings.problem_at("recipes", draft.name, message=message, key=False)
@@ -221,14 +213,6 @@ def _batch_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
         shared = f"{settings.run.trainers} trainers cannot share equally"
         message = f"the recipe {draft.name} learns from {whole}, which {shared}"
         yield settings.problem_at("run", "trainers", message=message, key=False)
-
-
-def _holds_all(folder: str, names: Sequence[str]) -> bool:
-    """Whether a folder other than the project's own, or that of all artifacts, holds all the files."""
-    parts = PurePosixPath(folder).parts
-    if parts in ((), ("data",)):
-        return False
-    return all(PurePosixPath(name).parts[: len(parts)] == parts for name in names)
 
 
 def _name_problems(settings: Settings, files: set[str]) -> Iterator[Problem]:

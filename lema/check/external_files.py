@@ -1,15 +1,13 @@
 """What a recipe reads from outside itself: files of the user's, and what other recipes make (rounds)."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from lema.errors import allowed
-from lema.recipe.basic_types import Part
 from lema.recipe.load import RECIPES, Draft, options_path, read_draft
-from lema.recipe.messages import salvage
-from lema.recipe.sampler_schema import ImportSampler, ModelSampler
+from lema.recipe.sampler_schema import ImportSampler
 from lema.recipe.yaml import KeyPath
 
 LOCAL_BACKENDS = ("transformers", "vllm")  # backends that load weights
@@ -27,20 +25,14 @@ class Found:
 
 def asked_models(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
     """The models that are asked, those of filters included, each with the place where the recipe names it."""
-    samples = draft.sections["samples"]
-    for name, sampler in samples.samplers.items() if samples else ():
-        if isinstance(sampler, ModelSampler):
-            yield ("samples", "samplers", name, "model"), sampler.model
-    for section in ("locations", "corrections"):
-        if draft.sections[section]:
-            yield (section, "model"), draft.sections[section].model
-    if evolved := draft.sections["evolved"]:
-        yield ("evolved", "write", "model"), evolved.write.model
-        yield ("evolved", "solve", "model"), evolved.solve.model
-    for path, item in draft.tree.items("verdicts", "filters"):
-        part = salvage(item, Part)
-        if part and isinstance(part.options.get("model"), str):
-            yield (*options_path(draft.tree, path), "model"), part.options["model"]
+    tree = draft.tree
+    places: list[KeyPath] = [("samples", "samplers", name) for name in tree.keys("samples", "samplers")]
+    places += [("locations",), ("corrections",), ("evolved", "write"), ("evolved", "solve")]
+    places += [options_path(tree, path) for path, _ in tree.items("verdicts", "filters")]
+    for path in places:
+        found = tree.find((*path, "model"))
+        if found and isinstance(found.value, str):
+            yield (*path, "model"), found.value
 
 
 def file_rules(draft: Draft, root: Path) -> Iterator[Found]:
@@ -105,19 +97,9 @@ def _named_files(draft: Draft) -> Iterator[tuple[KeyPath, str, bool]]:
 def whole(draft: Draft) -> str:
     """What params.yaml says that a recipe reads: the file or folder outside it that holds all it reads, or
     constraints.txt when it reads none; empty when nothing but the project's folder holds them all."""
-    names = list(dict.fromkeys(name for _, name, _ in outside_files(draft)))
-    if not names:
-        return "constraints.txt"
-    if len(names) == 1:
-        return names[0]
-    parts = [PurePosixPath(name).parts for name in names]
-    common = []
-    for level in zip(*parts, strict=False):
-        if any(one != other for one, other in pairwise(level)):
-            break
-        common.append(level[0])
-    # `data` holds the recipe's own artifacts, too.
-    return "" if common == ["data"] else "/".join(common)
+    names = [name for _, name, _ in outside_files(draft)]
+    common = os.path.commonpath([str(PurePosixPath("/", name)) for name in names or ["constraints.txt"]])[1:]
+    return common if common != "data" or names == ["data"] else ""  # which holds the recipe's own artifacts, too
 
 
 def round_rules(draft: Draft, root: Path) -> Iterator[Found]:
@@ -137,33 +119,24 @@ def round_rules(draft: Draft, root: Path) -> Iterator[Found]:
         if model.adapter is None:
             continue
         path = ("models", label, "adapter")
-        recipe, arm, *seed = model.adapter.split("/")
-        other = _other(recipe, root)
-        arms = other.tree.keys("mix", "arms") if other else ()
+        recipe = model.adapter.partition("/")[0]
+        trained = _trained(other) if (other := _other(recipe, root)) else ()
         if recipe == draft.name:
             yield Found(path, "a recipe cannot sample from its own adapters; name one of another round")
         elif other is None:
             yield Found(path, f"there is no {RECIPES}/{recipe}.yaml")
-        elif arm not in arms:
-            yield Found(path, f"the recipe {recipe} has no arm {arm!r}; {allowed(arm, arms)}")
-        elif message := _seed(f"{recipe}/{arm}", seed, other):
-            yield Found(path, message)
+        elif model.adapter not in trained:
+            yield Found(path, f"the recipe {recipe} trains no {model.adapter}; {allowed(model.adapter, trained)}")
         if model.backend not in LOCAL_BACKENDS or model.name or model.endpoint:
             words = " or ".join(f"`backend: {one}`" for one in LOCAL_BACKENDS)
             yield Found(path, f"an adapter is asked with {words}, and neither name nor endpoint")
 
 
-def _seed(trained: str, seed: Sequence[str], other: Draft) -> str | None:
-    """What is wrong with the seed of an adapter of another recipe; there is one where that trains with several."""
-    adapter = other.sections["adapter"]
-    seeds = [str(one) for one in adapter.seeds] if adapter else list(seed)
-    if seed and not seeds:
-        return f"{trained} is trained once; leave the seed out: `{trained}`"
-    if seeds and not seed:
-        return f"{trained} is trained with several seeds; name one: `{trained}/{seeds[0]}`"
-    if seed and seed[0] not in seeds:
-        return f"{trained} is not trained with the seed {seed[0]}; {allowed(seed[0], seeds)}"
-    return None
+def _trained(draft: Draft) -> list[str]:
+    """The adapters of a recipe: RECIPE/ARM, or RECIPE/ARM/SEED where an arm is trained with several seeds."""
+    adapter, arms = draft.sections["adapter"], draft.tree.keys("mix", "arms")
+    seeds = [f"/{seed}" for seed in adapter.seeds] if adapter else []
+    return [f"{draft.name}/{arm}{seed}" for arm in arms for seed in seeds or [""]]
 
 
 def _other(name: str, root: Path) -> Draft | None:
@@ -176,5 +149,5 @@ def recipes_read(draft: Draft, root: Path) -> list[str]:
     source, models, base = draft.sections["source"], draft.sections["models"] or {}, draft.sections["base"]
     named = [model.adapter.partition("/")[0] for model in models.values() if model.adapter]
     named += [source.evolved] if source and source.evolved else []
-    maker = _maker(base.folder, root) if base and base.folder else None
-    return sorted({*named, *([maker] if maker else [])})
+    named += [maker] if base and base.folder and (maker := _maker(base.folder, root)) else []
+    return sorted(set(named))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from lema.check.trial_process import PartFailure, Trial, run_trial
 from lema.errors import Problem
@@ -26,12 +26,15 @@ from lema.rows import Correction, Finding, Finish, Message, Question, Sample
 from lema.tasks import Reading, Task, Undecided
 
 MAX_RECORDS = 3  # of a source, that a task is tried on
+READS = "for a record that it cannot take `read` raises ValueError, saying what is missing"
+YIELDS = "a filter yields, or returns in a list, one Finding for each"
 
 TRIAL_QUESTION = Question("trial-0", "train", "Ann has 3 pens and buys 4. How many pens has she?", "7", "3 + 4 = 7")
 TRIAL_SAMPLE = Sample(
     "trial-0/trial/0", TRIAL_QUESTION.id, "trial", 0, "Step 1: 3 + 4 = 8\nStep 2: The answer is 8.", "stop", None,
     "trial", "", "", 9, 9,
 )  # fmt: skip
+Records = Iterator[tuple[str, Any]]  # each with its place, as messages have it
 
 
 def _trial_candidate(index: int, answer: str | None) -> Candidate:
@@ -72,83 +75,83 @@ def _user_part(kind: PartKind, name: str) -> Any:
 
 def _task_trials(draft: Draft, root: Path) -> Iterator[Trial]:
     """Each task once, where it is named first, on records of the sources that it reads or generates."""
+    named: dict[str, tuple[KeyPath, list[Records]]] = {}
+
+    def add(path: KeyPath, name: str | None, records: Records) -> None:
+        if name and ":" in name:
+            named.setdefault(name, (path, []))[1].append(records)
+
     questions, source, base = (draft.sections[key] for key in ("questions", "source", "base"))
-    named: list[tuple[KeyPath, str, Iterator[Any]]] = []
-    if questions:
-        named.append((("questions", "task"), questions.task, _source_records(source, root) if source else iter(())))
     sources: list[tuple[KeyPath, Any]] = [(("source",), source)] if source else []
-    for split, one in questions.transfer.items() if questions else ():
-        place = ("questions", "transfer", split)
-        sources.append(((*place, "source"), one.source))
-        if one.task:
-            named.append(((*place, "task"), one.task, _source_records(one.source, root)))
-    named += [
-        ((*path, "generator"), one.generator, _source_records(one, root)) for path, one in sources if one.generator
-    ]
-    if base and base.pretrain:
-        made = _generated_records(base.pretrain.task, base.pretrain.options)
-        named.append((("base", "pretrain", "task"), base.pretrain.task, made))
-    for name in dict.fromkeys(name for _, name, _ in named):
-        if isinstance(task := _user_part("tasks", name), Task):
-            path = next(path for path, other, _ in named if other == name)
-            records = itertools.chain.from_iterable(records for _, other, records in named if other == name)
-            yield Trial(path, name, task.read, partial(try_task, task, records))
+    if questions:
+        add(("questions", "task"), questions.task, _source_records(source, root) if source else iter(()))
+        for split, one in questions.transfer.items():
+            place = ("questions", "transfer", split)
+            sources.append(((*place, "source"), one.source))
+            add((*place, "task"), one.task, _source_records(one.source, root))
+    for path, one in sources:
+        add((*path, "generator"), one.generator, _source_records(one, root))
+    if base and (spec := base.pretrain):
+        add(("base", "pretrain", "task"), spec.task, _generated_records(spec.task, spec.options))
+    for name, (path, records) in named.items():
+        if isinstance(task := _load_or_none("tasks", name), Task):
+            yield Trial(path, name, task.read, partial(try_task, task, itertools.chain(*records)))
 
 
-def _source_records(source: Any, root: Path) -> Iterator[Any]:
+def _source_records(source: Any, root: Path) -> Records:
     """A few records of a source that is here: generated ones, or the first lines of a file."""
     if source.generator:
         yield from _generated_records(source.generator, source.options)
-    file = root / (source.file or "").replace("{split}", "train")
-    if source.file and file.suffix == ".jsonl" and file.is_file():
-        with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, itertools.islice((line for line in lines if line.strip()), MAX_RECORDS))
+    name = (source.file or "").replace("{split}", "train")
+    if name.endswith(".jsonl") and (root / name).is_file():
+        with (root / name).open(encoding="utf-8") as lines:
+            full = ((at, line) for at, line in enumerate(lines, 1) if line.strip())
+            yield from ((f"{name}:{at}", json.loads(line)) for at, line in itertools.islice(full, MAX_RECORDS))
 
 
-def _generated_records(name: str, options: Mapping[str, Any]) -> Iterator[Any]:
+def _generated_records(name: str, options: Mapping[str, Any]) -> Records:
     task = load_part("tasks", name)
     made = task.generate(**options)
-    for pair in itertools.islice(
-        iter(made) if isinstance(made, Iterable) else _fail(task.generate, "made", made, "pairs"), 9
-    ):
+    if not isinstance(made, Iterable):
+        _fail(task.generate, "made", made, "pairs")
+    for at, pair in enumerate(itertools.islice(made, 9), 1):
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict)):
             _fail(task.generate, "generated", pair, "a split and a record: a text and a dict")
-        yield pair[1]
+        yield f"record {at} of its generator", pair[1]
 
 
-def _fail(culprit: Any, verb: str, got: Any, wanted: str) -> Any:
-    raise PartFailure(f"{verb} {_type_name(got)}, not {wanted}", culprit)
+def _fail(culprit: Any, verb: str, got: Any, wanted: str) -> NoReturn:
+    raise PartFailure(f"{verb} {'None' if got is None else f'a {type(got).__name__}'}, not {wanted}", culprit)
 
 
-def _type_name(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def try_task(task: Task, records: Iterable[Any]) -> None:
+def try_task(task: Task, records: Records) -> None:
     """Call the functions of a task on records; raises PartFailure."""
-    try:
-        task.read({})
-    except ValueError:
-        pass  # as it should be
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        message = f"raised {what} for a record without fields; `read` raises ValueError, saying what is missing"
-        raise PartFailure(message, error) from error
     golds = {"7"}
-    for record in records:
-        if task.counts is None or task.counts(record):
-            try:
-                reading = task.read(record)
-            except ValueError as error:
-                raise PartFailure(f"cannot read a record of its source: {error}", error) from error
-            _check_reading(task, reading)
-            golds.add(reading.gold)
-            if task.write and task.read(task.write(reading)).text != reading.text:
-                raise PartFailure("`write` made a record that `read` reads as another question", task.write)
+    for place, record in itertools.chain([("a record without fields", {})], records):
+        if record and task.counts is not None and not task.counts(record):
+            continue
+        try:
+            reading = task.read(record)
+        except ValueError as error:
+            if not record:
+                continue  # as it should be
+            raise PartFailure(f"cannot read {place}: {error}", error) from error
+        except Exception as error:
+            raise PartFailure(f"raised {type(error).__name__}: {error} for {place}; {READS}", error) from error
+        if not record:
+            continue
+        if not isinstance(reading, Reading):
+            _fail(task.read, "read a record as", reading, "a Reading")
+        for field, value in (("text", reading.text), ("gold", reading.gold), ("rationale", reading.rationale or "")):
+            if not isinstance(value, str):
+                _fail(task.read, f"read a record with {field}", value, "a text")
+        golds.add(reading.gold)
+        if task.write and task.read(task.write(reading)).text != reading.text:
+            raise PartFailure("`write` made a record that `read` reads as another question", task.write)
     for gold in sorted(golds):
         for text in (f"Step 1: It is {gold}.\nThe answer is {gold}.", "No idea.", ""):
             answer = task.extract(text)
-            if not (answer is None or isinstance(answer, str)):
+            if not isinstance(answer, str | None):
                 _fail(task.extract, "extracted", answer, "a text or None")
         same = task.equal(gold, gold)
         if not isinstance(same, bool | Undecided):
@@ -157,24 +160,14 @@ def try_task(task: Task, records: Iterable[Any]) -> None:
             raise PartFailure(f"holds the answer {gold!r} to be different from itself", task.equal)
 
 
-def _check_reading(task: Task, reading: Any) -> None:
-    if not isinstance(reading, Reading):
-        _fail(task.read, "read a record as", reading, "a Reading")
-    for field in ("text", "gold", "rationale"):
-        value = getattr(reading, field)
-        if not (isinstance(value, str) or (field == "rationale" and value is None)):
-            _fail(task.read, f"read a record with {field}", value, "a text")
-
-
 def _filter_trials(draft: Draft) -> Iterator[Trial]:
     questions, corrections = draft.sections["questions"], draft.sections["corrections"]
-    models = {name: _trial_model(name, one) for name, one in (draft.sections["models"] or {}).items()}
     given = {
         "questions": [TRIAL_QUESTION],
         "task": _load_or_none("tasks", questions.task) if questions else None,
         "hint": corrections.hint if corrections else "none",
         "read_file": lambda _: iter(()),
-        "models": models,
+        "models": {name: _trial_model(name, one) for name, one in (draft.sections["models"] or {}).items()},
         "generate": lambda requests: (Completion("Yes. The answer is 7.", "stop") for _ in requests),
     }
     for path, item in draft.tree.items("verdicts", "filters"):
@@ -184,32 +177,32 @@ def _filter_trials(draft: Draft) -> Iterator[Trial]:
             yield Trial(path, one.use, part, partial(try_filter, part, one.options, given))
 
 
+def positional_parameters(part: Any) -> list[str]:
+    """The names of the parameters that a part takes by position."""
+    parameters = inspect.signature(part).parameters.values()
+    return [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+
+
 def try_filter(part: Any, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Call a filter on three candidates; raises PartFailure."""
-    parameters = inspect.signature(part).parameters.values()
-    positional = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    if len(positional) > 1:
-        message = (
-            f"takes {' and '.join(positional)} by position; a filter takes its candidates, options stand after `*`"
-        )
-        raise PartFailure(message, part)
-    asked = {one.name: given[one.name] for one in parameters if one.name in GIVEN}
+    if len(positional := positional_parameters(part)) > 1:
+        told = "a filter takes its candidates, options stand after `*`"
+        raise PartFailure(f"takes {' and '.join(positional)} by position; {told}", part)
+    asked = {name: given[name] for name in inspect.signature(part).parameters if name in GIVEN}
     found = part(list(TRIAL_CANDIDATES), **options, **asked)
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
-        _fail(part, "returned", found, "findings: a filter yields one Finding for each candidate")
-    count = 0
-    for count, finding in enumerate(found, 1):
+        _fail(part, "returned", found, f"findings: {YIELDS} candidate")
+    findings = list(itertools.islice(found, len(TRIAL_CANDIDATES) + 1))
+    for finding in findings:
         if not isinstance(finding, Finding):
             _fail(part, "yielded", finding, "a Finding")
         if isinstance(finding.value, bool) or not isinstance(finding.value, int | float | None):
             _fail(part, "yielded a Finding of", finding.value, "a number or None")
         if not isinstance(finding.reason, str | None):
             _fail(part, "yielded a Finding with the reason", finding.reason, "a text or None")
-        if count > len(TRIAL_CANDIDATES):
-            break
-    if count != len(TRIAL_CANDIDATES):
-        more = "more" if count > len(TRIAL_CANDIDATES) else "fewer"
-        raise PartFailure(f"yielded {more} findings than candidates; a filter yields one for each", part)
+    if len(findings) != len(TRIAL_CANDIDATES):
+        more = "more" if len(findings) > len(TRIAL_CANDIDATES) else "fewer"
+        raise PartFailure(f"yielded {more} findings than candidates; {YIELDS}", part)
 
 
 def _backend_trials(draft: Draft, run: Run) -> Iterator[Trial]:
@@ -237,7 +230,11 @@ def try_backend(part: Any, model: Model, run: Run) -> None:
     requests = [Request(model, messages, Sampling(max_tokens=16), index) for index in (0, 1)]
     replies = worker(requests)
     if inspect.isawaitable(replies):
-        replies = asyncio.run(_awaited(replies))
+
+        async def awaited() -> Any:
+            return await replies
+
+        replies = asyncio.run(awaited())
     if not isinstance(replies, list | tuple):
         _fail(worker, "answered with", replies, "a list of Completions")
     for reply in replies:
@@ -248,7 +245,3 @@ def try_backend(part: Any, model: Model, run: Run) -> None:
             raise PartFailure(f"made a Completion without a text, or with a finish that is none of {allowed}", worker)
     if len(replies) != len(requests):
         raise PartFailure(f"answered {len(requests)} requests with {len(replies)} completions", worker)
-
-
-async def _awaited(replies: Any) -> Any:
-    return await replies

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lema.errors import Problem, allowed
 from lema.recipe import prompt as prompts
-from lema.recipe.basic_types import Part, Prompt
-from lema.recipe.load import Draft, options_path
+from lema.recipe.basic_types import Prompt
+from lema.recipe.load import Draft, prompt_places
 from lema.recipe.messages import dotted, problem_at, salvage
 from lema.recipe.prompt import PromptError, Turn
-from lema.recipe.sampler_schema import BranchSampler, ModelSampler, TypedSampler
 from lema.recipe.yaml import KeyPath, Tree
 
 COT = frozenset({"question", "steps", "answer"})
@@ -19,7 +17,9 @@ SPOILT = PATH | {"error_type", "error"}
 JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "full", "before", "wrong", "after", "answer"}
 WRONG_STEP = "wrong"
+QUESTION = frozenset({"question"})
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
+Names = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,56 +29,41 @@ class Use:
 
     path: KeyPath
     prompt: Prompt
-    asked: frozenset[str]
-    answered: frozenset[str] | None = None
+    asked: Names
+    answered: Names | None = None
 
 
-def uses(sections: dict[str, Any], hints: frozenset[str] | None = None) -> Iterator[Use]:
-    """Every prompt of a recipe. The input of a training example never sees its answer. `hints` are what the
-    corrector is shown when the recipe's own word on that cannot be read."""
-    samples, corrections, mix, answers, base = (
-        sections[key] for key in ("samples", "corrections", "mix", "answers", "base")
-    )
-    locations, evolved = sections["locations"], sections["evolved"]
-    question = frozenset({"question"})
-    for name, sampler in samples.samplers.items() if samples else ():
-        if isinstance(sampler, ModelSampler):
-            given = {TypedSampler: SPOILT, BranchSampler: PATH}.get(type(sampler), question)
-            yield Use(("samples", "samplers", name, "prompt"), sampler.prompt, given)
-    if locations:
-        yield Use(("locations", "prompt"), locations.prompt, PATH | HINTS[locations.hint])
-    if corrections:
-        shown = HINTS[corrections.hint] if hints is None else hints
-        located = frozenset({"incorrect_step"}) if locations else frozenset[str]()
-        yield Use(("corrections", "prompt"), corrections.prompt, PATH | shown | located)
-    if evolved:
-        yield Use(("evolved", "write", "prompt"), evolved.write.prompt, question)
-        yield Use(("evolved", "solve", "prompt"), evolved.solve.prompt, question)
-    if mix:
-        yield Use(("mix", "cot"), mix.cot, question, COT)
-        written = (CORRECTION | {"rationale"}) - ({"explanation"} & set(corrections.without) if corrections else set())
-        yield Use(("mix", "correction"), mix.correction, PATH, written)
-        for name, arm in mix.arms.items():
-            if arm.cot and arm.cot.format:
-                yield Use(("mix", "arms", name, "cot", "format"), arm.cot.format, question, COT)
-            if arm.corrections and arm.corrections.format:
-                path = ("mix", "arms", name, "corrections", "format")
-                yield Use(path, arm.corrections.format, PATH, written)
-    if answers:
-        yield Use(("answers", "prompt"), answers.prompt, question)
-    if base and base.pretrain:
-        yield Use(("base", "pretrain", "format"), base.pretrain.format, question, COT)
-        if base.pretrain.corrections:
-            place = ("base", "pretrain", "corrections", "format")
-            yield Use(place, base.pretrain.corrections.format, PATH, CORRECTION)
-
-
-def prompt_problems(draft: Draft) -> list[Problem]:
+def prompt_problems(draft: Draft) -> Iterator[Problem]:
     """Everything that is wrong with the prompts of a recipe."""
-    hint = draft.tree.find(("corrections", "hint"))
-    unreadable = hint is not None and hint.value not in tuple(HINTS)
-    found = (*uses(draft.sections, HINTS["rationale"] if unreadable else None), *_judges(draft))
-    return [*(problem for use in found for problem in _use_problems(use, draft.tree)), *masks(draft)]
+    for path in prompt_places(draft.tree):
+        found = draft.tree.find(path)
+        if found and (prompt := salvage(found, Prompt)):
+            yield from _use_problems(Use(path, prompt, *given_variables(path, draft.tree)), draft.tree)
+    yield from masks(draft)
+
+
+def given_variables(path: KeyPath, tree: Tree) -> tuple[Names, Names | None]:
+    """What the prompt at a path is given, see `Use`. The input of a training example never sees its answer."""
+    match path:
+        case ("samples", "samplers", name, _):
+            kind = tree.keys("samples", "samplers", name)
+            return SPOILT if "inject" in kind else PATH if "branch" in kind else QUESTION, None
+        case ("locations" | "corrections" as section, _):
+            hint = tree.find((section, "hint"))
+            # One that cannot be read is reported by its own place.
+            shown = HINTS.get(str(hint.value) if hint else "none", HINTS["rationale"])
+            located = section == "corrections" and tree.find(("locations",))
+            return PATH | shown | ({"incorrect_step"} if located else frozenset()), None
+        case ("mix", "cot") | ("mix", "arms", _, "cot", _) | ("base", "pretrain", "format"):
+            return QUESTION, COT
+        case ("mix", *_):
+            left_out = [item.value for _, item in tree.items("corrections", "without")]
+            return PATH, (CORRECTION | {"rationale"}) - ({"explanation"} if "explanation" in left_out else frozenset())
+        case ("base", *_):
+            return PATH, CORRECTION
+        case ("verdicts", *_):
+            return JUDGED, None
+    return QUESTION, None  # of answers, and of questions that evolve
 
 
 def masks(draft: Draft) -> Iterator[Problem]:
@@ -96,16 +81,6 @@ def _written(prompt: Prompt) -> frozenset[str]:
         return prompts.variables(prompt, "assistant")
     except PromptError:  # reported by its own place
         return frozenset({WRONG_STEP})
-
-
-def _judges(draft: Draft) -> Iterator[Use]:
-    """The prompts of filters."""
-    filters = draft.tree.find(("verdicts", "filters"))
-    for at, item in enumerate(filters.value if filters and isinstance(filters.value, list) else ()):
-        part = salvage(item, Part)
-        if part and "prompt" in part.options:
-            path = (*options_path(draft.tree, ("verdicts", "filters", at)), "prompt")
-            yield Use(path, part.options["prompt"], JUDGED)
 
 
 def _use_problems(use: Use, tree: Tree) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """Filters: which corrections may be learnt from. One file each, named after its function.
 
-A filter walks over all candidates in order and yields one `Finding` for each: the number that it measures, and a
-reason to drop the candidate or None to keep it. So the decision is a threshold over a statistic that every row has.
+A filter walks over all candidates in order and yields one `Finding` for each, or returns a list of them: the number
+that it measures, and a reason to drop the candidate or None to keep it. So the decision is a threshold over a statistic
+that every row has; a generator keeps memory flat.
 Every filter sees every candidate, whatever other filters said. Its options are its keyword-only parameters.
 
 What a filter needs beyond that it asks for, as a stage does, by a keyword-only parameter of one of the names in

@@ -1,13 +1,16 @@
 """Rows as a person reads them: `lema show`, and the list of parts: `lema ls`."""
 
 import json
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from math import exp
 from pathlib import Path
 from typing import Any
 
+import yaml
 from typer import style
 
 from lema.compute import parquet
@@ -19,6 +22,7 @@ from lema.rows import Answer, Correction, Evolved, Example, Location, Probe, Que
 from lema.text.joins import SortedLookup
 
 _KINDS: Mapping[str, part_loader.PartKind] = {"tasks": "tasks", "filters": "filters", "backends": "models"}
+_PLACES = {"task": "tasks", "generator": "tasks", "filters": "filters", "backend": "backends"}  # keys of a recipe
 _TYPES = {name: row_type for name, row_type in ARTIFACTS.items() if row_type is not None}
 # Artifact -> field of its rows -> the artifact whose row of that id belongs to it.
 _JOINS: Mapping[str, Mapping[str, str]] = {
@@ -116,7 +120,8 @@ def _condition(text: str, artifacts: Sequence[str]) -> Callable[[Joined], bool]:
 
 
 def list_parts(kind: str, root: Path) -> str:
-    """The parts that a recipe can name, with what each is for: tasks, filters, backends or prompts; all for "".
+    """The parts that a recipe can name, with what each is for, ours and those of the project that its recipes name:
+    tasks, filters, backends or prompts; all for "".
 
     Raises ShowError for an unknown kind.
     """
@@ -132,10 +137,40 @@ def _listing(kind: str, root: Path) -> str:
         files = sorted(file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml"))
         entries = {file.relative_to(folder).with_suffix("").as_posix(): _first_comment(file) for file in files}
     else:
-        entries = {name: part_loader.part_summary(_KINDS[kind], name) for name in part_loader.part_names(_KINDS[kind])}
+        names = [*part_loader.part_names(_KINDS[kind]), *_own_parts(kind, root)]
+        entries = {name: part_loader.part_summary(_KINDS[kind], name) for name in names}
     column = max(map(len, entries), default=0)
     lines = [f"  {name:<{column}}  {style(about, dim=True)}".rstrip() for name, about in entries.items()]
     return "\n".join([style(kind, bold=True), *(lines or ["  none"])])
+
+
+def _own_parts(kind: str, root: Path) -> Iterator[str]:
+    """The parts of the project that its recipes name."""
+    found = set[str]()
+    for file in (root / "recipes").glob("*.yaml"):
+        text = file.read_bytes()
+        if re.search(rb"\w:[a-zA-Z_]", text):
+            with suppress(yaml.YAMLError):
+                found |= {
+                    name for key, name in _texts(yaml.safe_load(text)) if ":" in name and _PLACES.get(key) == kind
+                }
+    for name in sorted(found):
+        with suppress(part_loader.PartError):  # what is no name of a part, `lema check` says
+            if part_loader.source_file(part_loader.module_name(_KINDS[kind], name)):
+                yield name
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The texts of a recipe, names of options among them, each with the key that it stands under."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield key, str(name)
+            yield from _texts(child, str(name))
+    elif isinstance(value, list):
+        for child in value:
+            yield from _texts(child, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _first_comment(file: Path) -> str:

@@ -53,6 +53,11 @@ def questions(
         except ValueError as error:
             unreadable.setdefault(tasks[split].name, []).append(f"{record.id}: {error}")
             continue
+        except Exception as error:  # a task of the user's may raise anything
+            raise RunError(
+                f"questions: task {tasks[split].name} raised {type(error).__name__}: {error} for the record "
+                f"{record.id}; for a record that it cannot take `read` raises ValueError, saying what is missing"
+            ) from error
         strata = tuple(Stratum(name, value) for name, value in sorted(reading.strata.items()))
         yield Question(record.id, split, reading.text, reading.gold, reading.rationale, strata)
     for name, messages in unreadable.items():
@@ -91,7 +96,7 @@ def _overlap_check(
     def read(record: Record) -> tuple[str, str]:
         try:
             reading = tasks[record.split].read(json.loads(record.record))
-        except ValueError:
+        except Exception:
             return "", ""  # an error if it is asked
         return reading.text, reading.rationale or ""
 

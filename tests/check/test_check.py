@@ -386,7 +386,7 @@ BROKEN = {
     ),
     "adapter of no arm": (
         "models: {first: {backend: transformers, adapter: good/lima}}",
-        ["2:50: models.first.adapter: the recipe good has no arm 'lima'; did you mean 'lema'? allowed: cot, lema"],
+        ["2:50: models.first.adapter: the recipe good trains no good/lima; did you mean 'good/lema'? allowed: good"],
     ),
     "adapter behind an endpoint": (
         "models: {strong: {adapter: good/lema}}",
@@ -411,15 +411,11 @@ BROKEN = {
     ),
     "seed of an arm that is trained once": (
         "models: {first: {backend: transformers, adapter: good/lema/3}}",
-        ["2:50: models.first.adapter: good/lema is trained once; leave the seed out: `good/lema`"],
+        ["2:50: models.first.adapter: the recipe good trains no good/lema/3; did you mean 'good/lema'? allowed: good/"],
     ),
     "arm of several seeds": (
         "models: {first: {backend: transformers, adapter: lema_test_seeds/lema}}",
-        ["2:50: models.first.adapter: lema_test_seeds/lema is trained with several seeds; name one: `lema_test_seeds"],
-    ),
-    "unknown seed of an arm": (
-        "models: {first: {backend: transformers, adapter: lema_test_seeds/lema/1}}",
-        ["2:50: models.first.adapter: lema_test_seeds/lema is not trained with the seed 1; allowed: -2, 7"],
+        ["2:50: models.first.adapter: the recipe lema_test_seeds trains no lema_test_seeds/lema; did you"],
     ),
     "its own adapter": (
         "models: {first: {backend: transformers, adapter: broken/lema}}",

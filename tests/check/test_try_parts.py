@@ -74,7 +74,11 @@ FILTERS = {
         "    yield from (Finding(1) for _ in candidates)\n",
         "takes candidates and times by position; a filter takes its candidates, options stand after `*` ({file}:4)",
     ),
-    "no generator": ("", "    return True\n", "returned a bool, not findings: a filter yields one Finding for each"),
+    "no generator": (
+        "",
+        "    return True\n",
+        "returned a bool, not findings: a filter yields, or returns in a list, one Finding for each candidate",
+    ),
     "nothing": ("", "    pass\n", "returned None, not findings"),
     "raises": (
         "",
@@ -86,13 +90,13 @@ FILTERS = {
     "too few": (
         "",
         "    yield Finding(1)\n",
-        "yielded fewer findings than candidates; a filter yields one for each",
+        "yielded fewer findings than candidates; a filter yields, or returns in a list, one Finding for each",
     ),
     "only those that it drops": (
         "",
         "    for one in candidates:\n        if len((one.correction.explanation or '').split()) < 8:\n"
         "            yield Finding(0, 'short')\n",
-        "yielded fewer findings than candidates; a filter yields one for each",
+        "yielded fewer findings than candidates; a filter yields, or returns in a list, one Finding for each",
     ),
     "endless": ("", "    while True:\n        yield Finding(1)\n", "yielded more findings than candidates"),
     "exits": ("", "    raise SystemExit\n", "ended the process that tried it ({file}:4)"),
@@ -104,6 +108,29 @@ FILTERS = {
         None,
     ),
 }
+
+
+def test_an_option_by_position_is_one_problem(project):
+    part = FILTER.format(parameters=", times=2", body="    yield from (Finding(1) for _ in candidates)\n")
+    project.write("recipes/lema_trial_by_position.py", part)
+    project.edit("recipes/good.yaml", "max_tokens: {limit", "'recipes.lema_trial_by_position:part': {times")
+    (problem,) = check(["good"], project.root, {}).problems
+    assert "takes candidates and times by position" in problem.message
+
+
+def test_a_record_that_makes_read_fail_is_named(project):
+    read = "return Reading(record['question'] if record else '', '3', None)"
+    project.write("recipes/lema_trial_rows.py", TASK.format(**(GOOD_TASK | {"read": read})))
+    project.write("data/rows.jsonl", '{"question": "?"}\n\n{"text": "?"}\n')
+    source = "source: {generator: null, file: data/rows.jsonl, test_from: train}"
+    project.write(
+        "recipes/mine.yaml", f"extends: good.yaml\n{source}\nquestions: {{task: 'recipes.lema_trial_rows:part'}}\n"
+    )
+    (problem,) = check(["mine"], project.root, {}).problems
+    assert problem.message.endswith(
+        "raised KeyError: 'question' for data/rows.jsonl:3; for a record that it cannot take `read` raises ValueError, "
+        "saying what is missing (recipes/lema_trial_rows.py:6)"
+    )
 
 
 @pytest.mark.parametrize("kind", FILTERS)
@@ -120,13 +147,13 @@ TASKS = {
     "good": ({}, None),
     "KeyError": (
         {"read": 'return Reading(record["question"], "3", None)'},
-        "raised KeyError: 'question' for a record without fields; `read` raises ValueError, saying what is missing "
-        "({file}:6)",
+        "raised KeyError: 'question' for a record without fields; for a record that it cannot take `read` raises "
+        "ValueError, saying what is missing ({file}:6)",
     ),
     "dict": ({"read": 'return {"text": "1 + 2?"}'}, "read a record as a dict, not a Reading ({file}:5)"),
     "another source": (
         {"read": 'raise ValueError("needs `n`")'},
-        "cannot read a record of its source: needs `n` ({file}:6)",
+        "cannot read record 1 of its generator: needs `n` ({file}:6)",
     ),
     "no gold": ({"read": 'return Reading("1 + 2?", 3, None)'}, "read a record with gold a int, not a text ({file}:5)"),
     "extract": ({"extract": "return [text]"}, "extracted a list, not a text or None ({file}:11)"),

@@ -110,10 +110,18 @@ def test_rows_are_shown_without_what_is_not_made_yet() -> None:
     assert plain("samples", {"samples": []}, where=["sampler=x"]) == "0 of 0 rows of samples where sampler=x"
 
 
-def test_parts_are_listed_with_what_they_are_for(tmp_path: Path) -> None:
+def test_parts_are_listed_with_what_they_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes/prompts/solve").mkdir(parents=True)
     (tmp_path / "recipes/prompts/solve/short.yaml").write_text("# Asks for short steps.\nuser: '{{ question }}'\n")
+    part = "recipes.lema_shown:part"
+    (tmp_path / "recipes/lema_shown.py").write_text("def part(candidates):\n    '''Ours.'''\n")
+    recipe = f"verdicts: {{filters: [has_fields, '{part}': {{limit: 1}}, 'nowhere.at_all:part']}}\n"
+    (tmp_path / "recipes/one.yaml").write_text(recipe)
+    (tmp_path / "recipes/two.yaml").write_text(f"models: {{m: {{backend: '{part}'}}}}\nquestions: {{task: '{part}'}}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     text = re.sub(r"\x1b\[\d+m", "", list_parts("", tmp_path))
+    assert len(re.findall(rf"^  {part} +Ours\.$", text, re.MULTILINE)) == 3
+    assert "nowhere" not in text
     assert re.search(r"^  word_problems +\S", text, re.MULTILINE)
     assert re.search(r"^  answer_matches +Measures 1 where", text, re.MULTILINE)
     assert "  solve/short  Asks for short steps." in text

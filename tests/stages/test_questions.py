@@ -91,6 +91,15 @@ def test_unreadable_records_are_all_counted_and_ten_are_named() -> None:
     assert lines == [f"  bad-{number:02d}: needs a text in `q`" for number in range(10)]
 
 
+def test_a_record_that_makes_read_raise_anything_else_is_named() -> None:
+    broken = replace(task(), read=lambda record: record["text"])
+    tasks = dict.fromkeys(("train", "test"), broken)
+    with pytest.raises(
+        RunError, match=rf"task toy raised KeyError: 'text' for the record {RECORDS[0].id}; .*ValueError"
+    ):
+        list(questions(RECORDS, spec=QuestionsSpec(task="toy"), tasks=tasks, contamination=False, log=print))
+
+
 def test_an_unreadable_record_that_is_not_asked_is_no_matter() -> None:
     assert len(ask([*RECORDS, Record("bad", "test", "{}")], train=3, test=0)) == 3
 
