@@ -30,18 +30,18 @@ def task_rules(draft: Draft) -> Iterator[Found]:
     """Tasks exist; generators generate, with options that they know, as many records as the recipe says."""
     questions, source, base = (draft.sections[key] for key in ("questions", "source", "base"))
     if questions:
-        yield from _task(("questions", "task"), questions.task, None)
+        yield from _task_problems(("questions", "task"), questions.task, None)
         if draft.sections["evolved"] and not _can_write(questions.task):
             yield Found(("evolved",), f"the task {questions.task} cannot write records of new questions", key=True)
     if source:
         yield from _generator(draft, ("source",), source, "train", "test")
     if base and base.pretrain:
-        yield from _task(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
+        yield from _task_problems(("base", "pretrain", "task"), base.pretrain.task, base.pretrain.options)
     for name, one in (questions.transfer if questions else {}).items():
         path = ("questions", "transfer", name)
         if name in RESERVED_SETS:
             yield Found(path, f"`{name}` has a meaning of its own; give this set another name", key=True)
-        yield from _task((*path, "task"), one.task, None) if one.task else ()
+        yield from _task_problems((*path, "task"), one.task, None) if one.task else ()
         yield from _generator(draft, (*path, "source"), one.source, "test")
         if one.test is not None and one.source.test is not None and one.test > one.source.test:
             yield Found((*path, "test"), f"{one.test} questions, but its `source.test` keeps {one.source.test} records")
@@ -51,13 +51,13 @@ def task_rules(draft: Draft) -> Iterator[Found]:
 
 def _generator(draft: Draft, path: KeyPath, source: Any, *splits: str) -> Iterator[Found]:
     if source.generator:
-        yield from _task((*path, "generator"), source.generator, source.options)
+        yield from _task_problems((*path, "generator"), source.generator, source.options)
         for split in splits:
             if split not in draft.tree.keys(*path):
                 yield Found(path, f"a generator never ends; say how many `{split}` records", key=True)
 
 
-def _task(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
+def _task_problems(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterator[Found]:
     """`options` are those of its generator, None where none is needed."""
     try:
         found = load_part("tasks", name)
@@ -70,7 +70,7 @@ def _task(path: KeyPath, name: str, options: Mapping[str, Any] | None) -> Iterat
         yield Found(path, f"the task {name} has no generator; see `lema ls tasks`")
     elif options is not None and found.generate is not None:
         place = (*path[:-1], "options")
-        if wrong := list(_options(place, found.generate, options)):
+        if wrong := list(_option_problems(place, found.generate, options)):
             yield from wrong
             return
         try:
@@ -96,18 +96,18 @@ def part_rules(draft: Draft) -> Iterator[Found]:
             message = "judges every recipe as it is; `verdicts: {contamination: ...}` sets it, false turns it off"
             yield Found(path, f"{part.use} {message}")
         elif part:
-            yield from _part("filters", path, part.use, part.options, options_path(draft.tree, path), GIVEN)
+            yield from _part_problems("filters", path, part.use, part.options, options_path(draft.tree, path), GIVEN)
     for name, model in (draft.sections["models"] or {}).items():
         place = ("models", name)
         if name == BASE:
             yield Found(place, "`base` is the student itself; give this model another name", key=True)
-        yield from _part("models", (*place, "backend"), model.backend, model.options, (*place, "options"))
+        yield from _part_problems("models", (*place, "backend"), model.backend, model.options, (*place, "options"))
         for need in NEEDS.get(model.backend, ()):
             if getattr(model, need) is None and model.adapter is None:
                 yield Found(place, f"the backend {model.backend} needs `{need}`", key=True)
 
 
-def _part(
+def _part_problems(
     kind: PartKind, path: KeyPath, name: str, options: Mapping[str, Any], place: KeyPath, given: Sequence[str] = ()
 ) -> Iterator[Found]:
     try:
@@ -119,10 +119,10 @@ def _part(
         yield Found(path, f"{name} cannot be called")
     # Of a filter with options by position its trial says what is wrong.
     elif kind != "filters" or ":" not in name or len(positional_parameters(part)) < 2:
-        yield from _options(place, part, options, given)
+        yield from _option_problems(place, part, options, given)
 
 
-def _options(
+def _option_problems(
     path: KeyPath, part: Callable[..., Any], options: Mapping[str, Any], given: Sequence[str] = ()
 ) -> Iterator[Found]:
     for name, message in option_problems(part, options, given):

@@ -17,7 +17,7 @@ SPOILT = PATH | {"error_type", "error"}
 JUDGED = PATH | {"incorrect_step", "explanation", "solution", "answer", "gold", "rationale"}
 CORRECTION = PATH | {"incorrect_step", "explanation", "solution", "full", "before", "wrong", "after", "answer"}
 WRONG_STEP = "wrong"
-QUESTION = frozenset({"question"})
+PLAIN = frozenset({"question"})
 HINTS = {"none": frozenset[str](), "answer": frozenset({"gold"}), "rationale": frozenset({"gold", "rationale"})}
 Names = frozenset[str]
 
@@ -47,7 +47,7 @@ def given_variables(path: KeyPath, tree: Tree) -> tuple[Names, Names | None]:
     match path:
         case ("samples", "samplers", name, _):
             kind = tree.keys("samples", "samplers", name)
-            return SPOILT if "inject" in kind else PATH if "branch" in kind else QUESTION, None
+            return SPOILT if "inject" in kind else PATH if "branch" in kind else PLAIN, None
         case ("locations" | "corrections" as section, _):
             hint = tree.find((section, "hint"))
             # One that cannot be read is reported by its own place.
@@ -55,7 +55,7 @@ def given_variables(path: KeyPath, tree: Tree) -> tuple[Names, Names | None]:
             located = section == "corrections" and tree.find(("locations",))
             return PATH | shown | ({"incorrect_step"} if located else frozenset()), None
         case ("mix", "cot") | ("mix", "arms", _, "cot", _) | ("base", "pretrain", "format"):
-            return QUESTION, COT
+            return PLAIN, COT
         case ("mix", *_):
             left_out = [item.value for _, item in tree.items("corrections", "without")]
             return PATH, (CORRECTION | {"rationale"}) - ({"explanation"} if "explanation" in left_out else frozenset())
@@ -63,7 +63,7 @@ def given_variables(path: KeyPath, tree: Tree) -> tuple[Names, Names | None]:
             return PATH, CORRECTION
         case ("verdicts", *_):
             return JUDGED, None
-    return QUESTION, None  # of answers, and of questions that evolve
+    return PLAIN, None  # of answers, and of questions that evolve
 
 
 def masks(draft: Draft) -> Iterator[Problem]:

@@ -15,13 +15,13 @@ HEADS = ("", "requests", "cached", "to buy", "tokens in", "tokens out", "low", "
 
 def plan_table(dry: DryRun) -> str:
     """The artifacts of a dry run, each with what it asks of models, and sums."""
-    rows = [row for stage in dry.stages for row in _rows(stage)]
+    rows = [row for stage in dry.stages for row in _stage_rows(stage)]
     heads = [HEADS] if any(len(row) > 1 for row in rows) else []
     title = f"{dry.name}: {dry.recipe.description or ''}".rstrip(": ")
     return "\n".join([title, *format_table([*heads, *rows]), "", *_summary(dry)])
 
 
-def _rows(stage: StageForecast) -> Iterator[tuple[str, ...]]:
+def _stage_rows(stage: StageForecast) -> Iterator[tuple[str, ...]]:
     if not stage.reasons:
         yield (f"{stage.artifact:<12}up to date",)
         return
