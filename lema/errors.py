@@ -12,7 +12,7 @@ from dataclasses import dataclass
 # Control characters, which could command a terminal, as their escapes.
 ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
-LONGEST = 2000  # characters of a message; what a file says may be of any length
+LONGEST_MESSAGE = 2000  # characters of a message; what a file says may be of any length
 
 
 class LemaError(Exception):
@@ -33,7 +33,7 @@ class Problem:
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         text = f"{place}: {self.message}".translate(ESCAPES)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."
 
 
 class RecipeError(LemaError):

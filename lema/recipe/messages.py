@@ -64,7 +64,7 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(step) for step in path)
 
 
-def _nearest(tree: Tree, path: KeyPath) -> KeyPath:
+def _nearest_path(tree: Tree, path: KeyPath) -> KeyPath:
     """A path, or that of the nearest thing above it when there is nothing."""
     while tree.find(path) is None:
         path = path[:-1]
@@ -73,7 +73,7 @@ def _nearest(tree: Tree, path: KeyPath) -> KeyPath:
 
 def problem_at(tree: Tree, path: KeyPath, message: str, *, key: bool = False) -> Problem:
     """A problem with the value at a path, or with its key; at the nearest thing above it when it is not there."""
-    known = _nearest(tree, path)
+    known = _nearest_path(tree, path)
     found = tree.find(known) or tree
     mark = found.key if key or known != path else found.mark
     return mark.problem(f"{dotted(path)}: {message}" if path else message)
@@ -205,7 +205,7 @@ def salvage(tree: Tree, wish: Any) -> Any:
             return value
         # All of the deepest at once: of thousands, one at a time would take minutes. Backwards, as indices move.
         depth = max(len(path) for path, _ in problems)
-        wrong = {_nearest(left, path) for path, _ in problems if len(path) == depth}
+        wrong = {_nearest_path(left, path) for path, _ in problems if len(path) == depth}
         for path in sorted(wrong, key=lambda path: [(isinstance(step, int), step) for step in path], reverse=True):
             left = left and left.replaced(path, None)
     return None
