@@ -81,13 +81,15 @@ class BatchServer(FakeServer):
         async def handle(request: web.Request) -> web.StreamResponse:
             self.headers.append(dict(request.headers))
             faults = self.calls.get(kind, [])
-            fault, _, after = (faults.pop(0) if faults else "").partition(" after")
+            fault, after, _ = (faults.pop(0) if faults else "").partition(" after")
             response = None
             if not fault or after or fault == "torn":
                 response = await answer(request)
             if fault in ERRORS:
                 status, error, headers = ERRORS[fault]
                 return web.json_response({"error": error}, status=status, headers=headers)
+            if fault == "html":
+                return web.Response(text="<html>proxy</html>", content_type="text/html")
             if fault == "full":
                 return web.json_response({"error": FULL}, status=429)
             if fault == "drop" or response is None:

@@ -208,6 +208,17 @@ def test_backends(project, kind):
         assert expected.format(file=file) in line
 
 
+def test_a_part_with_a_misspelt_option_is_not_tried(project):
+    """One message says what is allowed; a TypeError from a call would say less."""
+    project.write("recipes/trial_option.py", BACKEND.format(body="return []").replace("run", "run, *, every=3", 1))
+    project.write(
+        "recipes/mine.yaml",
+        "extends: good.yaml\nmodels:\n  strong: {backend: 'recipes.trial_option:part', options: {evry: 2}}\n",
+    )
+    (problem,) = check(["mine"], project.root, {}).problems
+    assert str(problem).endswith("options.evry: unknown option 'evry'; did you mean 'every'? allowed: every")
+
+
 @pytest.mark.parametrize(("kind", "found"), [("filter", True), ("backend", False)])
 def test_a_part_that_hangs_is_killed(project, monkeypatch, kind, found):
     monkeypatch.setattr(trial_process, "TIME_LIMIT", 0.5)

@@ -162,22 +162,27 @@ def test_failures_of_requests_are_rows(make: Callable[..., Generate], server: Ba
 
 
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("plan", "calls", "message"),
     [
-        ({"lines": {4: "401"}}, "strong: endpoint here refuses the key in HERE_KEY; what was bought is kept"),
-        ({"lines": dict.fromkeys(range(10), "404")}, "strong: endpoint here knows no model m"),
-        ({"fail": {"code": "billing_hard_limit_reached", "message": "PROMPT TEXT"}}, "refuses a batch .billing_hard"),
-        ({"fail": {"code": "invalid_json_line", "message": "PROMPT TEXT", "line": 3}}, r"\(invalid_json_line 3\)"),
+        ({"lines": {4: "401"}}, {}, "strong: endpoint here refuses the key in HERE_KEY; what was bought is kept"),
+        ({"lines": dict.fromkeys(range(10), "404")}, {}, "strong: endpoint here knows no model m"),
+        ({"fail": {"code": "billing_hard_limit_reached", "message": "PROMPT TEXT"}}, {}, "a batch .billing_hard"),
+        ({"fail": {"code": "invalid_json_line", "message": "PROMPT TEXT", "line": 3}}, {}, r"\(invalid_json_line 3\)"),
+        ({}, {"upload": ["404"]}, "endpoint here has no Batch API, or its url is wrong"),
+        ({}, {"upload": ["401"]}, "strong: endpoint here refuses the key in HERE_KEY"),
+        ({}, {"create": ["quota"]}, "no credit left at endpoint here"),
+        ({}, {"create": ["drop"] * 9}, "the connection to endpoint here was lost.* when it was to make a batch"),
     ],
 )
 def test_what_concerns_every_request_stops(
-    make: Callable[..., Generate], server: BatchServer, plan: Any, message: str
+    make: Callable[..., Generate], server: BatchServer, plan: Any, calls: Any, message: str
 ) -> None:
-    server.plans = [plan]
+    server.plans, server.calls = [plan], calls
     with pytest.raises(RunError, match=message) as caught:
         list(make()(requests(10)))
     assert "PROMPT" not in str(caught.value)
-    assert len(server.batches) == 1
+    assert len(server.batches) == bool(plan)
+    server.calls = {}
     list(make()(requests(10)))
     assert once(server, 10)
 
@@ -209,7 +214,7 @@ def test_a_queue_that_stays_full_is_given_up(
         {"upload": ["500", "drop", "drop after", "429 later", "full"]},
         {"create": ["404", "429", "full", "full"]},
         {"create": ["drop", "drop after"]},
-        {"create": ["500 after", "503"]},
+        {"create": ["503", "500 after"]},
         {"create": ["html after"]},
         {"look": ["500", "drop", "429", "html"]},
         {"content": ["500", "drop", "torn", "404", "429"]},
@@ -230,26 +235,6 @@ def test_calls_that_fail_are_made_again_and_none_twice(
 def test_files_and_batches_that_show_late(make: Callable[..., Generate], server: BatchServer) -> None:
     server.plans = [{"late": 3, "unknown": 2}]
     assert len(list(make()(requests(10)))) == 10
-    assert once(server, 10)
-
-
-@pytest.mark.parametrize(
-    ("calls", "message"),
-    [
-        ({"upload": ["404"]}, "endpoint here has no Batch API, or its url is wrong"),
-        ({"upload": ["401"]}, "strong: endpoint here refuses the key in HERE_KEY"),
-        ({"create": ["quota"]}, "no credit left at endpoint here"),
-        ({"create": ["drop"] * 9}, "the connection to endpoint here was lost.* when it was to make a batch"),
-    ],
-)
-def test_calls_that_fail_for_good_stop(
-    make: Callable[..., Generate], server: BatchServer, calls: dict[str, list[str]], message: str
-) -> None:
-    server.calls = calls
-    with pytest.raises(RunError, match=message):
-        list(make()(requests(10)))
-    server.calls = {}
-    list(make()(requests(10)))
     assert once(server, 10)
 
 
@@ -278,39 +263,32 @@ def test_an_endpoint_that_nobody_reaches_is_not_waited_for(
     assert records() == []
 
 
+@pytest.mark.parametrize(
+    ("plan", "calls", "named"),
+    [
+        ({"unknown": 10_000}, {}, "batch_0"),
+        ({"late": 10_000}, {}, "batch_0"),
+        ({"gone": True}, {}, "batch_0"),
+        ({}, {"create": ["500 after"]}, "of file-in-0"),
+    ],
+)
 def test_a_batch_that_is_lost_is_bought_again_only_by_a_person(
-    make: Callable[..., Generate], server: BatchServer
+    make: Callable[..., Generate], server: BatchServer, plan: Any, calls: Any, named: str
 ) -> None:
-    server.plans, generate = [{"unknown": 10_000}], make()
-    with pytest.raises(
-        RunError, match=r"strong: .*does not give batch batch_0; if it is lost, delete .*\.jsonl to ask for its 10"
-    ):
-        list(generate(requests(10)))
-    assert not generate.failed
-    with pytest.raises(RunError, match="does not give batch batch_0"):
-        list(make()(requests(10)))
+    """In the last case because the endpoint lists no batches."""
+    server.plans, server.calls, server.listed = [plan], calls, False
+    for _ in range(2):
+        generate = make()
+        with pytest.raises(
+            RunError, match=rf"does not give batch {named}; if it is lost, delete .*jsonl to ask for its 10"
+        ):
+            list(generate(requests(10)))
+        assert not generate.failed
+    assert server.sizes == [10]
     (record,) = records()
     record.unlink()
     list(make()(requests(10)))
     assert server.sizes == [10, 10]
-
-
-@pytest.mark.parametrize("plan", [{"late": 10_000}, {"gone": True}])
-def test_replies_that_never_show_are_not_bought_again(
-    make: Callable[..., Generate], server: BatchServer, plan: dict[str, Any]
-) -> None:
-    server.plans = [plan]
-    with pytest.raises(RunError, match=r"does not give batch batch_0; if it is lost, delete .*\.jsonl"):
-        list(make()(requests(10)))
-    assert server.sizes == [10]
-
-
-def test_an_endpoint_that_lists_no_batches(make: Callable[..., Generate], server: BatchServer) -> None:
-    server.listed = False
-    list(make()(requests(3)))
-    server.calls = {"create": ["500 after"]}
-    with pytest.raises(RunError, match=r"does not give batch of file-in-2; if it is lost, delete"):
-        list(make()(requests(10)))
 
 
 def test_only_one_backend_makes_batches(make: Callable[..., Generate], server: BatchServer) -> None:

@@ -71,11 +71,6 @@ def ask(server: Any, asked: Request | None = None, **options: Any) -> Completion
     return reply
 
 
-def test_an_endpoint_may_call_a_model_otherwise(server: Any) -> None:
-    assert ask(server, models={"m": "/srv/models/m-q8"}).finish == "stop"
-    assert server.requests[0]["model"] == "/srv/models/m-q8"
-
-
 def test_what_is_sent_and_what_comes_back(server: Any) -> None:
     reply = ask(server, request("2 + 2?", 3, temperature=0.7, top_p=0.9, max_tokens=50, stop=("\n\n",), seed=100))
     assert reply == Completion("reply to 2 + 2? #103", "stop", None, 11, 6)
@@ -95,10 +90,11 @@ def test_what_is_sent_and_what_comes_back(server: Any) -> None:
 
 def test_options_and_top_k(server: Any) -> None:
     model = replace(MODEL, options={"omit": ["seed", "max_tokens"], "extra": {"max_completion_tokens": 9}})
-    ask(server, request(model=model, top_k=20, stop=tuple("abcdef")))
+    ask(server, request(model=model, top_k=20, stop=tuple("abcdef")), models={"m": "/srv/models/m-q8"})
     (sent,) = server.requests
     assert not {"seed", "max_tokens", "n"} & set(sent)
     assert (sent["top_k"], sent["max_completion_tokens"], sent["stop"]) == (20, 9, list("abcd"))
+    assert sent["model"] == "/srv/models/m-q8"  # an endpoint may call it otherwise
 
 
 def test_plain_text_models(server: Any) -> None:
@@ -432,26 +428,18 @@ def test_what_is_missing_is_named(server: Any, model: Model, run: Any, message: 
         endpoint_worker(model, run_of(server, **run))
 
 
-def test_the_first_request_of_a_model_goes_alone(server: Any) -> None:
-    server.latency = 0.05
-    server.faults = ["500"]
+@pytest.mark.parametrize(("fault", "finish", "alone"), [("500", "stop", 3), ("filter", "refused", 2)])
+def test_the_first_request_of_a_model_goes_alone(server: Any, fault: str, finish: str, alone: int) -> None:
+    """Until there is a reply, or a refusal of its prompt, which shows that the model can be asked."""
+    server.latency, server.faults = 0.05, [fault]
     run = run_of(server, concurrency=8)
     replies = answers(client_of(run), [request(str(n)) for n in range(9)])
-    assert [reply.finish for reply in replies] == ["stop"] * 9
-    assert server.concurrent[:3] == [1, 1, 1]
+    assert [reply.finish for reply in replies] == [finish] + ["stop"] * 8
+    assert server.concurrent[:alone] == [1] * alone
     assert 1 < server.most <= 8
     server.concurrent.clear()
     answers(client_of(run), [request(f"again {n}") for n in range(8)])
     assert max(server.concurrent) > 1
-
-
-def test_a_prompt_that_is_refused_shows_that_the_model_can_be_asked(server: Any) -> None:
-    server.latency = 0.05
-    server.faults = ["filter"]
-    replies = answers(client_of(run_of(server, concurrency=8)), [request(str(n)) for n in range(9)])
-    assert [reply.finish for reply in replies] == ["refused"] + ["stop"] * 8
-    assert server.concurrent[1] == 1
-    assert server.most > 1
 
 
 @pytest.mark.parametrize(
@@ -613,12 +601,13 @@ def test_what_other_servers_say(status: int, body: Any, what: str, reason: str) 
         ({"retry-after": "99999999"}, 99999999.0),
         ({"retry-after-ms": "inf"}, None),
         ({}, None),
+        ({"retry-after": 30}, pytest.approx(30, abs=2)),
+        ({"retry-after": -30}, 0),
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
-
-
-def test_retry_after_a_date() -> None:
-    assert retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
-    assert retry_after({"retry-after": formatdate(time.time() - 30, usegmt=True)}) == 0
+def test_retry_after(headers: dict[str, Any], seconds: float | None) -> None:
+    """Whole numbers stand for a date so many seconds from now."""
+    said = {
+        name: formatdate(time.time() + at, usegmt=True) if isinstance(at, int) else at for name, at in headers.items()
+    }
+    assert retry_after(said) == seconds

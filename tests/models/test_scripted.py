@@ -1,5 +1,6 @@
 """The backend without a model."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from lema.errors import RunError
 from lema.models.scripted import scripted
 from lema.models.types import Completion, Model, Request, Sampling
+from lema.models.worker import load_backend
 from lema.recipe import part_loader
 from lema.recipe.params import Run
 from lema.rows import Message
@@ -73,3 +75,8 @@ def test_it_is_found_by_name_and_its_options_are_checked() -> None:
     assert part_loader.load_part("models", "scripted") is scripted
     assert part_loader.option_problems(scripted, {"replies": REPLIES, "rules": [{"when": "a", "reply": "b"}]}) == []
     assert part_loader.option_problems(scripted, {"replies": "no list"})
+    misspelt = replace(MODEL, options={"reply": REPLIES})
+    with pytest.raises(
+        RunError, match=r"^model 'actor': unknown option 'reply'; did you mean 'replies'. allowed: replies, rules$"
+    ):
+        load_backend(misspelt, Run())
