@@ -73,7 +73,7 @@ class BatchClient:
     def upload(self, name: str, file: BinaryIO) -> str:
         """Send a file of requests, and return its id at the endpoint."""
         with self._call("upload"):
-            return _required_text(vars(self._client.files.create(file=(name, file), purpose="batch")), "id")
+            return _require_text(self._client.files.create(file=(name, file), purpose="batch").id)
 
     def create(self, file: str) -> RemoteBatch:
         """Have the requests of an uploaded file answered. Not idempotent: `find` looks for a batch of the same file
@@ -195,8 +195,8 @@ def _remote_batch(answer: Any) -> RemoteBatch:
     count, errors = get_member(get_member(said, "request_counts"), "completed"), get_member(said, "errors")
     problems = [one for one in get_member(errors, "data") or () if isinstance(one, Mapping)]
     return RemoteBatch(
-        _required_text(said, "id"),
-        _required_text(said, "status"),
+        _require_text(said.get("id")),
+        _require_text(said.get("status")),
         # Some servers give empty strings for files that are not there.
         said.get("output_file_id") or None,
         said.get("error_file_id") or None,
@@ -206,9 +206,9 @@ def _remote_batch(answer: Any) -> RemoteBatch:
     )
 
 
-def _required_text(said: Mapping[str, Any], name: str) -> str:
-    if not isinstance(value := said.get(name), str) or not value:
-        raise ValueError(f"no {name}")
+def _require_text(value: object) -> str:
+    if not (value and isinstance(value, str)):
+        raise ValueError("no text")
     return value
 
 

@@ -65,7 +65,7 @@ class BatchRecord:
         return self.keys - (self.unanswered or frozenset())
 
     def note(self, step: BatchStep) -> None:
-        """Write a step down; an empty one says that there was one now. It is on the disk when this returns.
+        """Write a step down. It is on the disk when this returns.
 
         Raises:
             RunError: the disk is full or not writable.

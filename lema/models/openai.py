@@ -132,15 +132,11 @@ def request_body(request: Request, served: str, omit: frozenset[str], extra: Map
     which OpenAI does not know, only if set."""
     sampling, content = request.sampling, dict[str, Any](model=served)
     if request.model.chat:
-        content["messages"] = turns = []
-        for message in request.messages:
-            turns.append({"role": message.role, "content": message.content})
+        content["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     else:
         content["prompt"] = plain_text(request.messages)
-    content["temperature"] = sampling.temperature
-    content["top_p"] = sampling.top_p
-    content["max_tokens"] = sampling.max_tokens
-    content["seed"] = sampling.seed + request.index
+    content |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    content |= {"max_tokens": sampling.max_tokens, "seed": sampling.seed + request.index}
     if sampling.stop:
         content["stop"] = list(sampling.stop[:STOPS_SENT])
     if sampling.top_k is not None:

@@ -38,23 +38,20 @@ class Reservation:
 
 
 class TokenBucket:
-    """A rate a minute. A request that needs more than the bucket holds may go when it is full, and leaves a debt."""
+    """A rate a minute; its user takes from the `level`. A request that needs more than the bucket holds may go when it
+    is full, and leaves a debt."""
 
     def __init__(self, per_minute: int, now: float) -> None:
         self._rate = per_minute / 60 * HEADROOM
         self._capacity = max(1.0, self._rate * BURST)
-        self._level, self._at = self._capacity, now
+        self.level, self._at = self._capacity, now
 
     def wait(self, need: float, now: float) -> float:
         """Seconds until `need` may be taken."""
-        self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
+        self.level = min(self._capacity, self.level + (now - self._at) * self._rate)
         self._at = now
-        wait = (min(need, self._capacity) - self._level) / self._rate
+        wait = (min(need, self._capacity) - self.level) / self._rate
         return wait if wait > 1e-6 else 0.0
-
-    def take(self, amount: float) -> None:
-        """Take from the bucket; a negative amount gives back."""
-        self._level -= amount
 
 
 class AdaptiveWindow:
@@ -236,4 +233,4 @@ class Throttle:
     def _take(self, *amounts: float) -> None:
         for bucket, amount in zip(self._buckets, amounts, strict=True):
             if bucket:
-                bucket.take(amount)
+                bucket.level -= amount
