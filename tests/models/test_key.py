@@ -28,9 +28,15 @@ SPEC = {"backend": "openai", "name": "m", "endpoint": "here"}
 MESSAGES = (Message("system", "Solve it."), Message("user", "1 + 1"))
 
 
-def asked(spec: dict[str, Any] | None = None, messages: tuple[Message, ...] = MESSAGES, **sampling: Any) -> str:
-    model = named_model("strong", ModelSpec.model_validate({**SPEC, **(spec or {})}))
-    return Request(model, messages, Sampling(**sampling)).key
+def request_of(
+    spec: dict[str, Any] | None = None, messages: tuple[Message, ...] = MESSAGES, label: str = "strong", **sampling: Any
+) -> Request:
+    model = named_model(label, ModelSpec.model_validate({**SPEC, **(spec or {})}))
+    return Request(model, messages, Sampling(**sampling))
+
+
+def asked(*given: Any, **more: Any) -> str:
+    return request_of(*given, **more).key
 
 
 SAID: dict[str, tuple[Callable[[], str], bool]] = {
@@ -49,11 +55,8 @@ SAID: dict[str, tuple[Callable[[], str], bool]] = {
     "max_tokens": (lambda: asked(max_tokens=511), True),
     "stop": (lambda: asked(stop=("\n\n",)), True),
     "seed": (lambda: asked(seed=1), True),
-    "label": (lambda: Request(named_model("weak", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling()).key, False),
-    "prompt": (
-        lambda: Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(), prompt="p").key,
-        False,
-    ),
+    "label": (lambda: asked(label="weak"), False),
+    "prompt": (lambda: replace(request_of(), prompt="p").key, False),
 }
 
 
@@ -65,7 +68,7 @@ def test_what_is_asked(part: str) -> None:
 
 
 def test_index_and_version_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling())
+    request = request_of()
     assert ROWS["index"] == ROWS["version of the scheme"] == "yes"
     before = request.key
     assert replace(request, index=1).key != before
@@ -157,7 +160,7 @@ def test_what_is_in_params_buys_nothing(field: str, tmp_path: Path, monkeypatch:
     place, _, inner = field.rpartition(".")
     endpoint = Endpoint(url="http://here/v1").model_copy(update={inner: ENDPOINT[inner]} if place else {})
     run = Run(endpoints={"here": endpoint}).model_copy(update={} if place else {field: RUN[field]})
-    request = Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling())
+    request = request_of()
     store = Store(tmp_path / "journal", tmp_path / "completions")
     store.add([(asked(), Completion("2", "stop"))], model="strong")
     assert [reply.text for reply in Generate(store, Nowhere(), run)([request])] == ["2"]
@@ -185,16 +188,11 @@ def test_keys_stay_as_they_are() -> None:
 
 
 def test_a_key_does_not_depend_on_what_was_asked_before() -> None:
-    def named(temperature: float) -> str:
+    def alone(temperature: float) -> str:
         _sampling_json.cache_clear()
-        return Request(
-            named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=temperature)
-        ).key
+        return asked(temperature=temperature)
 
-    alone = named(0), named(0.0)
+    found = [alone(0.0), alone(0)]
     _sampling_json.cache_clear()
-    both = [
-        Request(named_model("strong", ModelSpec.model_validate(SPEC)), MESSAGES, Sampling(temperature=one)).key
-        for one in (0.0, 0, 0.0)
-    ]
-    assert both == [alone[1], alone[0], alone[1]]
+    assert [asked(temperature=one) for one in (0.0, 0, 0.0)] == [*found, found[0]]
+    assert found[0] != found[1]
