@@ -5,16 +5,18 @@ is replaced further on is what was computed; every other equation of the spoilt 
 where they were and above zero, and the last line gives the answer that the path now leads to.
 """
 
+import operator
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 
 from lema.recipe.sampler_schema import ErrorType
 from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.final_answer import answer_sentence, drop_answer_step
-from lema.text.numbers import DIGITS, format_number, numbers
+from lema.text.numbers import format_number, numbers
 
 # What a model that makes the mistake is told of its kind.
 ERRORS: Mapping[ErrorType, str] = {
@@ -29,9 +31,9 @@ ERRORS: Mapping[ErrorType, str] = {
     "wrong formula": "a rule or formula is used that does not fit",
     "unsupported number": "a number or fact comes in that nothing in the problem gives",
 }
-_NUMBER = re.compile(rf"(?<![\w.,/]){DIGITS}(?![\d/]|,\d|\.\d|\s?%)")
+_NUMBER = re.compile(r"(?<![\w.,/])\d[\d,]*(?:\.\d+)?(?![\d/]|,\d|\.\d|\s?%)")
 _SIGN = re.compile(r"(?<=[\w)]) ?([-+*/×x]) ?(?=[$€£(]?\d)")
-_OTHER = {"+": "-*", "-": "+", "*": "+/", "/": "*-"}
+_OTHER = {"+": "-*", "-": "+", "*": "+/", "×": "+/", "x": "+/", "/": "*-"}
 _SLIPS = (1, -1, 2, -2, 10, -10, 100, -100)
 # Wrong notions of how many of one unit make another.
 _FACTORS = {60: 100, 100: 10, 12: 10, 24: 12, 7: 5, 1000: 100, 52: 50, 365: 360, 16: 10, 3600: 60, 36: 30}
@@ -49,10 +51,9 @@ class Injected:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """Step `at` as it becomes, None when it goes. Its wrong equation stands from `start` to `end`; `values` change,
-    by what they were, everywhere else from this step on."""
+    """A step as it becomes, None when it goes. Its wrong equation stands from `start` to `end`; `values` change, by
+    what they were, everywhere else from this step on."""
 
-    at: int
     text: str | None
     start: int
     end: int
@@ -67,50 +68,40 @@ def inject(
     `wrong` tells whether a text ends in a wrong answer. None when no kind can be made so that all else fits.
     """
     steps = drop_answer_step(path)
-    found = [equations(step) for step in steps]
-    if not any(found) or len(steps) > _LONGEST or not all(holds(one) for line in found for one in line):
+    found = [one for step in steps for one in equations(step)]
+    if not found or len(steps) > _LONGEST or not all(map(holds, found)):
         return None
-    last = next(evaluate(line[-1].right) for line in reversed(found) if line)
+    results = [evaluate(one.right) for one in found]
+    said = list(accumulate(map(numbers, steps), operator.add, initial=numbers(question)))  # before each step
     for kind in kinds:
-        changes = [change for at in range(len(steps)) for change in _CHANGES[kind](question, steps, at)]
-        for change in draw.sample(changes, len(changes)):
-            spoilt = _spoilt(question, steps, change, last)
+        changes = [(at, one) for at in range(len(steps)) for one in _CHANGES[kind](steps, at, said[at])]
+        for at, change in draw.sample(changes, len(changes)):
+            # A value that is also that of something else must stay as it is there.
+            if any(value in said[at] or results.count(value) > 1 for value in change.values):
+                continue
+            spoilt = _spoilt(steps, at, change, results[-1])
             if spoilt and spoilt != tuple(steps) and wrong("\n".join(spoilt)):
-                return Injected(spoilt, kind, change.at + 1)
+                return Injected(spoilt, kind, at + 1)
     return None
 
 
-def _spoilt(question: str, steps: Sequence[str], change: _Change, last: Fraction | None) -> tuple[str, ...] | None:
+def _spoilt(steps: Sequence[str], at: int, change: _Change, last: Fraction | None) -> tuple[str, ...] | None:
     """The whole path after a change, with its answer; None when something no longer fits."""
-    values = dict(change.values)
-    if _ambiguous(question, steps, change):
-        return None
-    head, tail = list(steps[: change.at]), list(steps[change.at + 1 :])
-    made = list(head)
+    values, made = dict(change.values), list(steps[:at])
     if change.text is not None:
-        before, equation = change.text[: change.start], change.text[change.start : change.end]
         rest = _carried(change.text[change.end :], values)
         if rest is None:
             return None
-        made.append(_replaced(before, values) + equation + rest)
-    for step in tail:
+        made.append(_replaced(change.text[: change.start], values) + change.text[change.start : change.end] + rest)
+    for step in steps[at + 1 :]:
         carried = _carried(step, values)
         if carried is None:
             return None
         made.append(carried)
-    if change.text is None and not tail:
-        left = [one for step in made for one in equations(step)]
-        answer = evaluate(left[-1].right) if left else None
-    else:
-        answer = values.get(last) if last is not None else None
+    answer = values.get(last) if last is not None else None
+    if change.text is None and at == len(steps) - 1:
+        answer = next((evaluate(found[-1].right) for step in reversed(made) if (found := equations(step))), None)
     return None if answer is None else (*made, answer_sentence(format_number(answer)))
-
-
-def _ambiguous(question: str, steps: Sequence[str], change: _Change) -> bool:
-    """Whether a value that changes is also that of something else, which must stay as it is."""
-    elsewhere = [*numbers(question), *(value for step in steps[: change.at] for value in numbers(step))]
-    results = [evaluate(one.right) for step in steps for one in equations(step)]
-    return any(value in elsewhere or results.count(value) > 1 for value in change.values)
 
 
 def _carried(text: str, values: dict[Fraction, Fraction]) -> str | None:
@@ -121,15 +112,12 @@ def _carried(text: str, values: dict[Fraction, Fraction]) -> str | None:
         broken = next((one for one in equations(text) if not holds(one)), None)
         if broken is None:
             return text
-        solved = _solved(text, broken)
-        old = evaluate(broken.right)
+        solved, old = _solved(text, broken), evaluate(broken.right)
         if solved is None or old is None:
             return None
-        text, value, end = solved
-        values[old] = value
+        text, values[old], end = solved
         # "She has 48 because 32 + 16 = 48" says it before, too.
-        start = broken.start
-        text = _replaced(text[:start], values) + text[start:end] + _replaced(text[end:], values)
+        text = _replaced(text[: broken.start], values) + text[broken.start : end] + _replaced(text[end:], values)
     return None
 
 
@@ -137,109 +125,83 @@ def _replaced(text: str, values: Mapping[Fraction, Fraction]) -> str:
     """A text with changed values in place of what they were."""
 
     def swapped(match: re.Match[str]) -> str:
-        value = Fraction(match[0].replace(",", ""))
+        value = _figure(match[0])
         return format_number(values[value]) if value in values else match[0]
 
     return _NUMBER.sub(swapped, text)
 
 
-def _solved(text: str, equation: Equation) -> tuple[str, Fraction, int] | None:
-    """A text with the right side of an equation computed from its left one, the value, and where the equation ends."""
-    value, old = evaluate(equation.left), evaluate(equation.right)
-    return None if value is None or not _fits(value, old) else _answered(text, equation, value)
+def _figure(text: str) -> Fraction:
+    return Fraction(text.replace(",", ""))
 
 
-def _fits(value: Fraction, old: Fraction | None) -> bool:
-    whole = old is None or old.denominator == 1
-    return value > 0 and (value.denominator == 1 if whole else (value * 100).denominator == 1)
-
-
-def _answered(text: str, equation: Equation, value: Fraction) -> tuple[str, Fraction, int] | None:
-    """A text in which an equation has another right side, which must be one number."""
-    at = equation.start + equation.text.rindex("=") + 1 if "=" in equation.text else None
-    found = list(_NUMBER.finditer(text, at, equation.end)) if at is not None else []
-    if len(found) != 1:
+def _solved(text: str, equation: Equation, value: Fraction | None = None) -> tuple[str, Fraction, int] | None:
+    """A text with another right side of an equation, the value of its left side unless one is given; that value, and
+    where the equation ends. None where the right side is not one number, or the value is no figure like it."""
+    value, old = evaluate(equation.left) if value is None else value, evaluate(equation.right)
+    if value is None or "=" not in equation.text:
         return None
-    written = format_number(value)
-    return text[: found[0].start()] + written + text[found[0].end() :], value, found[0].start() + len(written)
+    places = 1 if old is None or old.denominator == 1 else 100
+    found = list(_NUMBER.finditer(text, equation.start + equation.text.rindex("=") + 1, equation.end))
+    if value <= 0 or (value * places).denominator != 1 or len(found) != 1:
+        return None
+    before = text[: found[0].start()] + format_number(value)
+    return before + text[found[0].end() :], value, len(before)
 
 
-def _slips(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:
-    del question
+def _slips(steps: Sequence[str], at: int, _said: Sequence[Fraction]) -> Iterator[_Change]:
     for equation in equations(steps[at]):
         old = evaluate(equation.right)
         for by in _SLIPS:
-            value = old + by if old is not None else Fraction(0)
             # A slip of half the result or more is no slip.
-            if old is None or abs(by) * 2 > old or not _fits(value, old):
-                continue
-            if answered := _answered(steps[at], equation, value):
-                yield _Change(at, answered[0], equation.start, answered[2], {old: value})
+            if old is not None and abs(by) * 2 <= old and (solved := _solved(steps[at], equation, old + by)):
+                yield _Change(solved[0], equation.start, solved[2], {old: solved[1]})
 
 
-def _again(step: str, equation: Equation, start: int, end: int, instead: str, at: int) -> Iterator[_Change]:
-    """The change that putting something else between two places of an equation's left side makes."""
-    old, before = evaluate(equation.right), len(equations(step[: equation.start]))
-    text = step[:start] + instead + step[end:]
-    after = equations(text)
-    if old is None or before >= len(after) or after[before].left == equation.left:
-        return
-    solved = _solved(text, after[before])
-    if solved and solved[1] != old:
-        yield _Change(at, solved[0], after[before].start, solved[2], {old: solved[1]})
+def _swaps(step: str, pattern: re.Pattern[str], others: Callable[[str], Iterable[str]]) -> Iterator[_Change]:
+    """What putting something else in place of a sign or a number on an equation's left side makes."""
+    for equation in equations(step):
+        old, end = evaluate(equation.right), equation.start + max(0, equation.text.find("="))
+        place = len(equations(step[: equation.start]))
+        for match in pattern.finditer(step, equation.start, end):
+            for other in others(match[pattern.groups]):
+                text = step[: match.start(pattern.groups)] + other + step[match.end(pattern.groups) :]
+                after = equations(text)[place:]
+                if old is None or not after or after[0].left == equation.left:
+                    continue
+                if (solved := _solved(text, after[0])) and solved[1] != old:
+                    yield _Change(solved[0], after[0].start, solved[2], {old: solved[1]})
 
 
-def _left(equation: Equation) -> int:
-    """Where the left side of an equation ends."""
-    return equation.start + equation.text.find("=") if "=" in equation.text else equation.start
+def _operations(steps: Sequence[str], at: int, _said: Sequence[Fraction]) -> Iterator[_Change]:
+    return _swaps(steps[at], _SIGN, lambda sign: _OTHER[sign])
 
 
-def _operations(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:
-    del question
-    for equation in equations(steps[at]):
-        for sign in _SIGN.finditer(steps[at], equation.start, _left(equation)):
-            for other in _OTHER[{"×": "*", "x": "*"}.get(sign[1], sign[1])]:
-                yield from _again(steps[at], equation, sign.start(1), sign.end(1), other, at)
+def _operands(steps: Sequence[str], at: int, said: Sequence[Fraction]) -> Iterator[_Change]:
+    positive = dict.fromkeys(value for value in said if value > 0)
+    return _swaps(steps[at], _NUMBER, lambda own: (format_number(other) for other in positive if other != _figure(own)))
 
 
-def _operands(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:
-    said = dict.fromkeys([*numbers(question), *(value for step in steps[:at] for value in numbers(step))])
-    for equation in equations(steps[at]):
-        for number in _NUMBER.finditer(steps[at], equation.start, _left(equation)):
-            own = Fraction(number[0].replace(",", ""))
-            for other in said:
-                if other > 0 and other != own:
-                    yield from _again(steps[at], equation, number.start(), number.end(), format_number(other), at)
+def _units(steps: Sequence[str], at: int, said: Sequence[Fraction]) -> Iterator[_Change]:
+    wrong = {Fraction(factor): str(other) for factor, other in _FACTORS.items() if factor not in said}
+    return _swaps(steps[at], _NUMBER, lambda own: [wrong[_figure(own)]] if _figure(own) in wrong else [])
 
 
-def _units(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:
-    given = [*numbers(question), *(value for step in steps[:at] for value in numbers(step))]
-    for equation in equations(steps[at]):
-        for number in _NUMBER.finditer(steps[at], equation.start, _left(equation)):
-            factor = Fraction(number[0].replace(",", ""))
-            if factor.denominator == 1 and int(factor) in _FACTORS and factor not in given:
-                instead = str(_FACTORS[int(factor)])
-                yield from _again(steps[at], equation, number.start(), number.end(), instead, at)
-
-
-def _missing(question: str, steps: Sequence[str], at: int) -> Iterator[_Change]:
+def _missing(steps: Sequence[str], at: int, _said: Sequence[Fraction]) -> Iterator[_Change]:
     """A step that is left out; what needs its result takes a number that it began with."""
-    del question
     found = equations(steps[at])
-    if not found or len(steps) < 2:
-        return
-    old = evaluate(found[-1].right)
-    if old is None:
+    old = evaluate(found[-1].right) if found else None
+    if old is None or len(steps) < 2:
         return
     if at == len(steps) - 1:
-        yield _Change(at, None, 0, 0, {})
+        yield _Change(None, 0, 0, {})
         return
     for value in dict.fromkeys(numbers(found[-1].left)):
         if value > 0 and value != old:
-            yield _Change(at, None, 0, 0, {old: value})
+            yield _Change(None, 0, 0, {old: value})
 
 
-_CHANGES: Mapping[ErrorType, Callable[[str, Sequence[str], int], Iterator[_Change]]] = {
+_CHANGES: Mapping[ErrorType, Callable[[Sequence[str], int, Sequence[Fraction]], Iterator[_Change]]] = {
     "arithmetic slip": _slips,
     "wrong operation": _operations,
     "wrong operand": _operands,
