@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,72 +43,51 @@ SCALARS: dict[Any, Any] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), 
 Row = TypeVar("Row")
 
 
-def _optional(hint: Any) -> tuple[Any, bool]:
-    """`X | None` as (X, True), anything else as (hint, False)."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        rest = [one for one in typing.get_args(hint) if one is not types.NoneType]
-        if len(rest) == 1:
-            return rest[0], True
-    return hint, False
-
-
-def _field_types(row_type: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(row_type)
-    return {field.name: hints[field.name] for field in dataclasses.fields(row_type)}
-
-
-def _element_type(hint: Any) -> Any:
-    inner, *rest = typing.get_args(hint)
-    if rest != [...] and any(other != inner for other in rest):
-        raise TypeError(f"only tuples of any length or of one type can be stored, not {hint}")
-    return inner
-
-
-def _arrow_field(name: str, hint: Any) -> Any:
-    hint, nullable = _optional(hint)
-    if dataclasses.is_dataclass(hint):
-        kind = pa.struct([_arrow_field(*field) for field in _field_types(typing.cast(type, hint)).items()])
-    elif typing.get_origin(hint) is tuple:
-        kind = pa.list_(_arrow_field("element", _element_type(hint)))
-    elif typing.get_origin(hint) is Literal and all(type(value) is str for value in typing.get_args(hint)):
-        kind = pa.string()
-    elif hint in SCALARS:
-        kind = SCALARS[hint]
-    else:
-        raise TypeError(f"field {name}: {hint} cannot be stored")
-    return pa.field(name, kind, nullable=nullable)
-
-
-def arrow_schema(row_type: type) -> Any:
-    """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
-
-    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
-    `tuple[X, X]` of one of these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
-    """
-    return pa.schema([_arrow_field(*field) for field in _field_types(row_type).items()])
-
-
 Convert = Callable[[Any], Any]
 
 
-def _converters(hint: Any) -> tuple[Convert, Convert] | None:
-    """Functions that make a value of this type what Arrow takes, dataclasses being dictionaries and tuples lists, and
-    the other way round; None when both are the same."""
-    hint, nullable = _optional(hint)
-    if nullable:
-        inner = _converters(hint)
-        return inner and (_unless_none(inner[0]), _unless_none(inner[1]))
+class _Column(NamedTuple):
+    """How the values of a field are stored: its Arrow field, and what makes of a value what Arrow takes, dataclasses
+    being dictionaries and tuples lists, and the other way round; None where both are the same."""
+
+    name: str
+    field: Any
+    pack: Convert | None = None
+    unpack: Convert | None = None
+
+
+def _columns(row_type: type) -> tuple[_Column, ...]:
+    hints = typing.get_type_hints(row_type)
+    return tuple(_column(field.name, hints[field.name]) for field in dataclasses.fields(row_type))
+
+
+def _column(name: str, hint: Any) -> _Column:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union) and len(inner) == 2 and types.NoneType in inner:
+        _, field, pack, unpack = _column(name, next(one for one in inner if one is not types.NoneType))
+        return _Column(name, field.with_nullable(True), pack and _unless_none(pack), unpack and _unless_none(unpack))
     if dataclasses.is_dataclass(hint):
         build = typing.cast(type, hint)
-        parts = {name: _converters(part) or (_identity, _identity) for name, part in _field_types(build).items()}
-        return (
-            lambda value: {name: pack(getattr(value, name)) for name, (pack, _) in parts.items()},
-            lambda value: build(**{name: unpack(value[name]) for name, (_, unpack) in parts.items()}),
+        parts = _columns(build)
+        names = [part.name for part in parts]
+        packs, unpacks = ([one or _identity for one in ways] for ways in list(zip(*parts, strict=True))[2:])
+        return _Column(
+            name,
+            pa.field(name, pa.struct([part.field for part in parts]), nullable=False),
+            lambda value: {part: pack(getattr(value, part)) for part, pack in zip(names, packs, strict=True)},
+            lambda value: build(*(unpack(value[part]) for part, unpack in zip(names, unpacks, strict=True))),
         )
-    if typing.get_origin(hint) is tuple:
-        pack, unpack = _converters(_element_type(hint)) or (_identity, _identity)
-        return lambda value: [pack(one) for one in value], lambda value: tuple(unpack(one) for one in value)
-    return None
+    if origin is tuple:
+        if inner[1:] != (...,) and any(other != inner[0] for other in inner):
+            raise TypeError(f"only tuples of any length or of one type can be stored, not {hint}")
+        element = _column("element", inner[0])
+        field = pa.field(name, pa.list_(element.field), nullable=False)
+        to_list, to_tuple = element.pack or _identity, element.unpack or _identity
+        return _Column(name, field, lambda some: list(map(to_list, some)), lambda some: tuple(map(to_tuple, some)))
+    strings = origin is Literal and all(type(value) is str for value in inner)
+    if not strings and hint not in SCALARS:
+        raise TypeError(f"field {name}: {hint} cannot be stored")
+    return _Column(name, pa.field(name, SCALARS[str if strings else hint], nullable=False))
 
 
 def _unless_none(convert: Convert) -> Convert:
@@ -119,21 +98,28 @@ def _identity(value: Any) -> Any:
     return value
 
 
+def arrow_schema(row_type: type) -> Any:
+    """The Arrow schema (`pyarrow.Schema`) of a dataclass, one column a field, in the order of the fields.
+
+    `str`, `bool`, `int` (64 bits), `float` (64 bits), a `Literal` of strings, a dataclass, `tuple[X, ...]` and
+    `tuple[X, X]` of one of these, and `X | None`; only the latter is nullable. Raises TypeError for any other type.
+    """
+    return pa.schema([column.field for column in _columns(row_type)])
+
+
 def rows_to_table(row_type: type[Row], rows: Iterable[Row]) -> Any:
     """Rows as an Arrow table (`pyarrow.Table`), in their order, in one chunk.
 
     Raises:
         ValueError: a field that is not optional is None.
     """
-    rows = list(rows)
-    columns: list[Any] = []
-    for field, hint in zip(arrow_schema(row_type), _field_types(row_type).values(), strict=True):
-        values, convert = list(map(attrgetter(field.name), rows)), _converters(hint)
-        column = pa.array([convert[0](value) for value in values] if convert else values, field.type)
-        if column.null_count and not field.nullable:
-            raise ValueError(f"{row_type.__name__}.{field.name} is None in some row")
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=arrow_schema(row_type)).combine_chunks()
+    rows, arrays = list(rows), list[Any]()
+    for name, field, pack, _ in _columns(row_type):
+        values = map(attrgetter(name), rows)
+        arrays.append(pa.array(list(map(pack, values) if pack else values), field.type))
+        if arrays[-1].null_count and not field.nullable:
+            raise ValueError(f"{row_type.__name__}.{name} is None in some row")
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(row_type))
 
 
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
@@ -230,12 +216,12 @@ class Rows(Generic[Row]):
             raise RunError(f"{path} does not hold rows of {row_type.__name__}: {schema_difference(found, expected)}")
 
     def __iter__(self) -> Iterator[Row]:
-        fields = _field_types(self._row_type).items()
-        unpackers = [(name, (_converters(hint) or (_identity, _identity))[1]) for name, hint in fields]
+        columns = [(name, unpack or _identity) for name, _, _, unpack in _columns(self._row_type)]
+        # Without `pre_buffer`, which would read the whole file at once, and threads, memory holds a few pages.
         with _readable(self._path), pq.ParquetFile(self._path, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH, use_threads=False):
-                columns = [[unpack(value) for value in batch.column(name).to_pylist()] for name, unpack in unpackers]
-                yield from (self._row_type(*values) for values in zip(*columns, strict=True))
+                values = [map(unpack, batch.column(name).to_pylist()) for name, unpack in columns]
+                yield from itertools.starmap(self._row_type, zip(*values, strict=True))
 
 
 @contextmanager
@@ -248,10 +234,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise RunError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
-def _describe_field(field: Any) -> str:
-    return f"{field.type}{' or null' if field.nullable else ''}"
-
-
 def schema_difference(found: Any, expected: Any) -> str:
     """The first thing in which two schemas differ."""
     for field in expected:
@@ -259,7 +241,8 @@ def schema_difference(found: Any, expected: Any) -> str:
         if at < 0:
             return f"column {field.name} is missing"
         if not found.field(at).equals(field):
-            return f"column {field.name} is {_describe_field(found.field(at))}, not {_describe_field(field)}"
+            there, wanted = (f"{one.type}{' or null' * one.nullable}" for one in (found.field(at), field))
+            return f"column {field.name} is {there}, not {wanted}"
     extra = [name for name in found.names if name not in expected.names]
     return f"unknown column {extra[0]}" if extra else "its columns are in another order"
 
