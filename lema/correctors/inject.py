@@ -16,7 +16,7 @@ from itertools import accumulate
 from lema.recipe.sampler_schema import ErrorType
 from lema.text.arithmetic import Equation, equations, evaluate, holds
 from lema.text.final_answer import answer_sentence, drop_answer_step
-from lema.text.numbers import format_number, numbers
+from lema.text.numbers import DIGITS, format_number, numbers
 
 # What a model that makes the mistake is told of its kind.
 ERRORS: Mapping[ErrorType, str] = {
@@ -31,7 +31,7 @@ ERRORS: Mapping[ErrorType, str] = {
     "wrong formula": "a rule or formula is used that does not fit",
     "unsupported number": "a number or fact comes in that nothing in the problem gives",
 }
-_NUMBER = re.compile(r"(?<![\w.,/])\d[\d,]*(?:\.\d+)?(?![\d/]|,\d|\.\d|\s?%)")
+_NUMBER = re.compile(rf"(?<![\w.,/]){DIGITS}(?![\d/]|,\d|\.\d|\s?%)")
 _SIGN = re.compile(r"(?<=[\w)]) ?([-+*/×x]) ?(?=[$€£(]?\d)")
 _OTHER = {"+": "-*", "-": "+", "*": "+/", "×": "+/", "x": "+/", "/": "*-"}
 _SLIPS = (1, -1, 2, -2, 10, -10, 100, -100)
