@@ -4,7 +4,9 @@
 
 Wrong paths are gold rationales of `word_problems` with a slip. They go through `Generate` and the store, in this
 process (`run.executor: local`) and on Ray's workers. Counted are the paths whose replies were stored between the first
-and the last block, so the start of Ray and of its workers is left out. Prints the median and all figures.
+and the last block, so the start of Ray and of its workers is left out. Beside it the processor time that this process
+takes for a path: on Ray that of the driver, which limits how many processors can be of use, and which says something
+on a busy machine, too.
 """
 
 import argparse
@@ -51,26 +53,27 @@ class TimedStore(Store):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "journal", folder / "completions")
-        self.kept: list[tuple[float, int]] = []
+        self.kept: list[tuple[float, float, int]] = []
 
     def add(self, pairs: Any, *, model: str) -> None:
         """See `Store.add`."""
         super().add(pairs, model=model)
-        self.kept.append((time.perf_counter(), len(pairs)))
+        self.kept.append((time.perf_counter(), time.process_time(), len(pairs)))
 
-    @property
-    def rate(self) -> float:
-        """Replies a second after the first block."""
-        return sum(count for _, count in self.kept[1:]) / (self.kept[-1][0] - self.kept[0][0])
+    def figures(self) -> tuple[float, float]:
+        """After the first block, replies a second and processor seconds a reply."""
+        count = sum(one[2] for one in self.kept[1:])
+        wall, processor = (self.kept[-1][at] - self.kept[0][at] for at in (0, 1))
+        return count / wall, processor / count
 
 
-def measure(executor: str, count: int) -> float:
+def measure(executor: str, count: int) -> tuple[float, float]:
     run = Run(executor=executor, max_failures=1.0)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, make_executor(run) as where:
         store = TimedStore(Path(folder))
         for _ in Generate(store, where, run)(requests(count)):
             pass
-        return store.rate
+        return store.figures()
 
 
 def main() -> None:
@@ -78,13 +81,15 @@ def main() -> None:
     parser.add_argument("--paths", type=int, default=4000)
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
-    found: dict[str, list[float]] = {"local": [], "ray": []}
+    found: dict[str, list[tuple[float, float]]] = {"local": [], "ray": []}
     for _ in range(given.times):
-        for executor, rates in found.items():
-            rates.append(measure(executor, given.paths))
-    one, all_ = (statistics.median(rates) for rates in found.values())
-    for executor, rates in found.items():
-        print(f"{executor:<6}", ", ".join(f"{rate:.0f}" for rate in rates), "paths a second")
+        for executor, figures in found.items():
+            figures.append(measure(executor, given.paths))
+    for executor, figures in found.items():
+        rates = ", ".join(f"{rate:.0f}" for rate, _ in figures)
+        spent = statistics.median(spent for _, spent in figures)
+        print(f"{executor:<6} {rates} paths a second, {spent * 1000:.2f} ms of this process a path")
+    one, all_ = (statistics.median(rate for rate, _ in figures) for figures in found.values())
     print(f"{all_ / one:.2f} times as fast on {os.cpu_count()} processors")
 
 
