@@ -6,9 +6,10 @@ that every row has; a generator keeps memory flat.
 Every filter sees every candidate, whatever other filters said. Its options are its keyword-only parameters.
 
 What a filter needs beyond that it asks for, as a stage does, by a keyword-only parameter of one of the names in
-`GIVEN`: `questions` (all of the recipe's), `task`, `hint` (what of the gold solution the corrector was shown),
-`read_file` (rows of a file), `models` (by the recipe's names) and `generate` (requests to completions, bought once
-and kept). An option called `model` names a model of the recipe, one called `prompt` is a prompt.
+`GIVEN`: `questions` (all of the recipe's, read from the disk whenever they are iterated over), `task`, `hint` (what of
+the gold solution the corrector was shown), `read_file` (rows of a file), `models` (by the recipe's names) and
+`generate` (requests to completions, bought once and kept). An option called `model` names a model of the recipe, one
+called `prompt` is a prompt.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -273,3 +273,14 @@ def test_row_groups_in_any_order_are_the_same_bytes(
     assert parquet.write_rows(tmp_path / "rows.parquet", rows.Example, shown) == len(made)
     assert (tmp_path / "rows.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
     assert parquet.read_rows(tmp_path / "rows.parquet", rows.Example) == made
+
+
+def test_a_file_is_read_a_row_group_at_a_time(tmp_path: Path) -> None:
+    """Else each open stream would hold the whole file, and a stage has several."""
+    draw, path = random.Random(1), tmp_path / "records.parquet"
+    made = (rows.Record(f"r{number:06d}", "train", draw.randbytes(200).hex()) for number in range(40_000))
+    parquet.write_rows(path, rows.Record, made)
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in parquet.Rows(path, rows.Record):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < path.stat().st_size / 2
