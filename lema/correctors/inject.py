@@ -125,13 +125,13 @@ def _replaced(text: str, values: Mapping[Fraction, Fraction]) -> str:
     """A text with changed values in place of what they were."""
 
     def swapped(match: re.Match[str]) -> str:
-        value = _figure(match[0])
+        value = _to_number(match[0])
         return format_number(values[value]) if value in values else match[0]
 
     return _NUMBER.sub(swapped, text)
 
 
-def _figure(text: str) -> Fraction:
+def _to_number(text: str) -> Fraction:
     return Fraction(text.replace(",", ""))
 
 
@@ -179,12 +179,14 @@ def _operations(steps: Sequence[str], at: int, _said: Sequence[Fraction]) -> Ite
 
 def _operands(steps: Sequence[str], at: int, said: Sequence[Fraction]) -> Iterator[_Change]:
     positive = dict.fromkeys(value for value in said if value > 0)
-    return _swaps(steps[at], _NUMBER, lambda own: (format_number(other) for other in positive if other != _figure(own)))
+    return _swaps(
+        steps[at], _NUMBER, lambda own: (format_number(other) for other in positive if other != _to_number(own))
+    )
 
 
 def _units(steps: Sequence[str], at: int, said: Sequence[Fraction]) -> Iterator[_Change]:
     wrong = {Fraction(factor): str(other) for factor, other in _FACTORS.items() if factor not in said}
-    return _swaps(steps[at], _NUMBER, lambda own: [wrong[_figure(own)]] if _figure(own) in wrong else [])
+    return _swaps(steps[at], _NUMBER, lambda own: [wrong[_to_number(own)]] if _to_number(own) in wrong else [])
 
 
 def _missing(steps: Sequence[str], at: int, _said: Sequence[Fraction]) -> Iterator[_Change]:
