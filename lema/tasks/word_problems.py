@@ -52,9 +52,7 @@ def generate(
         raise ValueError(f"operations are some of {', '.join(OPERATIONS)}, not {list(operations)}")
     # With one of them alone quantities soon run out, or out of bounds.
     if max(wanted) > 1 and not set("+-") <= set(operations):
-        raise ValueError(
-            f"operations are + and -, with or without * and /, for more than one step, not {list(operations)}"
-        )
+        raise ValueError(f"operations are + and - and perhaps * and / for more than one step, not {list(operations)}")
     moves = [move for move in MOVES if {step[1] for step in move.steps} <= set(operations)]
     return _draw_records(random.Random(f"word_problems {seed}"), wanted, largest, moves)
 
@@ -70,9 +68,8 @@ def _draw_records(
 ) -> Iterator[tuple[Split, dict[str, Any]]]:
     while True:
         count = rng.choice(steps)
-        record = None
-        while record is None:
-            record = _write_story(rng, *_draw_plot(rng, count, moves), largest)
+        while (record := _write_story(rng, *_draw_plot(rng, count, moves), largest)) is None:
+            pass
         yield split_of(record["question"]), record | {"steps": count}
 
 
@@ -136,8 +133,7 @@ def _fill_in(template: str, words: Mapping[str, str]) -> str:
 
 
 def read_word_problems(record: Mapping[str, Any]) -> Reading:
-    question, answer = text_field(record, "question"), text_field(record, "answer")
-    gold = gold_number(answer)
+    question, gold = text_field(record, "question"), gold_number(text_field(record, "answer"))
     strata = {"steps": str(record["steps"])} if record.get("steps") else {}
     return Reading(question, gold, record.get("rationale") or None, strata)
 

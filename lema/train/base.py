@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _file_digest(path: Path) -> str:
 
 def _hub_commit(name: str, revision: str | None) -> str:
     """The commit behind a branch or tag, so that the same recipe means the same weights next year."""
-    if revision and len(revision) == 40 and all(letter in "0123456789abcdef" for letter in revision):
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi
 

@@ -65,16 +65,14 @@ class LeftPadding:
         import torch
 
         width = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.filler, "labels": IGNORED}
-        batch = {
-            name: torch.tensor([[value] * (width - len(row[name])) + row[name] for row in rows])
-            for name, value in fill.items()
-        }
-        gaps = torch.tensor([[width - len(row["input_ids"])] for row in rows])
-        mask = (torch.arange(width)[None, :] >= gaps).long()
-        labelled = (at for row in batch["labels"].tolist() for at, label in enumerate(row) if label != IGNORED)
+        gaps = [width - len(row["input_ids"]) for row in rows]
+        tokens = [[self.filler] * gap + row["input_ids"] for gap, row in zip(gaps, rows, strict=True)]
+        labels = [[IGNORED] * gap + row["labels"] for gap, row in zip(gaps, rows, strict=True)]
+        mask = (torch.arange(width)[None, :] >= torch.tensor(gaps)[:, None]).long()
+        labelled = (at for row in labels for at, label in enumerate(row) if label != IGNORED)
         return {
-            **batch,
+            "input_ids": torch.tensor(tokens),
+            "labels": torch.tensor(labels),
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
             # The position before the first label predicts it.

@@ -36,10 +36,8 @@ def completion_losses(
         for start in range(0, len(order), BATCH_ROWS):
             log(start, len(order), "")
             part = order[start : start + BATCH_ROWS]
-            batch = pad([rows[at] for at in part])
-            labels = batch.pop("labels")
-            network = shared.network(model.adapter)
-            keep = batch.pop("logits_to_keep")
+            batch, network = pad([rows[at] for at in part]), shared.network(model.adapter)
+            labels, keep = batch.pop("labels"), batch.pop("logits_to_keep")
             inputs = {name: value.to(network.device) for name, value in batch.items()}
             logits = network(**inputs, logits_to_keep=keep).logits
             for at, figures in zip(part, _mean_losses(logits, labels), strict=True):

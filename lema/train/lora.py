@@ -125,11 +125,9 @@ def _open_network(base: Base, spec: AdapterSpec) -> tuple[Any, bool]:
     packed = enable_packing(network, spec.max_length)
     if spec.method == "full":
         return network, packed
+    size = {"r": spec.rank, "lora_alpha": spec.alpha, "lora_dropout": spec.dropout}
     targets = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
-    config = LoraConfig(
-        r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    network = get_peft_model(network, config)
+    network = get_peft_model(network, LoraConfig(**size, target_modules=targets, task_type="CAUSAL_LM"))
     if spec.gradient_checkpointing:
         network.enable_input_require_grads()
     return network, packed
@@ -153,8 +151,8 @@ def _save_network(network: Any, tokenizer: Any, base: Base, spec: AdapterSpec, f
     import torch
 
     if spec.method == "full":
-        # On a GPU answers are computed in bf16, so nobody reads more.
-        network = network.to(torch.bfloat16) if torch.cuda.is_available() else network
+        if torch.cuda.is_available():
+            network = network.to(torch.bfloat16)  # answers are computed in it, so nobody reads more
         network.config._name_or_path = base.identity
         network.set_attn_implementation("sdpa")
         network.save_pretrained(folder)

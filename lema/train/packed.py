@@ -43,8 +43,8 @@ def pack_rows(rows: Sequence[TokenRow]) -> dict[str, Any]:
     trails, cuts, trail, before = list[list[int]](), {0}, list[int](), list[int]()
     for row in sorted(rows, key=lambda row: row["input_ids"]):
         ids = row["input_ids"]
-        shared = next((at for at, (one, other) in enumerate(zip(ids, before, strict=False)) if one != other), None)
-        shared = min(len(ids), len(before)) if shared is None else shared
+        differing = (at for at, (one, other) in enumerate(zip(ids, before, strict=False)) if one != other)
+        shared = next(differing, min(len(ids), len(before)))
         if shared:
             cuts.add(trail[shared - 1] + 1)
         cuts.add(len(tokens))

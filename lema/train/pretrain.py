@@ -26,15 +26,13 @@ from lema.text.steps import split_steps
 from lema.train import Progress, silent
 from lema.train.batching import IGNORED, LeftPadding, TokenRow, completion_loss, encode_completion
 
-# Problems that the tokenizer is learnt from.
-TOKENIZER_TEXTS = 2000
+TOKENIZER_TEXTS = 2000  # problems that the tokenizer is learnt from
 END, PAD = "<end>", "<pad>"
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainText:
-    """What is read and what is written; `whole` tells whether the first is learnt too. Of the latter, the characters
-    of `masked` are not."""
+    """What is read, learnt too if `whole`, and what is written, learnt but for the `masked` characters."""
 
     prompt: str
     reply: str
@@ -48,6 +46,7 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     without the incorrect step where the format writes it out: a wrong path is read and not learnt."""
     log(0, spec.steps, "")
     import torch
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     silence_transformers()
@@ -74,14 +73,9 @@ def pretrain(spec: PretrainSpec, folder: Path, log: Progress = silent) -> None:
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr, betas=(0.9, 0.95), weight_decay=0.1)
     warm = max(1, spec.steps // 20)
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=warm),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, spec.steps - warm), spec.lr * 0.05),
-        ],
-        [warm],
-    )
+    rise = LinearLR(optimizer, 0.05, total_iters=warm)
+    fall = CosineAnnealingLR(optimizer, max(1, spec.steps - warm), spec.lr * 0.05)
+    schedule = SequentialLR(optimizer, [rise, fall], [warm])
     pad = LeftPadding(tokenizer)
     endless = pretrain_batches(itertools.chain(first, texts), tokenizer, spec)
     for step, batch in enumerate(itertools.islice(endless, spec.steps), start=1):
@@ -106,17 +100,13 @@ def pretrain_texts(spec: PretrainSpec) -> Iterator[PretrainText]:
     except ValueError as error:
         raise RunError(f"base: {spec.task}: {error}") from None
     draw = random.Random(f"corrections {spec.seed}")
-    for part, record in records:
-        if part == "train":
-            reading = task.read(record)
-            steps = strip_answers(split_steps(reading.rationale or ""))
-            wanted = spec.corrections
-            chosen = wanted is not None and draw.random() < wanted.share
-            correction = _corrected_text(reading, steps, task, wanted, draw) if wanted and chosen else None
-            variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
-            yield correction or PretrainText(
-                plain_text(render(spec.format, variables)), reply(spec.format, variables), True
-            )
+    for reading in (task.read(record) for part, record in records if part == "train"):
+        steps = strip_answers(split_steps(reading.rationale or ""))
+        chosen = spec.corrections if spec.corrections and draw.random() < spec.corrections.share else None
+        correction = _corrected_text(reading, steps, task, chosen, draw) if chosen else None
+        variables = {"question": reading.text, "steps": steps, "answer": reading.gold}
+        prompt = plain_text(render(spec.format, variables))
+        yield correction or PretrainText(prompt, reply(spec.format, variables), True)
 
 
 def _corrected_text(

@@ -28,6 +28,11 @@ pytest.importorskip("torch", reason="needs the extra `train`")
 MODEL = Model("base", "transformers", "x")
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how often Ray Train looks at its processes
+
+
 class Killed(Exception):
     """Stands for a kill in the middle of a training."""
 
