@@ -69,6 +69,7 @@ def report_facts(
         "target": _target(plan, counts),
         "curves": loss_curves(adapters),
         "training": _training(adapters),
+        "settings": {**plan, **{f"training of {arm}": _nested(record) for arm, record in adapters.items()}},
         **_correction_facts(counts),
     }
 
@@ -130,16 +131,16 @@ def _target(plan: Mapping[str, Any], counts: Counts) -> dict[str, int]:
 
 
 def _training(adapters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Single figures of the trainings, one row a figure and one column an arm; what is nested is provenance."""
+    """Single figures of the trainings, one row a figure and one column an arm."""
     names = dict.fromkeys(
         name for record in adapters.values() for name, value in record.items() if isinstance(value, int | float | str)
     )
     figures = [(name.replace("_", " "), [_figure(one.get(name)) for one in adapters.values()]) for name in names]
-    nested = {
-        arm: {name: dict(value) for name, value in record.items() if isinstance(value, Mapping)}
-        for arm, record in adapters.items()
-    }
-    return {"arms": list(adapters), "figures": figures, "provenance": nested}
+    return {"arms": list(adapters), "figures": figures}
+
+
+def _nested(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: dict(value) for name, value in record.items() if isinstance(value, Mapping)}
 
 
 def _figure(value: Any) -> int | str:

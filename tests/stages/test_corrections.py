@@ -28,16 +28,13 @@ Step 3: The answer is 6."""
 PROMPT = {"user": "{{ question }}\n{{ path }}"}
 QUESTIONS = [question(6), question(7)]
 WRONG = sample("q6", "Two and three.\n2 + 3 = 5\nThe answer is 5.")
-SAMPLES = [
-    WRONG,
-    sample("q6", "The answer is 6.", index=1),
-    sample("q7", "Eh?", "other"),
-    sample("q7", "The answer is 1.", "other", 1),
-]
-GRADES = [
-    graded(row, outcome)
-    for row, outcome in zip(SAMPLES, ("incorrect", "correct", "unparsed", "incorrect"), strict=True)
-]
+OUTCOMES = {
+    WRONG: "incorrect",
+    sample("q6", "The answer is 6.", index=1): "correct",
+    sample("q7", "Eh?", "other"): "unparsed",
+    sample("q7", "The answer is 1.", "other", 1): "incorrect",
+}
+SAMPLES, GRADES = [*OUTCOMES], [graded(row, outcome) for row, outcome in OUTCOMES.items()]
 
 
 def nobody(*rows: Any) -> list[Verdict]:
@@ -69,17 +66,33 @@ def test_only_wrong_paths_are_corrected(spec: dict[str, Any], ids: list[str]) ->
     assert [request.index for request in generate.asked] == [int(name[-1]) for name in ids]
 
 
-def test_the_fields_of_a_reply() -> None:
-    row = corrected(Script(GOOD), samplers=("s",))[0]
-    assert (row.status, row.reason, row.incorrect_step, row.error_type) == ("parsed", None, 2, "wrong operation")
-    assert (row.explanation, row.solution, row.answer) == ("It adds.", "...\n2 * 3 = 6\nThe answer is 6.", "6")
-    assert (row.sample_id, row.question_id, row.reply) == (WRONG.id, "q6", GOOD)
+OBJECT = """```json
+{"incorrect_step": 2, "explanation": "It adds.", "solution": ["...", "2 * 3 = 6", "The answer is 6."]}
+```"""
+NAMELESS = "Mistakes: It adds.\nCorrected Answer:\n2 * 3 = 6\nThe answer is 6."
+SOLUTION = "2 * 3 = 6\nThe answer is 6."
 
 
-def test_a_reply_may_name_no_step() -> None:
-    row = corrected(Script("Mistakes: It adds.\nCorrected Answer:\n2 * 3 = 6\nThe answer is 6."), samplers=("s",))[0]
-    assert (row.status, row.incorrect_step, row.explanation) == ("parsed", None, "It adds.")
-    assert (row.solution, row.answer) == ("2 * 3 = 6\nThe answer is 6.", "6")
+@pytest.mark.parametrize(
+    ("reply", "spec", "fields"),
+    [
+        (GOOD, {}, (2, "wrong operation", "It adds.", f"...\n{SOLUTION}", "6")),
+        (NAMELESS, {}, (None, None, "It adds.", SOLUTION, "6")),
+        (GOOD.replace("Explanation: It adds.\n", ""), {"without": ("explanation",)},
+         (2, "wrong operation", None, f"...\n{SOLUTION}", "6")),
+        (OBJECT, {"format": "json"}, (2, None, "It adds.", f"...\n{SOLUTION}", "6")),
+    ],
+)  # fmt: skip
+def test_the_fields_of_a_reply(reply: str, spec: dict[str, Any], fields: tuple[Any, ...]) -> None:
+    row = corrected(Script(reply), samplers=("s",), **spec)[0]
+    assert (row.status, row.reason, row.sample_id, row.question_id, row.reply) == (
+        "parsed",
+        None,
+        WRONG.id,
+        "q6",
+        reply,
+    )
+    assert (row.incorrect_step, row.error_type, row.explanation, row.solution, row.answer) == fields
 
 
 @pytest.mark.parametrize(
@@ -95,10 +108,11 @@ def test_a_reply_may_name_no_step() -> None:
             "the incorrect step is 4, but the path has steps 1 to 3",
         ),
         (Completion(GOOD.replace("It adds.", ""), "stop"), "malformed", "`Explanation:` is empty"),
+        (Completion("{]", "stop"), "malformed", "the reply is not a JSON object"),
     ],
 )
 def test_a_reply_that_cannot_be_read_is_kept_with_the_reason(completion: Completion, status: str, reason: str) -> None:
-    row = corrected(Script(completion), samplers=("s",))[0]
+    row = corrected(Script(completion), samplers=("s",), format="json" if "JSON" in reason else "text")[0]
     assert (row.status, row.reason, row.reply) == (status, reason, completion.text)
     assert (row.incorrect_step, row.error_type, row.explanation, row.solution, row.answer) == (None,) * 5
 
@@ -114,12 +128,9 @@ def test_a_reply_that_cannot_be_read_is_kept_with_the_reason(completion: Complet
 )
 def test_what_the_corrector_is_shown(hint: str, user: str, expected: str) -> None:
     generate = Script(GOOD)
-    corrected(generate, samplers=("s",), hint=hint, prompt={"user": user})
+    rows = corrected(generate, samplers=("s",), hint=hint, prompt={"user": user}, model="m")
     assert generate.asked[0].messages[-1].content == expected
-
-
-def test_the_model_is_the_one_of_the_recipe() -> None:
-    assert {row.model for row in corrected(Script(GOOD), model="m")} == {"m"}
+    assert {row.model for row in rows} == {"m"}
 
 
 def location(sample_id: str, step: int | None) -> Location:
@@ -139,12 +150,9 @@ def test_a_corrector_is_told_the_step_and_not_asked_where_there_is_none() -> Non
     assert (rows["q7/other/1/c0"].status, rows["q7/other/1/c0"].reason) == ("failed", "no location was asked for")
 
 
-def test_a_location_that_failed_is_the_reason() -> None:
+def test_a_location_that_failed_is_the_reason_and_is_nothing_to_a_prompt_that_does_not_ask_for_it() -> None:
     row = corrected(Script(GOOD), [location("q6/s/0", None)], prompt=TOLD, samplers=("s",))[0]
     assert (row.status, row.reason) == ("failed", "no location: names no step")
-
-
-def test_a_prompt_that_does_not_ask_for_the_step_is_blind_to_locations() -> None:
     assert len(corrected(Script(GOOD), [location("q6/s/0", 1)])) == 2
 
 
@@ -171,21 +179,6 @@ def test_a_reply_without_step_has_the_one_that_is_told_or_else_the_first_that_it
     prompt = TOLD if found else PROMPT
     row = corrected(Script(reply), found, without=("incorrect_step",), samplers=("s",), prompt=prompt)[0]
     assert (row.status, row.incorrect_step, row.explanation) == ("parsed", step, "It adds.")
-
-
-def test_a_reply_without_explanation() -> None:
-    row = corrected(Script(GOOD.replace("Explanation: It adds.\n", "")), without=("explanation",), samplers=("s",))[0]
-    assert (row.status, row.incorrect_step, row.explanation, row.answer) == ("parsed", 2, None, "6")
-
-
-def test_a_reply_that_is_an_object() -> None:
-    reply = """```json
-{"incorrect_step": 2, "explanation": "It adds.", "solution": ["...", "2 * 3 = 6", "The answer is 6."]}
-```"""
-    row = corrected(Script(reply), format="json", samplers=("s",))[0]
-    assert (row.status, row.incorrect_step, row.explanation) == ("parsed", 2, "It adds.")
-    assert (row.solution, row.answer) == ("...\n2 * 3 = 6\nThe answer is 6.", "6")
-    assert corrected(Script(GOOD), format="json", samplers=("s",))[0].reason == "the reply is not a JSON object"
 
 
 PATHS = by_id(sample(f"q{at % 20}", f"A {at}.\nThe answer is 99.", index=at // 20) for at in range(60))

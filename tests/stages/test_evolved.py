@@ -27,13 +27,7 @@ SOLVE = {"model": "solver", "prompt": {"user": "Solve: {{ question }}"}, "temper
 
 def run(reply: Callable[[Request], Completion], task: Task = gsm8k, **spec: Any) -> list[Evolved]:
     made = EvolvedSpec.model_validate({"questions": 20, "write": WRITE, "solve": SOLVE, **spec})
-    generate = _Twice(reply)
-    return list(evolved(QUESTIONS, BASE, VERDICTS, spec=made, task=task, models=MODELS, generate=generate))
-
-
-class _Twice(Script):
-    def __call__(self, requests: Any) -> Any:
-        return (self.reply(request) for request in requests)  # type: ignore[operator]
+    return list(evolved(QUESTIONS, BASE, VERDICTS, spec=made, task=task, models=MODELS, generate=Script(reply)))
 
 
 def said(write: Callable[[Request], str], *answers: str) -> Callable[[Request], Completion]:
@@ -51,30 +45,25 @@ def fresh(request: Request) -> str:
     return f"New Question: {request.messages[-1].content} again, {request.index}?"
 
 
-def test_a_recipe_without_it_has_none() -> None:
-    generate = Script("?")
-    made = list(evolved(QUESTIONS, BASE, VERDICTS, spec=None, task=gsm8k, models=MODELS, generate=generate))
-    assert (made, generate.asked) == ([], [])
+AGREED = said(fresh, "4", "4", "4")
 
 
 def test_seeds_are_questions_with_accepted_corrections_as_often_as_they_have_some() -> None:
-    made = run(said(fresh, "4", "4", "4"), questions=400)
+    made = run(AGREED, questions=400)
     drawn = [row.seed_id for row in made]
     assert set(drawn) == {"q1", "q2"}
     assert 0.65 < drawn.count("q1") / len(drawn) < 0.85
     assert sorted(row.index for row in made if row.seed_id == "q2") == list(range(drawn.count("q2")))
     assert {row.id for row in made} == {f"{row.seed_id}/e{row.index}" for row in made}
-
-
-def test_the_control_draws_from_all_training_questions() -> None:
-    made = run(said(fresh, "4", "4", "4"), questions=100, seeds="questions")
-    assert {row.seed_id for row in made} == {"q1", "q2", "q3", "q4", "q5"}
+    # The control draws from all training questions.
+    control = run(AGREED, questions=100, seeds="questions")
+    assert {row.seed_id for row in control} == {"q1", "q2", "q3", "q4", "q5"}
 
 
 def test_asking_for_more_keeps_the_first_ones() -> None:
-    few, many = (run(said(fresh, "4", "4", "4"), questions=number) for number in (10, 30))
+    few, many = (run(AGREED, questions=number) for number in (10, 30))
     assert {(row.id, row.completion) for row in few} < {(row.id, row.completion) for row in many}
-    assert {row.id for row in few} != {row.id for row in run(said(fresh, "4", "4", "4"), questions=10, seed=1)}
+    assert {row.id for row in few} != {row.id for row in run(AGREED, questions=10, seed=1)}
 
 
 @pytest.mark.parametrize(
@@ -130,28 +119,18 @@ def test_what_is_no_new_question_is_kept_with_a_reason_and_not_answered(completi
     assert (row.accepted, row.reason, row.record, row.answers, row.completions) == (False, reason, None, (), ())
 
 
-def test_a_question_is_taken_once() -> None:
-    made = run(said(lambda _: "How many?", "4", "4", "4"), questions=5)
-    assert sum(row.accepted for row in made) == 1
-    first = next(row.id for row in made if row.accepted)
-    assert {row.reason for row in made if not row.accepted} == {f"the same as {first}"}
-
-
 @pytest.mark.parametrize(("other", "accepted"), [("what is 3+4", 1), ("What is $3 - 4$?", 2), ("What is $3 = 4$?", 2)])
-def test_questions_of_another_operation_are_not_the_same(other: str, accepted: int) -> None:
+def test_a_question_is_taken_once_and_one_of_another_operation_is_another(other: str, accepted: int) -> None:
     texts = iter(["What is $3 + 4$?", other])
     made = run(said(lambda _: next(texts), "4", "4", "4"), questions=2)
-    assert sum(row.accepted for row in made) == accepted
+    taken = [row.id for row in made if row.accepted]
+    assert len(taken) == accepted
+    assert {row.reason for row in made if not row.accepted} <= {f"the same as {taken[0]}"}
 
 
 def test_where_it_comes_from() -> None:
     asked: list[Request] = []
-
-    def reply(request: Request) -> Completion:
-        asked.append(request)
-        return said(fresh, "4", "4", "4")(request)
-
-    row = run(reply, questions=1)[0]
+    row = run(lambda request: (asked.append(request), AGREED(request))[1], questions=1)[0]
     assert (row.model, row.solver) == ("writer-1", "solver-1")
     assert [row.completion, *row.completions] == [request.key for request in asked]
     assert (row.prompt_tokens, row.completion_tokens) == (5 + 3 * 7, 3 + 3 * 2)
@@ -161,14 +140,16 @@ def test_a_record_that_the_task_cannot_read_back_is_dropped() -> None:
     def read(_: Any) -> Any:
         raise ValueError("too odd")
 
-    row = run(said(fresh, "4", "4", "4"), replace(gsm8k, read=read), questions=1)[0]
+    row = run(AGREED, replace(gsm8k, read=read), questions=1)[0]
     assert (row.accepted, row.reason) == (False, "the task cannot read it: too odd")
 
 
-def test_what_cannot_be_run() -> None:
+def test_what_cannot_be_run_and_a_recipe_without_it() -> None:
     with pytest.raises(RunError, match="the task gsm8k cannot write records"):
-        run(said(fresh, "4", "4", "4"), replace(gsm8k, write=None))
-    nothing: list[Any] = []
+        run(AGREED, replace(gsm8k, write=None))
+    generate = Script("?")
+    usual: dict[str, Any] = {"task": gsm8k, "models": MODELS, "generate": generate}
     spec = EvolvedSpec.model_validate({"questions": 1, "write": WRITE, "solve": SOLVE})
     with pytest.raises(RunError, match="no correction was accepted"):
-        list(evolved(QUESTIONS, BASE, nothing, spec=spec, task=gsm8k, models=MODELS, generate=Script("?")))
+        list(evolved(QUESTIONS, BASE, [], spec=spec, **usual))
+    assert list(evolved(QUESTIONS, BASE, VERDICTS, spec=None, **usual)) == generate.asked == []

@@ -18,15 +18,8 @@ from lema.tasks.word_problems import generate, word_problems
 
 KINDS = ("arithmetic slip", "wrong operand", "wrong operation", "missing step")
 FILTERS = (
-    "has_fields",
-    "answer_matches",
-    "changed",
-    "consistent_prefix",
-    "arithmetic",
-    "duplicate",
-    "max_tokens",
-    "length",
-)
+    "has_fields", "answer_matches", "changed", "consistent_prefix", "arithmetic", "duplicate", "max_tokens", "length",
+)  # fmt: skip
 ARMS = {"base": 0.55, "cot": 0.62, "lema": 0.72, "cot-more": 0.66}
 MODEL, PROMPT = "base " + "ab" * 32, "cd" * 32
 
@@ -94,17 +87,11 @@ def bound(part: Any, options: dict[str, Any]) -> Any:
 
 def make_questions(split: str, count: int) -> list[Question]:
     records = (record for side, record in generate(seed=5) if side == split)
-    return [
-        Question(
-            f"toy-{split}-{at:05d}",
-            split,
-            one["question"],
-            one["answer"],
-            one["rationale"],
-            (Stratum("steps", str(one["steps"])),),
-        )
-        for at, one in enumerate(islice(records, count))
-    ]
+    made = []
+    for at, one in enumerate(islice(records, count)):
+        strata = (Stratum("steps", str(one["steps"])),)
+        made.append(Question(f"toy-{split}-{at:05d}", split, one["question"], one["answer"], one["rationale"], strata))
+    return made
 
 
 def path(question: Question, sampler: str, index: int) -> Sample:
