@@ -45,11 +45,21 @@ def short_digests(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1", text)
 
 
+class _OneLineDumper(yaml.SafeDumper):
+    """Writes a text of several lines in one, so that nothing can close the fence around it."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"')
+
+
+_OneLineDumper.add_representer(str, _represent_text)
+
+
 def yaml_block(value: Any) -> Markup:
-    """Settings as a block of YAML, in a fence that nothing in it closes."""
-    text = short_digests(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
-    return Markup(f"{fence}yaml\n{text}{fence}")
+    """Settings as a block of YAML."""
+    text = yaml.dump(value, Dumper=_OneLineDumper, sort_keys=False, allow_unicode=True, width=10_000)
+    return Markup(f"```yaml\n{short_digests(text)}```")
 
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:

@@ -68,9 +68,9 @@ def ids(rows: Iterable[Sample]) -> set[str]:
 @pytest.mark.parametrize("enough", [1, 2, 3])
 def test_a_question_gets_the_shortest_run_of_paths_with_enough_wrong_ones(enough: int) -> None:
     expected = set()
-    for asked in QUESTIONS:
+    for one in QUESTIONS:
         found = 0
-        for row in (one for one in sampled(Script(careless), None, own=OWN) if one.question_id == asked.id):
+        for row in (row for row in sampled(Script(careless), None, own=OWN) if row.question_id == one.id):
             if found < enough:
                 expected.add(row.id)
                 found += is_wrong(row)
@@ -82,8 +82,8 @@ def test_samplers_take_turns_and_share_what_is_enough() -> None:
     two = {"one": OWN, "two": {**OWN, "model": "strong"}}
     rows = sampled(Script(careless), {"per_question": 2}, **two)
     assert set(wrong(rows).values()) <= {1, 2}
-    for asked in QUESTIONS:
-        own = Counter(row.sampler for row in rows if row.question_id == asked.id)
+    for one in QUESTIONS:
+        own = Counter(row.sampler for row in rows if row.question_id == one.id)
         assert abs(own["one"] - own["two"]) <= 1
     begun = sampled(Script(careless), {"per_question": 1}, **two)
     length = Counter(row.question_id for row in begun)
@@ -129,14 +129,13 @@ def test_a_total_takes_first_paths_of_all_questions_then_second_ones(want: dict[
     assert wrong(rows).total() == want["in_all"]
 
 
-def _asked(rows: Iterable[Sample]) -> set[str]:
+def asked(rows: Iterable[Sample]) -> set[str]:
     return {row.question_id for row in rows}
 
 
 def test_the_seed_decides_which_questions_come_first() -> None:
-    one, same, other = (
-        _asked(sampled(Script(careless), {"in_all": 9, "per_question": 1, "seed": seed}, own=OWN)) for seed in (0, 0, 1)
-    )
+    want = {"in_all": 9, "per_question": 1}
+    one, same, other = (asked(sampled(Script(careless), want | {"seed": seed}, own=OWN)) for seed in (0, 0, 1))
     assert one == same != other
 
 
@@ -153,7 +152,7 @@ def test_wrong_paths_of_a_file_count() -> None:
     old = {"import": {"file": "old.jsonl"}}
     there = [{"question": f"Question {number}?", "path": "The answer is -2."} for number in range(30)]
     rows = sampled(Script(careless), {"per_question": 1}, there, old=old, own=OWN)
-    assert _asked(row for row in rows if row.sampler == "own") == {f"q{number}" for number in range(30, 40)}
+    assert asked(row for row in rows if row.sampler == "own") == {f"q{number}" for number in range(30, 40)}
 
 
 def test_paths_made_of_others_are_asked_for_where_those_were_not_enough() -> None:
@@ -165,14 +164,14 @@ def test_paths_made_of_others_are_asked_for_where_those_were_not_enough() -> Non
     spoilt = {"inject": {}, "model": "strong", "prompt": {"user": "{{ path }}"}, "paths": 4}
     rows = sampled(Script(careless), {"per_question": 1}, own=OWN, spoilt=spoilt)
     done = {name for name, count in wrong(row for row in rows if row.sampler == "own").items() if count}
-    assert not done & _asked(row for row in rows if row.sampler == "spoilt")
+    assert not done & asked(row for row in rows if row.sampler == "spoilt")
 
 
 def test_the_order_in_which_replies_are_made_decides_nothing() -> None:
     def backwards(requests: Iterable[Request]) -> Iterator[Completion]:
-        asked = list(requests)
-        made = {at: careless(asked[at]) for at in sorted(range(len(asked)), key=lambda at: draw(asked[at]))}
-        return (made[at] for at in range(len(asked)))
+        given = list(requests)
+        made = {at: careless(given[at]) for at in sorted(range(len(given)), key=lambda at: draw(given[at]))}
+        return (made[at] for at in range(len(given)))
 
     def one_by_one(requests: Iterable[Request]) -> Iterator[Completion]:
         return map(careless, requests)
