@@ -9,7 +9,7 @@ what follows from a fault.
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from lema.compute.executor import one_line_error
 from lema.errors import RunError
@@ -24,16 +24,9 @@ from lema.recipe.params import Run
 LINGER, ENOUGH = 0.02, 8  # seconds, and the share of the held requests, as one in so many
 
 
-@dataclass
-class Shared:
-    """What is known of an endpoint outlives one client; `workers` are by the label, identity and options of a model."""
-
-    throttle: Throttle
-    workers: dict[tuple[str, str, str], EndpointWorker] = field(default_factory=dict)
-
-
-# By an endpoint's settings and API key; for the one event loop of a process.
-_shared: dict[tuple[str, str], Shared] = {}
+# The throttle of an endpoint, and its workers by the label, identity and options of a model, by its settings and API
+# key: what is known of an endpoint outlives one client. For the one event loop of a process.
+_shared: dict[tuple[str, str], tuple[Throttle, dict[tuple[str, str, str], EndpointWorker]]] = {}
 
 # The keys of requests, each with its reply or the error of its backend; how many requests are worth holding; for how
 # many seconds the endpoint has asked this client for a pause.
@@ -50,9 +43,9 @@ class EndpointClient:
     def __init__(self, run: Run, name: str) -> None:
         self._run, self._where, self._endpoint = run, f"endpoint {name}", run.endpoints[name]
         settings = self._endpoint.model_dump_json(), api_key(self._endpoint)
-        if settings not in _shared or _shared[settings].throttle.open is not None:
-            _shared[settings] = Shared(Throttle(self._endpoint))
-        self._throttle, self._workers = _shared[settings].throttle, _shared[settings].workers
+        if settings not in _shared or _shared[settings][0].open is not None:
+            _shared[settings] = Throttle(self._endpoint), {}
+        self._throttle, self._workers = _shared[settings]
         self._fatal: dict[str, str] = {}  # by model: why no request to it can succeed
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[str, Completion | RunError]] = []
@@ -134,10 +127,8 @@ class EndpointClient:
 
     async def _attempt(self, worker: EndpointWorker, request: Request, name: str) -> Completion | Fault:
         """One try, when the throttle allows it."""
-        throttle, characters = self._throttle, 0
-        for message in request.messages:
-            characters += len(message.content)
-        reservation = await throttle.acquire(characters, request.sampling.max_tokens)
+        throttle = self._throttle
+        reservation = await throttle.acquire(request.characters, request.sampling.max_tokens)
         try:
             if gone := self._fatal.get(name) or throttle.open:
                 throttle.failed(reservation)

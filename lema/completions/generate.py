@@ -240,9 +240,9 @@ class Generate:
                 refuse_submitted(where, endpoint.url, [partial(missing.blocks, group) for group in groups])
             # The models take turns (round robin).
             turns = itertools.chain.from_iterable(itertools.zip_longest(*map(missing.requests, groups)))
-            online.append(Source(where, self._run, filter(None, turns)))
+            online.append(Source(where, self._run, filter(None, turns), self._executor, self._budget, stop))
         if online:
-            streams.append(ask_online(online, self._executor, self._budget, stop))
+            streams.append(ask_online(online))
         if local:
             streams.append(ask_local(local, self._executor, self._run, self._budget, stop))
         return streams

@@ -18,17 +18,14 @@ def pack_folder(folder: Path) -> bytes:
     Raises:
         RunError: it is larger than `MOST`.
     """
-    inside = sorted(folder.rglob("*"))
-    if (size := sum(path.stat().st_size for path in inside if path.is_file())) > MOST:
+    if (size := sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())) > MOST:
         raise RunError(
             f"the model in {folder.name} has {size / 2**30:.0f} GiB, too much to send to the nodes of a cluster: "
             "name it by the hub, or put it on a disk that all nodes see, at the same path"
         )
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
-        for path in inside:
-            if path.is_dir() or path.is_file():
-                archive.add(path, path.relative_to(folder), recursive=False)
+        archive.add(folder, ".")
     return content.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 `map` is for work that computes: blocks go in, results come out with the number of their block, as they finish. `serve`
 is for work that waits: an object with a coroutine method `exchange`, which a caller holds for as long as it likes.
-`lema.compute.ray_pool` has the other executor, `lema.compute.factory` chooses.
+`lema.compute.ray_pool` has the other executor, and chooses.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from functools import cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -106,6 +106,7 @@ def one_line_error(error: BaseException) -> RunError:
     return RunError(f"{type(error).__name__}: {first}" if first else type(error).__name__)
 
 
+_loops: list[asyncio.AbstractEventLoop] = []
 _starting = threading.Lock()
 
 
@@ -113,14 +114,10 @@ def event_loop() -> asyncio.AbstractEventLoop:
     """The event loop of this process, in a daemon thread: connections and what is known of an endpoint outlive one
     piece of work, and an interrupted program waits for no slow reply."""
     with _starting:  # several threads may ask for it first
-        return _started_loop()
-
-
-@cache
-def _started_loop() -> asyncio.AbstractEventLoop:
-    running = asyncio.new_event_loop()
-    threading.Thread(target=running.run_forever, daemon=True).start()
-    return running
+        if not _loops:
+            _loops.append(asyncio.new_event_loop())
+            threading.Thread(target=_loops[0].run_forever, daemon=True).start()
+    return _loops[0]
 
 
 class LocalExecutor(Executor):

@@ -41,8 +41,8 @@ def ask(
 ) -> Iterator[tuple[int, str]]:
     """The number of each request and its reply, as they come; the concurrency is that of each actor."""
     endpoint = Endpoint(url="http://here", actors=actors, concurrency=concurrency and concurrency * actors)
-    source = Source("here", Run(endpoints={"here": endpoint}), iter(requests))
-    for block, replies in ask_online([source], where, None, Event()):
+    source = Source("here", Run(endpoints={"here": endpoint}), iter(requests), where, None, Event())
+    for block, replies in ask_online([source]):
         yield from ((number_of(request), reply.text) for request, reply in zip(block, replies, strict=True))
 
 
