@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,48 +24,30 @@ By = Literal["stage", "model", "prompt", "day"]
 COST_HEADS = ("", "requests", "failed", "tokens in", "cached", "tokens out", "cost", "unknown", "saved")
 
 
-@dataclass
-class CostSums:
-    """Ledger lines of one group added up: requests that were sent, those of them that failed, tokens, dollars, requests
-    of unknown cost, and dollars that replies in the store would have cost again. Of what is in doubt: how many
-    requests, the most that they can cost, and since when; and the dollars for those that were settled."""
+# Lines of one group added up, by what is counted.
+CostSums = defaultdict[str, Decimal]
 
-    requests: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    cost: Decimal = Decimal(0)
-    unknown: int = 0
-    saved: Decimal = Decimal(0)
-    doubts: int = 0
-    doubt: Decimal = Decimal(0)
-    since: str = ""
-    settled: Decimal | None = None
 
-    def add(self, line: LedgerLine) -> None:
-        kind, amount = line["kind"], line["cost"] or Decimal(0)
-        if kind == "saved":
-            self.saved += amount
-        elif kind == "settled":
-            self.settled = (self.settled or 0) + amount
-        elif kind == "in doubt":
-            self.doubts += 1
-            self.doubt += amount
-            self.since = min(filter(None, (self.since, line.get("time", ""))), default="")
-        else:
-            self.requests += 1
-            self.failed += line["finish"] in ("failed", "refused")
-            self.prompt_tokens += line["prompt_tokens"]
-            self.cached_tokens += line["cached_tokens"]
-            self.completion_tokens += line["completion_tokens"]
-            self.cost += amount
-            self.unknown += line["cost"] is None
+def add_to_sums(sums: CostSums, line: LedgerLine) -> None:
+    """Add a line: of requests that were sent their number, those that failed, tokens, dollars and how many have an
+    unknown cost; of what was saved, settled or is in doubt the dollars and the number."""
+    kind, amount = line["kind"], line["cost"] or Decimal(0)
+    if kind != "request":
+        sums[kind] += amount
+        sums[f"number {kind}"] += 1
+        return
+    sums["requests"] += 1
+    sums["failed"] += line["finish"] in ("failed", "refused")
+    sums["tokens in"] += line["prompt_tokens"]
+    sums["cached"] += line["cached_tokens"]
+    sums["tokens out"] += line["completion_tokens"]
+    sums["cost"] += amount
+    sums["unknown"] += line["cost"] is None
 
-    def row(self, name: str) -> tuple[str, ...]:
-        counts = (self.requests, self.failed, self.prompt_tokens, self.cached_tokens, self.completion_tokens)
-        money = (format_dollars(self.cost), f"{self.unknown:,}", format_dollars(self.saved))
-        return (name, *(f"{count:,}" for count in counts), *money)
+
+def _row(name: str, sums: CostSums) -> tuple[str, ...]:
+    money = ("cost", "saved")
+    return (name, *(format_dollars(sums[head]) if head in money else f"{sums[head]:,}" for head in COST_HEADS[1:]))
 
 
 def cost_report(recipe: str | None, by: By, root: Path) -> str:
@@ -75,22 +57,24 @@ def cost_report(recipe: str | None, by: By, root: Path) -> str:
         RunError: nothing was bought.
     """
     group_of = _grouping(by, root)
-    groups: dict[tuple[str, str], CostSums] = defaultdict(CostSums)
-    totals: dict[str, CostSums] = defaultdict(CostSums)
+    groups = defaultdict[tuple[str, str], CostSums](partial(defaultdict, Decimal))
+    totals, since = defaultdict[str, CostSums](partial(defaultdict, Decimal)), dict[str, str]()
     for line in read_ledger(ledger_folder()):
         if recipe in (None, line["recipe"]):
-            totals[line["recipe"]].add(line)
+            add_to_sums(totals[line["recipe"]], line)
+            if line["kind"] == "in doubt" and (time := line.get("time")):
+                since[line["recipe"]] = min(time, since.get(line["recipe"], time))
             if line["kind"] in ("request", "saved"):
-                groups[line["recipe"], group_of(line)].add(line)
+                add_to_sums(groups[line["recipe"], group_of(line)], line)
     if not totals:
         raise RunError(f"the ledger has no request{f' of the recipe {recipe}' if recipe else ''} yet")
     rows: list[tuple[str, ...]] = [COST_HEADS]
     for one, total in sorted(totals.items()):
         rows += [(one,)] if recipe is None else []
         own = sorted((_stage_order(group), group) for name, group in groups if name == one)
-        rows += [groups[one, group].row(f"  {group}") for _, group in own]
-        rows.append(total.row("  in all"))
-    notes = [note for one, total in sorted(totals.items()) for note in _notes(one, total)]
+        rows += [_row(f"  {group}", groups[one, group]) for _, group in own]
+        rows.append(_row("  in all", total))
+    notes = [note for one, total in sorted(totals.items()) for note in _notes(one, total, since.get(one))]
     return "\n".join([*format_table(rows), "", *notes]).rstrip()
 
 
@@ -153,24 +137,24 @@ def settle_by_bill(recipe: str | None, billed: str) -> str:
     )
 
 
-def _notes(recipe: str, total: CostSums) -> Iterator[str]:
-    if total.cost and artifact_path("verdicts", recipe).is_file():
+def _notes(recipe: str, total: CostSums, since: str | None) -> Iterator[str]:
+    if total["cost"] and artifact_path("verdicts", recipe).is_file():
         accepted = sum(row.accepted for row in parquet.Rows(artifact_path("verdicts", recipe), Verdict))
         if accepted:
-            yield f"{recipe}: {format_dollars(total.cost / accepted)} an accepted correction ({accepted:,} accepted)."
-    if total.unknown:
-        are = "is" if total.unknown == 1 else "are"
-        yield f"{recipe}: {_requests(total.unknown)} of unknown cost {are} not in these sums."
-    if total.settled is not None:
-        yield f"{recipe}: {format_dollars(total.settled)} for requests that were in doubt, not in these sums."
-    if total.doubts:
+            each = format_dollars(total["cost"] / accepted)
+            yield f"{recipe}: {each} an accepted correction ({accepted:,} accepted)."
+    if unknown := total["unknown"]:
+        yield f"{recipe}: {_requests(unknown)} of unknown cost {'is' if unknown == 1 else 'are'} not in these sums."
+    if total["number settled"]:
+        yield f"{recipe}: {format_dollars(total['settled'])} for requests that were in doubt, not in these sums."
+    if doubts := total["number in doubt"]:
         yield (
-            f"{recipe}: up to {format_dollars(total.doubt)} in doubt for {_requests(total.doubts)}"
-            f"{f', the first of {total.since}' if total.since else ''}: under way now, or sent and never answered "
+            f"{recipe}: up to {format_dollars(total['in doubt'])} in doubt for {_requests(doubts)}"
+            f"{f', the first of {since}' if since else ''}: under way now, or sent and never answered "
             "here. When nothing runs, settle it with what the endpoint billed for them: "
             f"lema cost {recipe} --settle DOLLARS"
         )
 
 
-def _requests(count: int) -> str:
+def _requests(count: Decimal | int) -> str:
     return "1 request" if count == 1 else f"{count:,} requests"

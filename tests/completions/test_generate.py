@@ -1,18 +1,18 @@
 """Generation: every request is paid for once, whatever happens."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lema.completions.client import most_held
-from lema.completions.generate import Generate, encodable
+from lema.completions.generate import FRAME, Generate, RequestQueue, encodable
 from lema.completions.store import Store
 from lema.compute.executor import Executor, LocalExecutor
 from lema.errors import RunError
@@ -20,12 +20,7 @@ from lema.models import api_errors
 from lema.models.types import Completion, Model, Request, Sampling, Worker
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message
-
-spec = importlib.util.spec_from_file_location("fake_server", Path(__file__).parents[1] / "fake_server.py")
-assert spec is not None
-assert spec.loader is not None
-fake_server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake_server)
+from tests.fake_server import FakeServer
 
 REPLIES = {"replies": ["one", "two", "three"]}
 LOCAL = Model("actor", "scripted", "scripted/actor", options=REPLIES)
@@ -55,7 +50,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gener
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(api_errors, "FIRST_WAIT", 0.01)
-    with fake_server.FakeServer() as running:
+    with FakeServer() as running:
         yield running
 
 
@@ -376,3 +371,24 @@ def test_a_backend_that_only_computes_has_all_processors_if_there_is_enough_to_d
     generate = make(Run(batch=4, workers=3, max_failures=1.0), executor)
     assert len(list(generate(requests(5, model)))) == 5
     assert executor.workers == wanted
+
+
+def secret(n: int, label: str) -> Request:
+    return request(f"secret {n} \u2603", n, Model(label, "scripted", label, options={"n": 1}))
+
+
+@pytest.mark.parametrize("count", [1, FRAME - 1, FRAME, FRAME + 1, 5 * FRAME + 7])
+def test_requests_come_back_by_model_in_their_order(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEMA_HOME", str(tmp_path))
+    with closing(RequestQueue()) as waiting:
+        for n in range(count):
+            waiting.add(secret(n, "a"))
+            waiting.add(secret(n, "b"))
+        assert waiting.count == 2 * count
+        assert [group.model.label for group in waiting.groups.values()] == ["a", "b"]
+        # They are read as they are asked for, also when both are read in turn.
+        both = zip(*(waiting.requests(group) for group in waiting.groups.values()), strict=True)
+        assert list(both) == [(secret(n, "a"), secret(n, "b")) for n in range(count)]
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "prompts have no name on the disk"
