@@ -177,7 +177,7 @@ async def client(url: str, count: int, inflight: int) -> list[str]:
 def lema(url: str, count: int, inflight: int, where: str, actors: int = 1) -> list[str]:
     from lema.completions.generate import Generate
     from lema.completions.store import Store
-    from lema.compute.ray_pool import make_executor
+    from lema.compute.factory import make_executor
     from lema.models.types import Model, Request, Sampling
     from lema.recipe.params import Endpoint, Run
     from lema.rows import Message

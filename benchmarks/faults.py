@@ -24,7 +24,7 @@ from lema.completions.generate import Generate
 from lema.completions.packs import Entry
 from lema.completions.store import Store
 from lema.compute import parquet
-from lema.compute.ray_pool import make_executor
+from lema.compute.factory import make_executor
 from lema.models.types import Model, Request, Sampling
 from lema.recipe.params import Endpoint, Run
 from lema.rows import Message

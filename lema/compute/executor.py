@@ -2,7 +2,7 @@
 
 `map` is for work that computes: blocks go in, results come out with the number of their block, as they finish. `serve`
 is for work that waits: an object with a coroutine method `exchange`, which a caller holds for as long as it likes.
-`lema.compute.ray_pool` has the other executor, and chooses.
+`lema.compute.ray_pool` has the other executor, `lema.compute.factory` chooses.
 """
 
 import asyncio

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lema.compute import archive
-from lema.compute.executor import Exchanger, Executor, Item, LocalExecutor, Result, WorkerDiedError, one_line_error
+from lema.compute.executor import Exchanger, Executor, Item, Result, WorkerDiedError, one_line_error
 from lema.compute.ray_head import LOOPBACK, QUIET, STORE_BYTES, join_head, reach
 from lema.compute.worker_pool import run_blocks
 from lema.errors import RunError
-from lema.recipe.params import Run
 
 # Parts of Ray Train that are nothing to a gang. The first asks a dashboard, and where there is none it holds every
 # gang for 12 s at its end; what it would free, Ray frees as soon as the driver leaves. The other hands out data.
@@ -38,11 +37,6 @@ NOT_SENT = [
     "/node_modules",
     "*.safetensors",
 ]
-
-
-def make_executor(run: Run) -> Executor:
-    """The executor that params.yaml asks for: a local one, or one on Ray, which starts with its first work."""
-    return LocalExecutor() if run.executor == "local" else RayExecutor()
 
 
 class RayExecutor(Executor):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 from lema.compute import files, parquet
 from lema.compute.artifacts import ARTIFACTS, DATA, artifact_path, read_plan
 from lema.compute.executor import Executor, pmap
-from lema.compute.ray_pool import make_executor
+from lema.compute.factory import make_executor
 from lema.errors import RunError
 from lema.filters import GIVEN, distinct_names
 from lema.models.tokenize import count_tokens

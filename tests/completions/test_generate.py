@@ -274,7 +274,7 @@ def test_a_backend_that_fails_loses_no_reply_of_others(
 BUYER = """
 import sys
 from pathlib import Path
-from lema.compute.ray_pool import make_executor
+from lema.compute.factory import make_executor
 from lema.completions.generate import Generate
 from lema.completions.store import Store
 from lema.models.types import Model, Request, Sampling

@@ -18,8 +18,9 @@ import pytest
 
 from lema.compute import ray_head as head_of_ray
 from lema.compute.executor import Executor, LocalExecutor, WorkerDiedError, merge_streams, pmap
+from lema.compute.factory import make_executor
 from lema.compute.ray_head import join_head, lazy_head
-from lema.compute.ray_pool import RayExecutor, make_executor
+from lema.compute.ray_pool import RayExecutor
 from lema.compute.worker_pool import worker_resources
 from lema.errors import RunError
 from lema.recipe.params import Run

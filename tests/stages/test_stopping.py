@@ -10,7 +10,7 @@ import pytest
 
 from lema.completions.generate import Generate
 from lema.completions.store import Store
-from lema.compute.ray_pool import make_executor
+from lema.compute.factory import make_executor
 from lema.models.types import Completion, Model, Request
 from lema.recipe.params import Run
 from lema.recipe.sampler_schema import SamplesSpec
