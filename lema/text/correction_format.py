@@ -23,8 +23,9 @@ Paths that are no chain of steps, as in CommonsenseQA, are corrected without nam
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lema.text.steps import number_steps, strip_number
 
@@ -82,40 +83,10 @@ def parse_correction(text: str, *, steps: int | None = None, without: Collection
     `steps`, when given, is how many steps the wrong path has; the incorrect one must be among them. `without` may
     name `incorrect_step` and `explanation`: fields that the reply need not have.
     """
-    labels = list(_FIELD_LABEL.finditer(text))
-    known = {name.lower(): name for name in (*_FIELDS, *_WHOLE_FIELDS)}
-    names = [known[label[1].lower()] for label in labels]
-    whole = "Incorrect Step" not in names and any(name in names for name in _WHOLE_FIELDS)
-    optional = ["Error Type", *(name.replace("_", " ").title() for name in without)]
-    if fault := _order_fault(names, _WHOLE_FIELDS if whole else _FIELDS, optional):
-        return Malformed(fault)
-    ends = [label.start() for label in labels[1:]] + [len(text)]
-    fields = {name: text[label.end() : end].strip() for name, label, end in zip(names, labels, ends, strict=True)}
-    if empty := [name for name in names if not fields[name]]:
-        return Malformed(f"`{empty[0]}:` is empty")
-    if whole:
-        lines = _lines(fields["Corrected Answer"])
-        explanation = " ".join(fields["Mistakes"].split())
-        if not lines or lines[0] in _ELLIPSES:
-            return Malformed("`Corrected Answer:` is not written out" if lines else "`Corrected Answer:` is empty")
-        return Parsed(None, None, explanation, tuple(lines))
-    incorrect = None
-    if "Incorrect Step" in fields:
-        step = _STEP_NAME.fullmatch(fields["Incorrect Step"].strip("* "))
-        if step is None:
-            return Malformed("`Incorrect Step:` does not name one step, as in 'Step 2.'")
-        incorrect = int(step[1])
-    lines = _lines(fields["Correct Solution"])
-    if incorrect is None and len(lines) > 1 and lines[0] in _ELLIPSES and (first := _STEP_LINE.fullmatch(lines[1])):
-        incorrect = int(first[1])  # the first step after "..." is the one that differs
-    if fault := _place_fault(incorrect, steps):
-        return Malformed(fault)
-    solution = _solution(lines, incorrect)
-    if isinstance(solution, Malformed):
-        return solution
-    explanation = " ".join(fields.get("Explanation", "").split())
-    kind = fields.get("Error Type", "").strip("*. ")
-    return Parsed(incorrect, kind or None, explanation or None, solution)
+    try:
+        return _read_labels(text, steps, without)
+    except _NoCorrection as fault:
+        return Malformed(str(fault))
 
 
 def parse_correction_json(text: str, *, steps: int | None = None, without: Collection[str] = ()) -> Parsed | Malformed:
@@ -124,31 +95,74 @@ def parse_correction_json(text: str, *, steps: int | None = None, without: Colle
     count."""
     try:
         said = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return _read_object(said, steps, without)
     except (ValueError, RecursionError):
         return Malformed("the reply is not a JSON object")
+    except _NoCorrection as fault:
+        return Malformed(str(fault))
+
+
+class _NoCorrection(Exception):
+    """Why a reply is not a correction, in one line."""
+
+
+def _require(fulfilled: object, reason: str) -> None:
+    if not fulfilled:
+        raise _NoCorrection(reason)
+
+
+def _read_labels(text: str, steps: int | None, without: Collection[str]) -> Parsed:
+    labels = list(_FIELD_LABEL.finditer(text))
+    known = {name.lower(): name for name in (*_FIELDS, *_WHOLE_FIELDS)}
+    names = [known[label[1].lower()] for label in labels]
+    whole = "Incorrect Step" not in names and any(name in names for name in _WHOLE_FIELDS)
+    order, optional = _WHOLE_FIELDS if whole else _FIELDS, ["Error Type"]
+    optional += [name.replace("_", " ").title() for name in without]
+    for name in order:
+        _require(name in names or name in optional, f"`{name}:` is missing")
+        _require(names.count(name) < 2, f"`{name}:` is there more than once")
+    expected = [name for name in order if name in names]
+    _require(names == expected, f"the fields are not in the order {', '.join(expected)}")
+    ends = [label.start() for label in labels[1:]] + [len(text)]
+    fields = {name: text[label.end() : end].strip() for name, label, end in zip(names, labels, ends, strict=True)}
+    for name, value in fields.items():
+        _require(value, f"`{name}:` is empty")
+    why, solution = (fields.get(name, "") for name in (order[-2], order[-1]))
+    lines = [line.strip() for line in solution.splitlines() if line.strip() and line.strip() not in _DRESSING]
+    explanation = " ".join(why.split()) or None
+    if whole:
+        _require(lines, "`Corrected Answer:` is empty")
+        _require(lines[0] not in _ELLIPSES, "`Corrected Answer:` is not written out")
+        return Parsed(None, None, explanation, tuple(lines))
+    at = None
+    if "Incorrect Step" in fields:
+        step = _STEP_NAME.fullmatch(fields["Incorrect Step"].strip("* "))
+        _require(step, "`Incorrect Step:` does not name one step, as in 'Step 2.'")
+        at = int(step[1]) if step else None
+    elif len(lines) > 1 and lines[0] in _ELLIPSES and (first := _STEP_LINE.fullmatch(lines[1])):
+        at = int(first[1])  # the first step after "..." is the one that differs
+    _require_place(at, steps)
+    return Parsed(at, fields.get("Error Type", "").strip("*. ") or None, explanation, _read_steps(lines, at))
+
+
+def _read_object(said: Mapping[str, Any], steps: int | None, without: Collection[str]) -> Parsed:
     for name in ("incorrect_step", "explanation", "solution"):
-        if name not in said and name not in without:
-            return Malformed(f"`{name}` is missing")
+        _require(name in said or name in without, f"`{name}` is missing")
     at, kind, why, lines = (said.get(name) for name in ("incorrect_step", "error_type", "explanation", "solution"))
-    if not isinstance(at, int | None) or isinstance(at, bool):
-        return Malformed("`incorrect_step` is not a whole number")
-    if not isinstance(why, str | None) or not isinstance(kind, str | None):
-        return Malformed("`explanation` and `error_type` are texts")
-    if not why and "explanation" not in without:
-        return Malformed("`explanation` is empty")
-    if at is None and "incorrect_step" not in without:
-        return Malformed("`incorrect_step` is empty")
+    _require(isinstance(at, int | None) and not isinstance(at, bool), "`incorrect_step` is not a whole number")
+    texts = isinstance(why, str | None) and isinstance(kind, str | None)
+    _require(texts, "`explanation` and `error_type` are texts")
+    _require(why or "explanation" in without, "`explanation` is empty")
+    _require(at is not None or "incorrect_step" in without, "`incorrect_step` is empty")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        return Malformed("`solution` is not a list of steps")
-    if fault := _place_fault(at, steps):
-        return Malformed(fault)
+        raise _NoCorrection("`solution` is not a list of steps")
+    _require_place(at, steps)
     solution = tuple(bare for line in lines for bare in [" ".join(strip_number(line).split())] if bare)
     if solution[:1] and solution[0] in _ELLIPSES:
-        if at in (None, 1) or len(solution) == 1:
-            return Malformed("the solution begins with '...', which stands for no steps or is all there is")
+        kept = at not in (None, 1) and len(solution) > 1
+        _require(kept, "the solution begins with '...', which stands for no steps or is all there is")
         solution = (ELLIPSIS, *solution[1:])
-    if not solution:
-        return Malformed("the solution has no steps")
+    _require(solution, "the solution has no steps")
     return Parsed(at, kind or None, " ".join((why or "").split()) or None, solution)
 
 
@@ -182,42 +196,21 @@ def elide_prefix(solution: Sequence[str], incorrect_step: int | None, path: Sequ
     return tuple(solution)
 
 
-def _order_fault(names: Sequence[str], fields: Sequence[str], optional: Collection[str]) -> str | None:
-    for name in fields:
-        if name not in names and name not in optional:
-            return f"`{name}:` is missing"
-        if names.count(name) > 1:
-            return f"`{name}:` is there more than once"
-    expected = [name for name in fields if name in names]
-    return None if list(names) == expected else f"the fields are not in the order {', '.join(expected)}"
+def _require_place(at: int | None, steps: int | None) -> None:
+    there = at is None or 1 <= at <= (steps or at)
+    _require(there, f"the incorrect step is {at}, but the path has steps 1 to {steps or '...'}")
 
 
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip() and line.strip() not in _DRESSING]
-
-
-def _place_fault(incorrect_step: int | None, steps: int | None) -> str | None:
-    if incorrect_step is None or 1 <= incorrect_step <= (steps or incorrect_step):
-        return None
-    return f"the incorrect step is {incorrect_step}, but the path has steps 1 to {steps or '...'}"
-
-
-def _solution(lines: Sequence[str], incorrect_step: int | None) -> tuple[str, ...] | Malformed:
+def _read_steps(lines: Sequence[str], incorrect_step: int | None) -> tuple[str, ...]:
     left_out = bool(lines) and lines[0] in _ELLIPSES
-    if left_out and incorrect_step == 1:
-        return Malformed("the solution begins with '...', but no step comes before Step 1")
-    expected = incorrect_step if left_out and incorrect_step else 1
-    solution: list[str] = []
-    for line in lines[left_out:]:
+    _require(not (left_out and incorrect_step == 1), "the solution begins with '...', but no step comes before Step 1")
+    solution = [ELLIPSIS] if left_out else []
+    for due, line in enumerate(lines[left_out:], incorrect_step if left_out and incorrect_step else 1):
         step = _STEP_LINE.fullmatch(line)
         if step is None:
-            return Malformed(f"the solution has a line that is not a step, where Step {expected} is due")
-        if int(step[1]) != expected:
-            return Malformed(f"the solution has Step {int(step[1])} where Step {expected} is due")
-        if not step[2].strip():
-            return Malformed(f"Step {expected} of the solution is empty")
+            raise _NoCorrection(f"the solution has a line that is not a step, where Step {due} is due")
+        _require(int(step[1]) == due, f"the solution has Step {int(step[1])} where Step {due} is due")
+        _require(step[2].strip(), f"Step {due} of the solution is empty")
         solution.append(step[2].strip())
-        expected += 1
-    if not solution:
-        return Malformed("the solution has no steps")
-    return (ELLIPSIS, *solution) if left_out else tuple(solution)
+    _require(solution[left_out:], "the solution has no steps")
+    return tuple(solution)
