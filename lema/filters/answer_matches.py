@@ -10,10 +10,10 @@ def answer_matches(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     that cannot be compared."""
     for candidate in candidates:
         answer, gold = candidate.correction.answer, candidate.question.gold
+        same = candidate.answer_is_gold
         if answer is None:
             yield Finding(None, "no answer")
-        elif candidate.answer_is_gold is None:
+        elif same is None:
             yield Finding(None, "the answer cannot be compared with the gold one")
         else:
-            same = candidate.answer_is_gold
             yield Finding(int(same), None if same else f"answer is {answer}, gold is {gold}")

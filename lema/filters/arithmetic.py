@@ -22,8 +22,8 @@ def arithmetic(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     for candidate in candidates:
         found = [(line, equation) for line in candidate.solution for equation in equations(line)]
         wrong = [says for line, equation in found if (says := _equation_fault(line, equation))]
-        others = f", {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        yield Finding(len(wrong) if found else None, f"{wrong[0]}{others}" if wrong else None)
+        more = f", {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        yield Finding(len(wrong) if found else None, f"{wrong[0]}{more}" if wrong else None)
 
 
 def _equation_fault(line: str, equation: Equation) -> str | None:

@@ -20,13 +20,10 @@ def contamination(
 ) -> Iterator[Finding]:
     """Measures the share of a test question's n-grams that a correction holds; drops more than `limit`.
 
-    Of all test questions, the one that shares most counts. N-grams are runs of `ngram` words, as usual since GPT-3
-    (arXiv 2005.14165, appendix C), looked for in the training question, the wrong path, the explanation and the
-    solution; those of more than ten test questions do not count. A test question that is shorter counts when it is
-    the training question, word for word. Test questions are all of the recipe that are not learnt from (test, dev and
-    transfer sets), and `field` of the rows of `files`.
-    A limit of 0 drops whatever shares a single n-gram, which is too strict for questions made from templates.
-    RunError for rows without the field.
+    Of all test questions, the one that shares most counts: test, dev and transfer sets, and `field` of the rows of
+    `files`. N-grams are runs of `ngram` words (`lema.text.ngrams`), looked for in the training question, the wrong
+    path, the explanation and the solution. A limit of 0 drops whatever shares a single n-gram, which is too strict for
+    questions made from templates. RunError for rows without the field.
     """
     tests = {row.id: row.text for row in questions if row.split != "train"}
     index = NgramIndex(tests | dict(file_texts(files, field, read_file)), ngram)

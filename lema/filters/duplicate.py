@@ -15,13 +15,12 @@ def duplicate(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     repeated: dict[bytes, int] = {}
     for candidate in candidates:
         row = candidate.correction
-        if not row.solution:
-            yield Finding(None)
-            continue
         content = (normalize_space(candidate.question.text), candidate.path, candidate.whole_solution)
         key = hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
-        if (same := first.setdefault(key, row.id)) == row.id:
+        if not row.solution:
+            yield Finding(None)
+        elif (same := first.setdefault(key, row.id)) == row.id:
             yield Finding(0)
-            continue
-        repeated[key] = repeated.get(key, 0) + 1
-        yield Finding(repeated[key], f"same as {same}")
+        else:
+            repeated[key] = repeated.get(key, 0) + 1
+            yield Finding(repeated[key], f"same as {same}")

@@ -38,20 +38,19 @@ def gold_leak(candidates: Iterable[Candidate], *, limit: float = 0.95, hint: str
             continue
         explanation, solution = row.explanation or "", "\n".join(candidate.whole_solution)
         gold = _words_without_answer(candidate.question.rationale or "")
-        recited = {"the explanation": _containment(_words_without_answer(explanation), gold)}
+        recited = {"the explanation": _recited(_words_without_answer(explanation), gold, of_both=False)}
         if hint == "none":
-            recited["the solution"] = _jaccard(_words_without_answer(solution), gold)
+            recited["the solution"] = _recited(_words_without_answer(solution), gold, of_both=True)
         most = max(recited, key=lambda name: recited[name])
-        meta = _META.search(f"{explanation}\n{solution}")
+        said, reason = _META.search(f"{explanation}\n{solution}"), None
         # The question may speak of an answer key itself.
-        if meta and meta.group().lower() not in candidate.question.text.lower():
-            yield Finding(recited[most], f"speaks of {' '.join(meta.group().split())!r}")
+        if said and said.group().lower() not in candidate.question.text.lower():
+            reason = f"speaks of {' '.join(said.group().split())!r}"
         elif explanation.strip() and not _words_without_answer(explanation):
-            yield Finding(recited[most], "the explanation only states the answer")
+            reason = "the explanation only states the answer"
         elif recited[most] > limit:
-            yield Finding(recited[most], f"{most} is the gold rationale, {recited[most]:.0%} word for word")
-        else:
-            yield Finding(recited[most])
+            reason = f"{most} is the gold rationale, {recited[most]:.0%} word for word"
+        yield Finding(recited[most], reason)
 
 
 def _words_without_answer(text: str) -> tuple[str, ...]:
@@ -60,11 +59,7 @@ def _words_without_answer(text: str) -> tuple[str, ...]:
     return words(" ".join(step for step in steps if not only_states_answer(step)))
 
 
-def _containment(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    mine = ngrams(text, NGRAM)
-    return ratio(len(mine & ngrams(gold, NGRAM)), len(mine)) if len(text) >= MIN_WORDS else 0.0
-
-
-def _jaccard(text: tuple[str, ...], gold: tuple[str, ...]) -> float:
+def _recited(text: tuple[str, ...], gold: tuple[str, ...], *, of_both: bool) -> float:
+    """The share of runs of words that are in both texts, of those in either, or of those in the first."""
     mine, theirs = ngrams(text, NGRAM), ngrams(gold, NGRAM)
-    return ratio(len(mine & theirs), len(mine | theirs)) if len(text) >= MIN_WORDS else 0.0
+    return ratio(len(mine & theirs), len(mine | theirs if of_both else mine)) if len(text) >= MIN_WORDS else 0.0

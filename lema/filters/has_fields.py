@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from lema.filters import Candidate, Finding
-from lema.rows import Correction
 
 
 def has_fields(
@@ -16,13 +15,11 @@ def has_fields(
     read are dropped, too.
     """
     for candidate in candidates:
-        yield _fields_finding(candidate.correction, without)
-
-
-def _fields_finding(row: Correction, without: Sequence[str]) -> Finding:
-    fields = {"incorrect_step": row.incorrect_step, "explanation": row.explanation, "solution": row.solution}
-    empty = [name for name, value in fields.items() if not str(value or "").strip()]
-    there, missing = len(fields) - len(empty), [name for name in empty if name not in without]
-    if row.status != "parsed":
-        return Finding(there, f"{row.status}: {row.reason}" if row.reason else row.status)
-    return Finding(there, f"no {', no '.join(missing).replace('_', ' ')}" if missing else None)
+        row = candidate.correction
+        fields = {"incorrect_step": row.incorrect_step, "explanation": row.explanation, "solution": row.solution}
+        empty = [name for name, value in fields.items() if not str(value or "").strip()]
+        missing = [f"no {name.replace('_', ' ')}" for name in empty if name not in without]
+        reason = ", ".join(missing) or None
+        if row.status != "parsed":
+            reason = f"{row.status}: {row.reason}" if row.reason else row.status
+        yield Finding(len(fields) - len(empty), reason)

@@ -25,20 +25,19 @@ def language(candidates: Iterable[Candidate], *, limit: float = 0.05) -> Iterato
         if not own or not said:
             yield Finding(None)
             continue
-        foreign = {script: count for script, count in said.items() if script not in own}
-        value = ratio(sum(foreign.values()), said.total())
-        most = max(foreign, key=lambda script: foreign[script], default="")
+        foreign = Counter({script: count for script, count in said.items() if script not in own})
+        value, most = ratio(foreign.total(), said.total()), "".join(script for script, _ in foreign.most_common(1))
         says = f"{value:.0%} of the letters are of another script, {most.capitalize()}; limit is {limit:.0%}"
         yield Finding(value, says if value > limit else None)
 
 
 def _scripts(text: str) -> Counter[str]:
-    """Letters by script."""
-    return Counter(script for letter in text if letter.isalpha() and (script := _script(letter)))
+    """Letters by script, those of mathematics apart."""
+    return Counter(script for letter in text if letter.isalpha() and (script := _script(letter)) not in _MATHEMATICAL)
 
 
 @lru_cache(maxsize=10_000)
 def _script(letter: str) -> str:
-    """The first word of a letter's name in Unicode is its script; none for a sign of mathematics."""
-    first = unicodedata.name(letter, "").partition(" ")[0].partition("-")[0]
-    return "" if first in _MATHEMATICAL else "East Asian" if first in _EAST_ASIAN else first
+    """The first word of a letter's name in Unicode is its script."""
+    first = unicodedata.name(letter, _MATHEMATICAL[0]).partition(" ")[0].partition("-")[0]
+    return "East Asian" if first in _EAST_ASIAN else first

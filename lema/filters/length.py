@@ -20,14 +20,9 @@ def length(
     """
     for candidate in candidates:
         words = sum(len(step.split()) for step in candidate.whole_solution)
-        if not words:
-            yield Finding(None)
-            continue
         size = words if of == "words" else ratio(words, len(candidate.sample.text.split()) or 1)
         what = f"{size:g} {'words' if of == 'words' else 'times as long as the path'}"
-        if least is not None and size < least:
-            yield Finding(size, f"{what}, at least {least:g} wanted")
-        elif most is not None and size > most:
-            yield Finding(size, f"{what}, at most {most:g} wanted")
-        else:
-            yield Finding(size)
+        reason = f"{what}, at least {least:g} wanted" if least is not None and size < least else None
+        if most is not None and size > most:
+            reason = f"{what}, at most {most:g} wanted"
+        yield Finding(size, reason) if words else Finding(None)

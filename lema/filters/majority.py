@@ -23,9 +23,6 @@ def majority(
         answers = [candidate.correction.answer for candidate in group]
         agree = {place: len(equal) for equal in group_equal(answers, task.equal) for place in equal}
         for place, answer in enumerate(answers):
-            if answer is None:
-                yield Finding(None, "no answer")
-                continue
-            value = ratio(agree[place], len(answers))
-            reason = f"{agree[place]} of {len(answers)} corrections answer {answer}"
-            yield Finding(value, None if value > threshold else reason)
+            value = ratio(agree.get(place, 0), len(answers))
+            reason = f"{agree.get(place)} of {len(answers)} corrections answer {answer}" if value <= threshold else None
+            yield Finding(None, "no answer") if answer is None else Finding(value, reason)

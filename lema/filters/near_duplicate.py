@@ -35,9 +35,8 @@ def near_duplicate(candidates: Iterable[Candidate], *, threshold: float = 0.85) 
         sketch = LeanMinHash(minhash)  # without the permutations, which take twice the room of the hashes
         alike = [(round(float(sketch.jaccard(kept[at][1])), 4), -at) for at in index.query(sketch)]
         value, place = max(alike, default=(0.0, 0))
-        if value >= threshold:
-            yield Finding(value, f"{value:.0%} like {kept[-place][0]}, limit is {threshold:.0%}")
-        else:
-            yield Finding(value)
+        reason = f"{value:.0%} like {kept[-place][0]}, limit is {threshold:.0%}" if value >= threshold else None
+        yield Finding(value, reason)
+        if reason is None:
             index.insert(len(kept), sketch)
             kept.append((candidate.correction.id, sketch))
