@@ -70,14 +70,10 @@ def lema(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_there_is_an_example_of_everything() -> None:
-    assert set(BLOCKS) == {
-        "recipes/parts/sums.py",
-        "recipes/parts/shorter.py",
-        "recipes/parts/careless.py",
-        "recipes/prompts/add.yaml",
-        "recipes/sums.yaml",
-    }
+def test_there_is_an_example_of_everything_and_the_recipe_names_it() -> None:
+    parts = {f"recipes/parts/{name}.py" for name in ("sums", "shorter", "careless")}
+    assert set(BLOCKS) == parts | {"recipes/prompts/add.yaml", "recipes/sums.yaml"}
+    assert all(part in BLOCKS["recipes/sums.yaml"] for part in (TASK, FILTER, BACKEND, "prompt: add"))
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name != "recipes/sums.yaml"])
@@ -85,37 +81,30 @@ def test_a_part_is_under_twenty_lines(name: str) -> None:
     assert len([line for line in BLOCKS[name].splitlines() if line.strip()]) < 20
 
 
-def test_the_recipe_names_all_four() -> None:
-    recipe = BLOCKS["recipes/sums.yaml"]
-    assert all(part in recipe for part in (TASK, FILTER, BACKEND, "prompt: add"))
-
-
 def test_the_recipe_is_without_mistakes(project: Path) -> None:
     done = lema(project, "check", "recipes/sums.yaml")
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new", "message"),
-    [
-        ("task", TASK, "recipes.parts.sums:sum", "has no 'sum'; did you mean 'sums'?"),
-        ("option of the task", "largest: 60", "large: 60", "unknown option 'large'; did you mean 'largest'?"),
-        ("option of the filter", "times: 3.0", "times: many", "option 'times' needs a number, got 'many'"),
-        ("option of the backend", "every: 2", "evry: 2", "unknown option 'evry'; did you mean 'every'?"),
-        ("prompt", "prompt: add,", "prompt: ad,", "there is no prompt 'ad' in recipes/prompts; did you mean 'add'?"),
-    ],
-)
-def test_mistakes_in_the_use_of_parts_are_found(project: Path, name: str, old: str, new: str, message: str) -> None:
-    text = BLOCKS["recipes/sums.yaml"]
-    assert old in text
-    path = project / "recipes" / "wrong.yaml"
-    path.write_text(text.replace(old, new), encoding="utf-8")
-    try:
-        done = lema(project, "check", "recipes/wrong.yaml")
-    finally:
-        path.unlink()
+def test_mistakes_in_the_use_of_parts_are_found(project: Path) -> None:
+    mistakes = {
+        (TASK, "recipes.parts.sums:sum"): "has no 'sum'; did you mean 'sums'?",
+        ("largest: 60", "large: 60"): "unknown option 'large'; did you mean 'largest'?",
+        ("times: 3.0", "times: many"): "option 'times' needs a number, got 'many'",
+        ("every: 2", "evry: 2"): "unknown option 'evry'; did you mean 'every'?",
+        ("prompt: add,", "prompt: ad,"): "there is no prompt 'ad' in recipes/prompts; did you mean 'add'?",
+    }
+    for at, (old, new) in enumerate(mistakes):
+        assert old in BLOCKS["recipes/sums.yaml"]
+        text = BLOCKS["recipes/sums.yaml"].replace(old, new)
+        (project / "recipes" / f"wrong{at}.yaml").write_text(text, encoding="utf-8")
+    wrong = sorted(path.relative_to(project).as_posix() for path in (project / "recipes").glob("wrong*.yaml"))
+    done = lema(project, "check", *wrong)
+    for name in wrong:
+        (project / name).unlink()
     assert done.returncode == 2
-    assert message in done.stderr
+    for name, message in zip(wrong, mistakes.values(), strict=True):
+        assert any(message in line for line in done.stderr.splitlines() if line.startswith(name))
     assert "Traceback" not in done.stderr
 
 
@@ -199,9 +188,8 @@ def test_backend() -> None:
 
 def test_the_replies_of_a_corrector_are_read() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    steps, whole = (
-        parse_correction(block) for block in re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    )
+    texts = re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    steps, whole = (parse_correction(one) for one in texts)
     (reply,) = re.findall(r'^`(\{"incorrect_step.*\})`', text, re.MULTILINE)
     assert parse_correction_json(reply) == replace(steps, error_type=None, explanation="...")
     assert (steps.incorrect_step, steps.error_type) == (2, "wrong operation")

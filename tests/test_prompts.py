@@ -58,14 +58,6 @@ def prompt(name: str) -> Prompt:
     return load(next(file for file in FILES if file.stem == name))
 
 
-def test_there_are_prompts() -> None:
-    assert {file.stem for file in FILES} >= {
-        *("solve_word_problems", "solve_gsm8k", "correct_gsm8k", "correct_reference", "judge"),
-        *("cot", "correction", "paper_cot", "paper_correction", "paper_cot_csqa", "paper_correction_csqa"),
-        *("solve_math", "correct_math", "solve_csqa", "correct_csqa", "solve_zero_shot"),
-    }
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_renders(file: Path) -> None:
     messages = render(load(file), VARIABLES)
@@ -244,10 +236,7 @@ CORRECTED: dict[str, Any] = {
         ("critique", ["Incorrect Step: Step 2.", "Explanation: 7 + 1 is 8."]),
         (
             "inline",
-            [
-                *("3 + 4 = 7", "7 + 1 = 9", "Wait, that step is wrong. 7 + 1 is 8.", "7 + 1 = 8"),
-                "The answer is 8.",
-            ],
+            [*CORRECTED["steps"][:2], *("Wait, that step is wrong. 7 + 1 is 8.", "7 + 1 = 8", "The answer is 8.")],
         ),
         ("tagged_wrong", CORRECTED["steps"]),
         ("paper_without_step", ["7 + 1 is 8.", "Correct Solution:", "{", *CORRECTED["solution"], "}"]),

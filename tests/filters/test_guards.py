@@ -32,16 +32,13 @@ def checked(question: str, test: list[Question], **change: Any) -> Finding:
     return find("contamination", rows, questions=[QUESTION, *test], **options)[0]
 
 
-def test_a_test_question_among_the_training_questions_is_found() -> None:
+def test_a_test_question_is_found_among_the_training_questions_and_in_a_reply() -> None:
     found = Finding(1, "holds the test question t1")
-    assert checked(HENS, [TEST]) == found
-    assert checked(HENS.upper().replace(" ", "  ").replace(".", " ."), [TEST]) == found
-    assert checked(f"Read well. {HENS} Show your work.", [SHORT, TEST]) == found
-
-
-def test_a_test_question_in_a_reply_is_found() -> None:
+    for question in (HENS, HENS.upper().replace(" ", "  ").replace(".", " ."), f"Read well. {HENS} Show your work."):
+        assert checked(question, [SHORT, TEST]) == found
     for change in ({"explanation": f"As in: {HENS}"}, {"solution": f"{HENS}\nThe answer is 9."}):
-        assert checked("Ann has 2.", [TEST], **change).reason == "holds the test question t1"
+        assert checked("Ann has 2.", [TEST], **change) == found
+    assert checked(HENS, [replace(TEST, split="train")]) == Finding(0)
 
 
 def test_part_of_a_test_question_is_measured_and_dropped_above_the_limit() -> None:
@@ -76,10 +73,6 @@ def test_words_that_many_test_questions_share_are_no_question() -> None:
     many = [Question(f"t{at}", "test", f"What is {at} over {at + 7}? {dressing}", "", None) for at in range(11)]
     assert checked(f"How much is half of twelve? {dressing}", many) == Finding(0)
     assert checked(f"How much is half of twelve? {dressing}", many[:10]).value != 0
-
-
-def test_training_questions_contaminate_nothing() -> None:
-    assert checked(HENS, [replace(TEST, split="train")]) == Finding(0)
 
 
 def test_test_questions_of_other_files_count() -> None:
@@ -144,42 +137,33 @@ def test_talk_of_a_solution_that_nobody_sees_is_found(explanation: str) -> None:
 )
 def test_talk_of_the_path_or_the_answer_is_no_leak(explanation: str) -> None:
     assert leak(explanation=explanation).reason is None
+    # The question may speak of an answer key itself.
+    row, question = replace(GOOD, explanation="The answer key has 9 lines."), "An answer key has 5 lines and 4 more."
+    assert find("gold_leak", [candidate(row, question=replace(GOLD, text=question))])[0].reason is None
 
 
-def test_the_question_may_speak_of_an_answer_key() -> None:
-    row = replace(GOOD, explanation="The answer key has 9 lines.")
-    question = replace(GOLD, text="An answer key has 5 lines and 4 more. How many?")
-    assert find("gold_leak", [candidate(row, question=question)])[0].reason is None
-
-
-@pytest.mark.parametrize(
-    "explanation", ["The answer is 60.", "So the correct answer is 60.", "The answer should be 60"]
-)
-def test_an_explanation_that_only_states_the_answer_is_found(explanation: str) -> None:
-    assert leak("rationale", explanation=explanation).reason == "the explanation only states the answer"
+@pytest.mark.parametrize("said", ["The answer is 60.", "So the correct answer is 60.", "The answer should be 60"])
+def test_an_explanation_that_only_states_the_answer_is_found(said: str) -> None:
+    assert leak("rationale", explanation=said).reason == "the explanation only states the answer"
 
 
 def test_a_recited_rationale_is_found() -> None:
     assert leak(explanation=RECITED).reason == "the explanation is the gold rationale, 100% word for word"
-    assert leak(solution=f"{RECITED}\nThe answer is 60.") == Finding(
-        1, "the solution is the gold rationale, 100% word for word"
-    )
+    said = "the solution is the gold rationale, 100% word for word"
+    assert leak(solution=f"{RECITED}\nThe answer is 60.") == Finding(1, said)
     # A corrector that was shown the rationale may well write it down.
     assert leak("rationale", solution=f"{RECITED}\nThe answer is 60.").reason is None
 
 
-def test_a_solution_in_other_words_is_no_leak() -> None:
-    other = "There are 12 * 8 = 96 seats in the hall.\nSo 96 - 36 = 60 seats are free.\nThe answer is 60."
-    finding = leak(solution=other)
+def test_a_solution_in_other_words_or_a_short_one_is_no_leak() -> None:
+    finding = leak(
+        solution="There are 12 * 8 = 96 seats in the hall.\nSo 96 - 36 = 60 seats are free.\nThe answer is 60."
+    )
     assert finding.reason is None
-    assert finding.value is not None
-    assert 0 < finding.value < 0.5
-
-
-def test_a_short_solution_is_the_gold_one_by_chance() -> None:
-    short = replace(QUESTION, rationale="5 + 4 = 9")
+    assert 0 < (finding.value or 0) < 0.5
     row = replace(GOOD, incorrect_step=1, solution="5 + 4 = 9\nThe answer is 9.")
-    assert find("gold_leak", [candidate(row, question=short)]) == [Finding(0)]
+    short = candidate(row, question=replace(QUESTION, rationale="5 + 4 = 9"))
+    assert find("gold_leak", [short]) == [Finding(0)]
 
 
 LONG = (
@@ -204,9 +188,8 @@ def test_nearly_the_same_correction_is_found_and_the_first_kept() -> None:
 
 
 def test_what_is_only_like_an_earlier_correction_is_kept_and_measured() -> None:
-    changed = (
-        LONG.replace("20 of the seats", "many seats").replace("come in and sit down", "arrive").replace("rows", "lines")
-    )
+    changed = LONG.replace("20 of the seats", "many seats").replace("come in and sit down", "arrive")
+    changed = changed.replace("rows", "lines")
     first, second = near(LONG, changed)
     assert second.reason is None
     assert second.value is not None
@@ -281,21 +264,18 @@ def test_what_is_planted_among_real_corrections_is_found_and_nothing_else() -> N
     assert [one.reason for one in find("gold_leak", rows, hint="rationale")] == [None] * len(rows)
     talk = planted(explanation="The reference solution subtracts here, as the student should have done.")
     assert all(one.reason for one in find("gold_leak", talk))
+    long = [row for row in rows if len((row.question.rationale or "").split()) > 15]
     recited = [
         replace(row, correction=replace(row.correction, incorrect_step=1, solution=row.question.rationale))
-        for row in rows
-        if len((row.question.rationale or "").split()) > 15
+        for row in long
     ]
     assert all(one.reason for one in find("gold_leak", recited))
     assert not any(one.reason for one in find("gold_leak", recited, hint="rationale"))
 
     again = [
-        replace(
-            row,
-            correction=replace(row.correction, id=f"{row.correction.id}+", solution=f"Now, {row.correction.solution}"),
-        )
-        for row in rows[::10]
-        if not (row.correction.solution or "").startswith("...")
+        replace(row, correction=replace(said, id=f"{said.id}+", solution=f"Now, {said.solution}"))
+        for row, said in ((row, row.correction) for row in rows[::10])
+        if not (said.solution or "").startswith("...")
     ]
     found = find("near_duplicate", [*rows, *again])
     assert [one.reason for one in found[: len(rows)]] == [None] * len(rows)

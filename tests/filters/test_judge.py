@@ -11,22 +11,16 @@ from lema.recipe.basic_types import Prompt
 from tests.filters.candidates import GOOD, MALFORMED, WORLD, judge
 from tests.stages.rows import Script
 
-NEITHER = "the judge says neither yes nor no"
+NO, NEITHER = Finding(0, "the judge says no"), Finding(None, "the judge says neither yes nor no")
 
 
 @pytest.mark.parametrize(
     ("reply", "finding"),
     [
-        ("yes", Finding(1)),
-        ("**No.**", Finding(0, "the judge says no")),
-        ("Yes, because every step is right.", Finding(1)),
-        ("Step 2 is wrong, and no step before.\n\nVerdict: yes\n", Finding(1)),
-        ("Final answer: no", Finding(0, "the judge says no")),
-        ("No.\nThe explanation is false.", Finding(0, "the judge says no")),
-        ("Yes.\nOr rather:\nno", Finding(None, NEITHER)),
-        ("There is no way to tell.", Finding(None, NEITHER)),
-        ("Nobody knows", Finding(None, NEITHER)),
-        ("", Finding(None, NEITHER)),
+        *(("yes", Finding(1)), ("Yes, because every step is right.", Finding(1)), ("**No.**", NO)),
+        *(("Step 2 is wrong, and no step before.\n\nVerdict: yes\n", Finding(1)), ("Final answer: no", NO)),
+        ("No.\nThe explanation is false.", NO),
+        *((text, NEITHER) for text in ("Yes.\nOr rather:\nno", "There is no way to tell.", "Nobody knows", "")),
     ],
 )
 def test_replies(reply: str, finding: Finding) -> None:

@@ -44,25 +44,17 @@ def test_chain_of_recipes(project):
 
 
 def test_short_forms(project):
-    project.edit("recipes/good.yaml", "adapter: {epochs: 1}", "adapter: {epochs: 1, alpha: 16, targets: [q_proj]}")
-    project.edit(
-        "recipes/good.yaml",
-        "[has_fields, max_tokens: {limit: 50}]",
-        "[has_fields, max_tokens: {limit: 50}, changed: , duplicate: {}]",
-    )
-    project.edit(
-        "recipes/good.yaml", "answers: {prompt: cot}", "answers: {prompt: {user: 'Q {{ question }}'}, stop: [x]}"
-    )
+    for old, new in (
+        ("adapter: {epochs: 1}", "adapter: {epochs: 1, alpha: 16, targets: [q_proj]}"),
+        ("[has_fields, max_tokens: {limit: 50}]", "[has_fields, max_tokens: {limit: 50}, changed: , duplicate: {}]"),
+        ("answers: {prompt: cot}", "answers: {prompt: {user: 'Q {{ question }}'}, stop: [x]}"),
+    ):
+        project.edit("recipes/good.yaml", old, new)
     recipe = load_recipe(project.root / "recipes/good.yaml", project.root).recipe
-    assert [(part.use, part.options) for part in recipe.verdicts.filters] == [
-        ("has_fields", {}),
-        ("max_tokens", {"limit": 50}),
-        ("changed", {}),
-        ("duplicate", {}),
-    ]
+    options = {"has_fields": {}, "max_tokens": {"limit": 50}, "changed": {}, "duplicate": {}}
+    assert [(part.use, part.options) for part in recipe.verdicts.filters] == list(options.items())
     assert (recipe.adapter.alpha, recipe.adapter.targets, recipe.answers.stop) == (16.0, ("q_proj",), ("x",))
     assert recipe.answers.prompt.user == "Q {{ question }}"
-    assert recipe.mix.cot.user == "{{ question }}"
 
 
 def test_prompts_in_folders(project):

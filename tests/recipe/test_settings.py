@@ -37,10 +37,8 @@ def settings(kind: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 def used(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The paths that a file sets; what it removes with null counts for nothing."""
     below = tree.value.items() if isinstance(tree.value, dict) else ()
-    for key, child in [
-        *below,
-        *((str(at), one) for at, one in enumerate(tree.value if isinstance(tree.value, list) else ())),
-    ]:
+    items = enumerate(tree.value) if isinstance(tree.value, list) else ()
+    for key, child in [*below, *((str(at), one) for at, one in items)]:
         if child.value is not None:
             yield (*path, key)
             yield from used(child, (*path, key))

@@ -1,7 +1,5 @@
 """The loader accepts no text that DVC would read otherwise; DVC's own reader is the judge."""
 
-import math
-
 import pytest
 from dvc.utils.serialize import loads_yaml
 from hypothesis import HealthCheck, given, settings
@@ -11,51 +9,12 @@ from ruamel.yaml import YAML, YAMLError
 from lema.errors import RecipeError
 from lema.recipe import yaml
 
-# Scalars without quotes, and what they are; an error message for what is refused.
-SCALARS = {
-    "1e-4": 1e-4,
-    "1E+3": 1000.0,
-    "1.0e-4": 1e-4,
-    "yes": "yes",
-    "NO": "NO",
-    "on": "on",
-    "true": True,
-    "True": True,
-    "tRUE": "tRUE",
-    "012": 12,
-    "0o14": 12,
-    "0o18": "0o18",
-    "0x1F": 31,
-    "-0x1f": -31,
-    "0b11": 3,
-    "0b2": "0b2",
-    "1_000": 1000,
-    "_1": "_1",
-    "1,000": "1,000",
-    ".5": 0.5,
-    "5.": 5.0,
-    ".5e3": ".5e3",
-    ".5e+3": 500.0,
-    "+1": 1,
-    "-0": 0,
-    "~": None,
-    "null": None,
-    "Null": None,
-    "nULL": "nULL",
-    "1:30": "1:30",
-    "1.2.3": "1.2.3",
-    ".inf": math.inf,
-    "-.INF": -math.inf,
-    "inf": "inf",
-    "'1.0'": "1.0",
-    "''": "",
-    '""': "",
-    "": None,
-    "'2024-01-01'": "2024-01-01",
-    "2024-1-1": "2024-1-1",
-    "a#b": "a#b",
-    "é": "é",
-}
+# Scalars, many of which YAML 1.1 and 1.2 take for different things. DVC's reader says what they are.
+SCALARS = [
+    *("1e-4", "1E+3", "1.0e-4", "yes", "NO", "on", "true", "True", "tRUE", "012", "0o14", "0o18", "0x1F", "-0x1f"),
+    *("0b11", "0b2", "1_000", "_1", "1,000", ".5", "5.", ".5e3", ".5e+3", "+1", "-0", "~", "null", "Null", "nULL"),
+    *("1:30", "1.2.3", ".inf", "-.INF", ".nan", "inf", "'1.0'", "''", '""', "", "'2024-01-01'", "2024-1-1", "a#b", "é"),
+]
 REFUSED = {
     "2024-01-01": "put it in quotes",
     "2024-01-01 10:00:00": "put it in quotes",
@@ -94,14 +53,12 @@ def dvc(text):
 
 @pytest.mark.parametrize("text", SCALARS)
 def test_scalars(text):
-    value = ours(f"a: {text}")["a"]
-    assert value == SCALARS[text]
-    assert type(value) is type(SCALARS[text])
-    assert repr(value) == repr(loads_yaml(f"a: {text}")["a"])
+    assert repr(ours(f"a: {text}")["a"]) == repr(loads_yaml(f"a: {text}")["a"])
 
 
-def test_not_a_number():
-    assert math.isnan(ours("a: .nan")["a"])
+def test_scalars_are_those_of_yaml_1_2():
+    read = ours("{a: 1e-4, b: yes, c: 012, d: 0o14, e: 1:30, f: ~, g: 1_000}")
+    assert list(read.values()) == [1e-4, "yes", 12, 12, "1:30", None, 1000]
 
 
 @pytest.mark.parametrize("text", REFUSED)
@@ -115,31 +72,11 @@ def test_refused(text):
 
 
 DOCUMENTS = [
-    "",
-    "# nothing",
-    "null",
-    "[]",
-    "a:\n- 1\n- [2, {b: c}]",
-    "a: &x {b: 1}\nc: *x",
-    "a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  b: 3",
-    "a: {<<: [{b: 1}, {b: 2, c: 3}], d: 4}",
-    "'<<': 1",
-    "a: |\n  x\n   y\n\nb: >-\n  x\n  y\n",
-    "a: |2\n    x\n",
-    'a: "\\x41\\n\\u263a"',
-    "? a\n: b",
-    "{a, b: , 'c': 1}",
-    "a: x # comment\n",
-    "\ufeffa: 1",
-    "---\na: 1\n...\n",
-    "a: 'x\n\n  y'",
-    "- - - a",
-    "{a: b:c, d: http://e}",
-    '{"a": [1,{"b": {}}],"c": ""}',
-    "%YAML 1.1\n---\na: yes",
-    "a: &x: 1",
-    "a: [b:]",
-    "a: !!str 1",
+    *("", "# nothing", "null", "[]", "a:\n- 1\n- [2, {b: c}]", "a: &x {b: 1}\nc: *x", "'<<': 1", "a: |2\n    x\n"),
+    *("a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  b: 3", "a: {<<: [{b: 1}, {b: 2, c: 3}], d: 4}", "? a\n: b"),
+    *("a: |\n  x\n   y\n\nb: >-\n  x\n  y\n", 'a: "\\x41\\n\\u263a"', "{a, b: , 'c': 1}", "a: x # comment\n"),
+    *("\ufeffa: 1", "---\na: 1\n...\n", "a: 'x\n\n  y'", "- - - a", "{a: b:c, d: http://e}", "a: [b:]", "a: &x: 1"),
+    *('{"a": [1,{"b": {}}],"c": ""}', "%YAML 1.1\n---\na: yes", "a: !!str 1"),
 ]
 
 
@@ -187,15 +124,10 @@ def test_aliases_that_multiply():
 
 def test_places():
     tree = yaml.parse_yaml("a:\n  b: [1, {c: x}]\nd: |\n  one\n  two\n", "f.yaml")
-    places = {
-        path: (
-            tree.find(path).key.line,
-            tree.find(path).key.column,
-            tree.find(path).mark.line,
-            tree.find(path).mark.column,
-        )
-        for path in [("a",), ("a", "b"), ("a", "b", 1), ("a", "b", 1, "c"), ("d",)]
-    }
+    places = {}
+    for path in [("a",), ("a", "b"), ("a", "b", 1), ("a", "b", 1, "c"), ("d",)]:
+        found = tree.find(path)
+        places[path] = (found.key.line, found.key.column, found.mark.line, found.mark.column)
     assert places == {
         ("a",): (1, 1, 2, 3),
         ("a", "b"): (2, 3, 2, 6),
@@ -215,19 +147,7 @@ def test_files_that_are_no_text(tmp_path):
 
 
 PIECES = st.sampled_from(
-    [
-        *"0123456789abeExXoO_.,:;-+~=<>!?&*#%@|'\"[]{} \n\t",
-        "null",
-        "true",
-        "no",
-        "\n  ",
-        ": ",
-        "- ",
-        "1e",
-        "0x",
-        "é",
-        "<<",
-    ]
+    [*"0123456789abeExXoO_.,:;-+~=<>!?&*#%@|'\"[]{} \n\té", "null", "true", "no", "\n  ", ": ", "- ", "1e", "0x", "<<"]
 )
 
 
@@ -264,9 +184,7 @@ def test_what_dvc_writes_is_read_back(data):
     assert repr(value) == repr(dvc(text)) if not refusal else any(why in refusal for why in REASONS)
 
 
-@pytest.mark.parametrize(
-    "text", ["1e-4", "yes", "012", "1:30", "~", "", "=", "2024-01-01", "_1", "0o7", "plain", "1e5x"]
-)
+@pytest.mark.parametrize("text", [*SCALARS, "=", "2024-01-01", "plain", "1e5x"])
 def test_texts_that_need_quotes_for_some_reader(text):
     def reads(loader):
         try:

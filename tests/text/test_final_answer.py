@@ -1,5 +1,7 @@
 """The sentence that states the answer, wherever it is looked for."""
 
+from typing import Any
+
 import pytest
 
 from lema.tasks import group_equal, majority_vote
@@ -61,9 +63,7 @@ def test_boxes_are_opened() -> None:
         (["a", None, "b", "B"], [[0], [2, 3]], [2, 3]),
     ],
 )
-def test_of_equally_common_votes_the_first_wins(
-    votes: list[str | None], groups: list[list[int]], winner: list[int]
-) -> None:
+def test_of_equally_common_votes_the_first_wins(votes: list[str | None], groups: Any, winner: Any) -> None:
     def equal(one: str, other: str) -> bool:
         return one.lower() == other.lower()
 

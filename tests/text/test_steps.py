@@ -19,10 +19,7 @@ from lema.text.steps import number_steps, split_steps
         ("She has 3.5 pies. She eats 1.", ("She has 3.5 pies.", "She eats 1.")),
         ("Mr. Li ate 3. Mrs. Li ate 4.", ("Mr. Li ate 3.", "Mrs. Li ate 4.")),
         ("J. R. Smith is from the U.S. Army.", ("J. R. Smith is from the U.S. Army.",)),
-        (
-            '"Why?" He paid $5. (So it is.) The answer is 5!',
-            ('"Why?"', "He paid $5.", "(So it is.)", "The answer is 5!"),
-        ),
+        ('"Why?" He paid $5. (So it is.) It is 5!', ('"Why?"', "He paid $5.", "(So it is.)", "It is 5!")),
         ("it costs 5. and that is all", ("it costs 5. and that is all",)),
         ("One. Two.\nThree. Four.", ("One. Two.", "Three. Four.")),
     ],
