@@ -83,7 +83,7 @@ class Vllm(Spec):
     """How vLLM's engine uses the machine; what decides replies is among the model's options."""
 
     gpu_memory_utilization: Share | None = Field(default=None, description="Share of a GPU's memory that it takes.")
-    tensor_parallel_size: Positive | None = Field(default=None, description="GPUs a model; above 1 needs local.")
+    tensor_parallel_size: Positive | None = Field(default=None, description="GPUs a model; above 1: executor local.")
     max_num_seqs: Positive | None = Field(default=None, description="Replies under way at once, at most.")
     enforce_eager: bool | None = Field(default=None, description="Start sooner and answer slower.")
 

@@ -54,7 +54,7 @@ class TestSource(Spec):
     file: str | None = Field(default=None, description="A .jsonl, .csv or .parquet file; with {split}, one a split.")
     test: Count | None = Field(default=None, description="Records of the test split; all when absent.")
     test_from: Literal["test", "validation", "train"] = Field(
-        default="test", description="Split of the test records; `train`: there is no other, take its end."
+        default="test", description="Which split of the source; `train`: there is no other, take its end."
     )
     options: dict[str, Any] = Field(default={}, description="Options of the generator.")
 

@@ -89,7 +89,7 @@ class MixSpec(Spec):
         "explanation, solution (untouched steps as `...`), full, before, wrong, after, answer and the gold rationale."
     )
     tokens: Literal["completion", "example"] = Field(
-        default="completion", description="What arms sized by tokens count: completions, or prompts too."
+        default="completion", description="What arms sized by tokens count: completions, which have the loss, or all."
     )
     seed: int = Field(default=0, description="Which rows when not all, and their order.")
 
@@ -162,17 +162,19 @@ class AdapterSpec(Spec):
     """Fine-tuning of the base, once an arm."""
 
     one_of: ClassVar[tuple[str, ...]] = ("epochs", "steps")
-    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="qlora: on 4-bit weights (GPU).")
+    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="qlora: 4-bit weights; full: all.")
     rank: Positive = Field(default=16, description="Of LoRA: rank of the update.")
     alpha: float = Field(default=32.0, gt=0, description="Of LoRA: scale of the update, times 1 / rank.")
     dropout: Share = Field(default=0.0, description="Of LoRA: share of what the update reads.")
-    targets: Literal["all-linear"] | tuple[str, ...] = Field(default="all-linear", description="Of LoRA: what learns.")
-    loss: Literal["completion", "all"] = Field(default="completion", description="Tokens that are learnt.")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(default="all-linear", description="Of LoRA: module names.")
+    loss: Literal["completion", "all"] = Field(
+        default="completion", description="Tokens learnt; all: the prompt's too."
+    )
     optimizer: Literal["adamw", "paged_adamw_32bit"] = Field(
-        default="adamw", description="Paged: for nearly full GPUs."
+        default="adamw", description="paged_adamw_32bit: of bitsandbytes, for GPUs that are nearly full."
     )
     lr: float = Field(default=2e-4, gt=0, description="Highest learning rate.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="Of the rate, when warm.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="After the warm-up.")
     warmup: Share = Field(default=0.0, description="Share of the steps.")
     epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Passes over the examples.")
     steps: Positive | None = Field(default=None, description="Optimizer steps, instead of epochs.")

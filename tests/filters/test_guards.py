@@ -211,22 +211,6 @@ def test_near_duplicates_are_the_same_every_time() -> None:
     assert judge("near_duplicate", MALFORMED) == [Finding(None)]
 
 
-def test_real_questions() -> None:
-    """Half of GSM8K's training questions do not hold the other half, but for real near copies; planted ones do."""
-    path = DATA / "gsm8k" / "train.jsonl"
-    if not path.is_file():
-        pytest.skip(f"no real questions: {path.name} is not there")
-    texts = [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()[:4000]]
-    test = [Question(f"t{at}", "test", text, "", None) for at, text in enumerate(texts[3000:])]
-    planted = [*texts[:3000], *(f"Here is a problem. {text}" for text in texts[3000::50])]
-    rows = [
-        candidate(replace(GOOD, explanation="", solution=""), question=replace(QUESTION, text=text)) for text in planted
-    ]
-    found = [finding.reason is not None for finding in find("contamination", rows, questions=test)]
-    assert all(found[3000:])
-    assert sum(found[:3000]) <= 5
-
-
 def real_corrections() -> list[Candidate]:
     """Corrections of real wrong paths by the program `reference`."""
     path = DATA / "mistakes" / "gsm8k_train_mistakes.jsonl"

@@ -58,18 +58,12 @@ def test_templates(template, expected):
 
 ATTACKS = {
     "{{ q.__class__.__mro__ }}": "a text has no '__class__'",
-    "{{ q['__class__'] }}": "a text has no '__class__'",
-    "{{ steps.append }}": "a list has no 'append'",
     "{{ d.items }}": "a mapping has no 'items'",
     "{{ steps.append(1) }}": "a call is not available",
-    "{{ q.format(q) }}": "a call is not available",
     "{{ '{0.__class__}'.format(q) }}": "a call is not available",
-    "{{ '%s' % q }}": "% is not available",
     "{{ '%999999999d' % 1 }}": "% is not available",
     "{{ range(999999999) }}": "a call is not available",
-    "{{ cycler }}": "'cycler' is undefined",
     "{{ lipsum.__globals__ }}": "'lipsum' is undefined",
-    "{{ self }}": "'self' is not available",
     "{{ self._TemplateReference__context }}": "'self' is not available",
     "{{ 'a' * 999999999 }}": "* is not available",
     "{{ 9 ** 9 ** 9 }}": "** is not available",
@@ -87,14 +81,10 @@ ATTACKS = {
     "{% do q %}": "Encountered unknown tag 'do'",
     "{{ q | attr('__class__') }}": "unknown filter 'attr'",
     "{{ steps | map(attribute='__class__') }}": "unknown filter 'map'",
-    "{{ q | format(1) }}": "unknown filter 'format'",
-    "{{ q | center(999999999) }}": "unknown filter 'center'",
-    "{{ q | pprint }}": "unknown filter 'pprint'",
     "{{ steps | join(attribute='x') }}": "takes no named arguments",
     "{{ q is filter('x') }}": "unknown test 'filter'",
     "{% for s in steps recursive %}{{ loop(s) }}{% endfor %}": "a call is not available",
     "{% for s in steps %}{{ loop.cycle }}{% endfor %}": "loop has no 'cycle'; allowed: first, index,",
-    "{% for s in steps %}{{ loop._iterable }}{% endfor %}": "loop has no '_iterable'",
     "{{ {'a': 1} }}": "dict is not available",
     "{% autoescape true %}{% endautoescape %}": "autoescape is not available",
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}": "nested too deeply",
@@ -138,12 +128,7 @@ def test_mistakes(template, line, message):
 
 
 def test_messages_hold_no_text_of_the_prompt():
-    for template in (
-        "Our secret recipe {{ q }}",
-        "Our secret recipe {{ q",
-        "Our secret recipe {% for %}",
-        "{{ q - 1 }}",
-    ):
+    for template in ("Our secret recipe {{ q }}", "Our secret {{ q", "Our secret {% for %}", "{{ q - 1 }}"):
         with pytest.raises(PromptError) as error:
             render(Prompt(user=template), {"p": "secret"} if "- 1" not in template else {"q": "secret"})
         shown = str(error.value) + repr(error.value)
@@ -176,10 +161,10 @@ def test_digest_is_of_what_decides_the_messages():
     assert digest(prompt) == digest(same)
     assert len(digest(prompt)) == 64
     others = [
-        Prompt(user="Q: {{ q }}", assistant="A"),
-        Prompt(user="Q:  {{ q }}", assistant="A", demonstrations=({"q": 1, "r": 2},)),
-        Prompt(user="Q: {{ q }}", assistant="B", demonstrations=({"q": 1, "r": 2},)),
-        Prompt(user="Q: {{ q }}", system="A", assistant="A", demonstrations=({"q": 1, "r": 2},)),
-        Prompt(user="Q: {{ q }}", assistant="A", demonstrations=({"q": 1, "r": "2"},)),
+        prompt.model_copy(update=change)
+        for change in (
+            *({"demonstrations": ()}, {"demonstrations": ({"q": 1, "r": "2"},)}),
+            *({"user": "Q:  {{ q }}"}, {"assistant": "B"}, {"system": "A"}),
+        )
     ]
     assert len({digest(one) for one in [prompt, *others]}) == 6
