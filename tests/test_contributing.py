@@ -19,9 +19,7 @@ from lema.compute import parquet
 from lema.filters import Candidate, Finding
 from lema.models.types import Completion, Model, Request, Sampling
 from lema.recipe import part_loader
-from lema.recipe.basic_types import Prompt
 from lema.recipe.params import Run
-from lema.recipe.prompt import render
 from lema.rows import Correction, Message, Question, Sample
 from lema.tasks import Task
 from lema.text.correction_format import Parsed, parse_correction, parse_correction_json
@@ -194,17 +192,6 @@ def test_the_replies_of_a_corrector_are_read() -> None:
     assert parse_correction_json(reply) == replace(steps, error_type=None, explanation="...")
     assert (steps.incorrect_step, steps.error_type) == (2, "wrong operation")
     assert whole == Parsed(None, None, "One or more sentences.", ("The answer is bank.",))
-
-
-def test_prompt() -> None:
-    raw = yaml.safe_load(BLOCKS["recipes/prompts/add.yaml"])
-    prompt = Prompt(**{**raw, "demonstrations": tuple(raw["demonstrations"])})
-    assert render(prompt, {"question": "What is 1 + 2?"}) == (
-        Message("system", "Add the numbers in one line. End with the answer."),
-        Message("user", "What is 17 + 25?"),
-        Message("assistant", "17 + 25 = 42.\nThe answer is 42."),
-        Message("user", "What is 1 + 2?"),
-    )
 
 
 def candidate(solution: str) -> Candidate:

@@ -51,41 +51,39 @@ def part_names(kind: PartKind) -> tuple[str, ...]:
 
 def module_name(kind: PartKind, name: str) -> str:
     """The dotted name of the module that holds a part; raises PartError for a name that cannot be one."""
+    who = f"{WORDS[kind]} {name!r}"
     if ":" not in name:
         if name not in part_names(kind):
-            raise PartError(
-                f"unknown {WORDS[kind]} {name!r}; {allowed(name, part_names(kind))}, or my_pkg.my_mod:my_part"
-            )
+            raise PartError(f"unknown {who}; {allowed(name, part_names(kind))}, or my_pkg.my_mod:my_part")
         return f"lema.{kind}.{name}"
     module, _, thing = name.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), thing]):
-        raise PartError(f"{WORDS[kind]} {name!r} is not of the form my_pkg.my_mod:my_part")
+        raise PartError(f"{who} is not of the form my_pkg.my_mod:my_part")
     # A recipe from a stranger must not reach `subprocess:run`; what is installed or lies in the project was
     # put there by the user.
     if module.split(".")[0] in sys.stdlib_module_names:
-        raise PartError(f"{WORDS[kind]} {name!r}: parts do not come from Python's standard library")
+        raise PartError(f"{who}: parts do not come from Python's standard library")
     return module
 
 
 def load_part(kind: PartKind, name: str) -> Any:
     """The part itself. Raises PartError, saying what is wrong and what is near, when there is none."""
-    home = module_name(kind, name)
-    thing = name.rpartition(":")[2]
+    home, who, thing = module_name(kind, name), f"{WORDS[kind]} {name!r}", name.rpartition(":")[2]
     # Nor must it reach what else is installed and was not made to be a part: `hydra.utils:instantiate`.
     file = source_file(home)
     if file and INSTALLED & set(file.parts) and not IMPORTS_LEMA.search(file.read_bytes()):
-        raise PartError(f"{WORDS[kind]} {name!r}: {home} is no module of parts: it is installed, and imports no lema")
+        raise PartError(f"{who}: {home} is no module of parts: it is installed, and imports no lema")
     try:
         module = importlib.import_module(home)
     except Exception as error:  # a user's module may raise anything while it is imported
         if isinstance(error, ModuleNotFoundError) and error.name and f"{home}.".startswith(f"{error.name}."):
-            raise PartError(f"{WORDS[kind]} {name!r}: there is no module {error.name!r}") from None
-        raise PartError(f"{WORDS[kind]} {name!r}: importing {home} failed: {type(error).__name__}: {error}") from error
+            raise PartError(f"{who}: there is no module {error.name!r}") from None
+        raise PartError(f"{who}: importing {home} failed: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, thing)
     except AttributeError:
         public = [known for known in vars(module) if not known.startswith("_")]
-        raise PartError(f"{WORDS[kind]} {name!r}: {home} has no {thing!r}; {allowed(thing, public)}") from None
+        raise PartError(f"{who}: {home} has no {thing!r}; {allowed(thing, public)}") from None
 
 
 def source_file(module: str) -> Path | None:

@@ -123,9 +123,8 @@ def test_a_failed_or_malformed_row_is_dropped_with_its_own_reason() -> None:
 
 
 def test_an_answer_that_cannot_be_compared_is_no_other_answer() -> None:
-    open_ = replace(candidate(GOOD), answer_is_gold=None)
-    said = "the answer cannot be compared with the gold one"
-    assert list(part_loader.load_part("filters", "answer_matches")([open_])) == [Finding(None, said)]
+    (finding,) = find("answer_matches", [replace(candidate(GOOD), answer_is_gold=None)])
+    assert finding == Finding(None, "the answer cannot be compared with the gold one")
 
 
 def test_a_field_that_the_form_does_without_may_be_empty() -> None:
@@ -153,26 +152,21 @@ def test_duplicates_are_found_whatever_their_white_space_or_ellipsis() -> None:
     same = "same as q1/s/0/c0"
     found = [Finding(0), Finding(1, same), Finding(2, same), Finding(0), Finding(None), Finding(None)]
     assert judge("duplicate", *rows) == found
-
-
-def test_the_same_solution_of_another_path_is_no_duplicate() -> None:
-    twice = [candidate(GOOD), candidate(replace(GOOD, id="c1"), PATH.replace("8", "7"))]
-    assert find("duplicate", twice) == [Finding(0), Finding(0)]
+    of_another_path = candidate(replace(GOOD, id="c1"), PATH.replace("8", "7"))
+    assert find("duplicate", [candidate(GOOD), of_another_path]) == [Finding(0), Finding(0)]
 
 
 @pytest.mark.parametrize(
-    ("options", "value", "reason"),
+    ("options", "finding"),
     [
-        ({}, 14, None),
-        ({"least": 15}, 14, "14 words, at least 15 wanted"),
-        ({"most": 13}, 14, "14 words, at most 13 wanted"),
-        ({"least": 14, "most": 14}, 14, None),
-        ({"of": "ratio", "most": 0.7}, 0.7, None),
-        ({"of": "ratio", "least": 1}, 0.7, "0.7 times as long as the path, at least 1 wanted"),
+        *(({}, Finding(14)), ({"least": 14, "most": 14}, Finding(14)), ({"of": "ratio", "most": 0.7}, Finding(0.7))),
+        ({"least": 15}, Finding(14, "14 words, at least 15 wanted")),
+        ({"most": 13}, Finding(14, "14 words, at most 13 wanted")),
+        ({"of": "ratio", "least": 1}, Finding(0.7, "0.7 times as long as the path, at least 1 wanted")),
     ],
 )
-def test_length(options: dict[str, Any], value: float, reason: str | None) -> None:
-    assert judge("length", GOOD, **options) == [Finding(value, reason)]
+def test_length(options: dict[str, Any], finding: Finding) -> None:
+    assert judge("length", GOOD, **options) == [finding]
 
 
 @pytest.mark.parametrize(

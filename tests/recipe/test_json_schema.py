@@ -56,19 +56,10 @@ def test_accepts(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "sample: {}",
-        "samples: {samplers: {a: {prmpt: cot}}}",
-        "samples: {samplers: {a: {import: {fil: x}}}}",
-        "samples: {samplers: {'a b': {prompt: cot}}}",
-        "verdicts: {filters: [{a: {}, b: {}}]}",
-        "mix: {arms: {a: {cot: {rows: half}}}}",
-        "mix: {arms: {a.b: {}}}",
-        "answers: {prompt: 3}",
-        "answers: {prompt: {usr: x}}",
-        "adapter: {rank: 0}",
-        "adapter: {schedule: square}",
-        "corrections: {hint: gold}",
-        "extends: [a.yaml]",
+        *("sample: {}", "samples: {samplers: {a: {prmpt: cot}}}", "samples: {samplers: {a: {import: {fil: x}}}}"),
+        *("samples: {samplers: {'a b': {prompt: cot}}}", "verdicts: {filters: [{a: {}, b: {}}]}", "extends: [a.yaml]"),
+        *("mix: {arms: {a: {cot: {rows: half}}}}", "mix: {arms: {a.b: {}}}", "corrections: {hint: gold}"),
+        *("answers: {prompt: 3}", "answers: {prompt: {usr: x}}", "adapter: {rank: 0}", "adapter: {schedule: square}"),
     ],
 )
 def test_refuses(text):

@@ -8,16 +8,14 @@ from lema.recipe.yaml import parse_yaml
 
 # Base, patch, result: the examples of RFC 7396 (appendix A) that YAML mappings can show.
 PATCHES = [
-    ("{a: b}", "{a: c}", {"a": "c"}),
-    ("{a: b}", "{b: c}", {"a": "b", "b": "c"}),
-    ("{a: b}", "{a: null}", {}),
-    ("{a: b, b: c}", "{a: null}", {"b": "c"}),
-    ("{a: [b]}", "{a: c}", {"a": "c"}),
-    ("{a: c}", "{a: [b]}", {"a": ("b",)}),
-    ("{a: {b: c}}", "{a: {b: d, c: null}}", {"a": {"b": "d"}}),
-    ("{a: [{b: c}]}", "{a: [1]}", {"a": (1,)}),
-    ("{e: null}", "{a: 1}", {"e": None, "a": 1}),
-    ("{}", "{a: {bb: {ccc: null}}}", {"a": {"bb": {}}}),
+    *(("{a: b}", "{a: c}", {"a": "c"}), ("{a: b}", "{b: c}", {"a": "b", "b": "c"}), ("{a: b}", "{a: null}", {})),
+    *(("{a: b, b: c}", "{a: null}", {"b": "c"}), ("{a: {b: c}}", "{a: {b: d, c: null}}", {"a": {"b": "d"}})),
+    *(
+        ("{a: [b]}", "{a: c}", {"a": "c"}),
+        ("{a: c}", "{a: [b]}", {"a": ("b",)}),
+        ("{a: [{b: c}]}", "{a: [1]}", {"a": (1,)}),
+    ),
+    *(("{e: null}", "{a: 1}", {"e": None, "a": 1}), ("{}", "{a: {bb: {ccc: null}}}", {"a": {"bb": {}}})),
 ]
 
 
