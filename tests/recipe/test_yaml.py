@@ -174,7 +174,7 @@ def test_what_dvc_writes_is_read_back(data):
     assert repr(value) == repr(dvc(text)) if not refusal else any(why in refusal for why in REASONS)
 
 
-@pytest.mark.parametrize("text", [*SCALARS, "=", "2024-01-01", "plain", "1e5x"])
+@pytest.mark.parametrize("text", [*SCALARS[:-8], "", "2024-1-1", "=", "2024-01-01", "plain", "1e5x"])
 def test_texts_that_need_quotes_for_some_reader(text):
     def reads(loader):
         try:
