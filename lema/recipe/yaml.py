@@ -128,22 +128,22 @@ def parse_yaml(text: str, file: str) -> Tree:
             message = f"an invisible line break (U+{ord(found.group()):04X}); write it as an escape in double quotes"
             raise RecipeError([Problem(file, number, found.start() + 1, message)])
     reader, top = _TreeBuilder(file), Mark(file, 1, 1)
+    row = column = 0
     try:
         node = reader.yaml.compose(text)
         tree = Tree({}, top, top) if node is None else reader.tree(node)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        row, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        message = f"not valid YAML: {error.problem or error.context}"
-        raise RecipeError([Problem(file, row, column, message)]) from None
+        if reader.problems:
+            raise RecipeError(reader.problems)
+        return Tree({}, top, top) if tree.value in (None, False, 0, "", []) else replace(tree, mark=top)
     except RecursionError:
-        raise RecipeError([Problem(file, 0, 0, "nested too deeply")]) from None
+        message = "nested too deeply"
+    except MarkedYAMLError as error:
+        if mark := error.problem_mark or error.context_mark:
+            row, column = mark.line + 1, mark.column + 1
+        message = f"not valid YAML: {error.problem or error.context}"
     except (ReaderError, ValueError) as error:  # a control character; an escape such as "\U00110000"
-        reason = error.reason if isinstance(error, ReaderError) else error
-        raise RecipeError([Problem(file, 0, 0, f"not valid YAML: {reason}")]) from None
-    if reader.problems:
-        raise RecipeError(reader.problems)
-    return Tree({}, top, top) if tree.value in (None, False, 0, "", []) else replace(tree, mark=top)
+        message = f"not valid YAML: {error.reason if isinstance(error, ReaderError) else error}"
+    raise RecipeError([Problem(file, row, column, message)])
 
 
 class _Scanner(Scanner):

@@ -51,11 +51,8 @@ def preference_pairs(
             sample, wrong = paths[row.sample_id], graded[row.sample_id].answer or ""
             path, solution, at = split_steps(sample.text), expand_correction(row, sample), row.incorrect_step
             if kind == "full":
-                texts = (
-                    "",
-                    render_solution(cot, question, solution, question.gold),
-                    render_solution(cot, question, path, wrong),
-                )
+                better = render_solution(cot, question, solution, question.gold)
+                texts = "", better, render_solution(cot, question, path, wrong)
             elif at and path[: at - 1] == solution[: at - 1] and len(path) >= at <= len(solution):
                 prefix, step = split_last_step(cot, question, solution[:at], question.gold)
                 texts = prefix, prefix + step, prefix + split_last_step(cot, question, path[:at], wrong)[1]

@@ -83,14 +83,14 @@ def split_last_step(prompt: Prompt, question: Question, steps: Sequence[str], an
     states the answer, it is what the format makes of the answer."""
     *before, last = steps
     kept, step = strip_answers(before), strip_answers([last])
+
+    def filled(lines: Sequence[str]) -> str:
+        return reply(prompt, {"question": question.text, "steps": list(lines), "answer": answer})
+
     if step:
-        lines = [*kept, f"{_OPEN}{step[0]}{_CLOSE}"]
-        text = reply(prompt, {"question": question.text, "steps": lines, "answer": answer})
-        head, _, rest = text.partition(_OPEN)
+        head, _, rest = filled([*kept, f"{_OPEN}{step[0]}{_CLOSE}"]).partition(_OPEN)
         return head, rest.partition(_CLOSE)[0]
     # The sentence of the answer begins where the texts without and with one more step part.
-    text, more = (
-        reply(prompt, {"question": question.text, "steps": some, "answer": answer}) for some in (kept, [*kept, _OPEN])
-    )
+    text, more = filled(kept), filled([*kept, _OPEN])
     shared = next((at for at, (one, other) in enumerate(zip(text, more, strict=False)) if one != other), len(text))
     return text[:shared], text[shared:]
