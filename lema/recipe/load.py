@@ -88,15 +88,15 @@ def read_draft(path: Path, root: Path) -> Draft:
     problems = [*reader.problems, *(problem for _, problem in found)]
     if not NAME.fullmatch(name):
         problems.append(Problem(file, 0, 0, f"the recipe's name {name!r} {NAMES}"))
-    sections = {}
-    for key, field in Recipe.model_fields.items():
+    sections = dict(recipe or {})
+    for key, field in () if recipe else Recipe.model_fields.items():
         default = None if field.is_required() else field.default
         sections[key] = salvage(tree.value[key], field.annotation) if key in tree.value else default
     return Draft(name, file, tree, tuple(reader.files), tuple(problems), recipe, sections)
 
 
 def shown_path(path: Path, root: Path) -> str:
-    """A path as messages shown_path it: relative to the root where it lies below it, else its name."""
+    """A path as messages show it: relative to the root where it lies below it, else its name."""
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
     except (ValueError, OSError, RuntimeError):  # elsewhere; or a path that is none, such as a link to itself
@@ -125,7 +125,7 @@ def options_path(tree: Tree, path: KeyPath) -> KeyPath:
 
 
 def merge_trees(base: Tree, patch: Tree) -> Tree:
-    """`patch` over `base` as in RFC 7396: mappings merge_trees, null removes, anything else replaces."""
+    """`patch` over `base` as in RFC 7396: mappings merge, null removes, anything else replaces."""
     if not isinstance(patch.value, dict):
         return patch
     merged = dict(base.value) if isinstance(base.value, dict) else {}
