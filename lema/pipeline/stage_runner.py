@@ -164,7 +164,7 @@ def _open_generate(runner: StageRunner) -> "Generate":
     return made
 
 
-def _train(runner: StageRunner) -> Callable[..., None]:
+def _trainer(runner: StageRunner) -> Callable[..., None]:
     from lema.train.jobs import train_adapters
 
     base, workers = artifact_path("base", runner.name), partial(runner.provide, "executor")
@@ -235,7 +235,7 @@ PROVIDERS: Mapping[str, Callable[[StageRunner], Any]] = {
     "count_tokens": lambda _: count_tokens,
     "cot": lambda runner: runner.recipe.mix.cot,
     "build": lambda _: providers.build_base,
-    "train": _train,
+    "train": _trainer,
     "curve": lambda runner: _curve(runner, runner.arm),
     "prompt": lambda runner: runner.recipe.answers.prompt,
     "log": lambda runner: runner.log,

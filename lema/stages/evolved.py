@@ -79,7 +79,7 @@ def evolved(
     replies = complete(lambda: product(new, range(spec.answers)), solve, generate) if new else iter(())
     for entry in written:
         own = [] if entry.reason else [next(replies)[1:] for _ in range(spec.answers)]
-        yield _row(entry, own, task, writer, solver)
+        yield _evolved_row(entry, own, task, writer, solver)
 
 
 def _draw_seeds(questions: Iterable[Question], verdicts: Iterable[Verdict], spec: EvolvedSpec) -> list[tuple[str, int]]:
@@ -142,7 +142,7 @@ def _text_digest(text: str) -> bytes:
     return hashlib.sha256(words.encode()).digest()[:16]
 
 
-def _row(
+def _evolved_row(
     new: _New,
     own: Sequence[tuple[str, Completion]],
     task: Task,
