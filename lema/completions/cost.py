@@ -45,7 +45,7 @@ def add_to_sums(sums: CostSums, line: LedgerLine) -> None:
     sums["unknown"] += line["cost"] is None
 
 
-def _row(name: str, sums: CostSums) -> tuple[str, ...]:
+def _cost_row(name: str, sums: CostSums) -> tuple[str, ...]:
     money = ("cost", "saved")
     return (name, *(format_dollars(sums[head]) if head in money else f"{sums[head]:,}" for head in COST_HEADS[1:]))
 
@@ -72,8 +72,8 @@ def cost_report(recipe: str | None, by: By, root: Path) -> str:
     for one, total in sorted(totals.items()):
         rows += [(one,)] if recipe is None else []
         own = sorted((_stage_order(group), group) for name, group in groups if name == one)
-        rows += [_row(f"  {group}", groups[one, group]) for _, group in own]
-        rows.append(_row("  in all", total))
+        rows += [_cost_row(f"  {group}", groups[one, group]) for _, group in own]
+        rows.append(_cost_row("  in all", total))
     notes = [note for one, total in sorted(totals.items()) for note in _notes(one, total, since.get(one))]
     return "\n".join([*format_table(rows), "", *notes]).rstrip()
 
