@@ -117,14 +117,13 @@ def merge_student(recipe: str, arm: str | None, out: Path, seed: int | None = No
         raise RunError("merge needs an arm: RECIPE/ARM")
     base, adapter = artifact_path("base", recipe), artifact_path("adapter", recipe, arm)
     seeds = sorted((one.parent.name for one in adapter.glob("*/training.json")), key=int)
-    if seeds:
-        if str(seed) not in seeds:
-            raise RunError(f"{recipe}/{arm} was trained with several seeds: --seed {' or '.join(seeds)}")
-        adapter = adapter / str(seed)
-    elif seed is not None:
+    if seeds and str(seed) not in seeds:
+        raise RunError(f"{recipe}/{arm} was trained with several seeds: --seed {' or '.join(seeds)}")
+    if seed is not None and not seeds:
         raise RunError(f"{recipe}/{arm} was trained with one seed; leave --seed out")
     if out.exists():
         raise RunError(f"{out} is there already; name a new folder")
+    adapter = adapter / str(seed) if seeds else adapter
     for artifact, path in (("base", base / "base.json"), ("adapter", adapter / "training.json")):
         if not path.is_file():
             raise RunError(f"no {artifact} of {recipe}/{arm} yet: lema repro, or lema make {artifact}")

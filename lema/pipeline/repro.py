@@ -8,8 +8,8 @@ stage has to run. A recipe that params.yaml does not name is built by `lema.pipe
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,12 @@ def repro(arguments: Sequence[str]) -> int:
     ]
     with _environment(params) as environment:
         if own:
-            from lema.pipeline.build import build
-
-            codes = (build(name, _make(environment)) for name in own)
-            return next((code for code in codes if code), 0)
+            return next((code for name in own if (code := _build(name, environment))), 0)
         trainings = (params.get("run") or {}).get("trainings", 1)
         if not targets and isinstance(trainings, int) and trainings > 1:
             for group in groups(params):
-                code = _dvc(environment, "repro", *(f"mix@{name}" for name in group))
-                code = code or _train_arms(group, trainings, environment)
-                if code:
+                mixes = [f"mix@{name}" for name in group]
+                if code := _dvc(environment, "repro", *mixes) or _train_arms(group, trainings, environment):
                     return code
         return _dvc(environment, "repro", *targets)
 
@@ -69,19 +65,15 @@ def make_with_inputs(artifact: str, recipe: str, arm: str | None, *, offline: bo
     params = _plain_params()
     with _environment(params) as environment:
         if recipe not in (params.get("recipes") or {}):
-            from lema.pipeline.build import build
-
-            return build(recipe, _make(environment, *["--offline"] * offline), artifact, arm)
+            return _build(recipe, environment, artifact, arm, options=["--offline"] * offline)
         if offline:
-            raise RunError(
-                f"params.yaml names {recipe}, so DVC builds it: make its artifacts one by one with --offline"
-            )
-        runs = params.get("runs") or {}
-        of_arm = [name for name, run in runs.items() if run == {"recipe": recipe, "arm": arm}]
-        names = of_arm if arm else [recipe]
-        if not names:
+            message = f"params.yaml names {recipe}, so DVC builds it: make its artifacts one by one with --offline"
+            raise RunError(message)
+        runs = (params.get("runs") or {}).items()
+        name = next((name for name, run in runs if run == {"recipe": recipe, "arm": arm}), "") if arm else recipe
+        if not name:
             raise RunError(f"params.yaml has no run of {recipe}/{arm}")
-        return _dvc(environment, "repro", f"{artifact}@{names[0]}")
+        return _dvc(environment, "repro", f"{artifact}@{name}")
 
 
 def _plain_params() -> dict[str, Any]:
@@ -123,9 +115,12 @@ def _dvc(environment: Mapping[str, str], *arguments: str) -> int:
     return _run([str(BINARIES / "dvc"), *arguments], environment)
 
 
-def _make(environment: Mapping[str, str], *options: str) -> Callable[[Sequence[str]], int]:
-    """Runs `lema make` in a process of its own, as DVC does: nothing of one stage is left for the next."""
-    return lambda arguments: _run([str(BINARIES / "lema"), "make", *options, *arguments], environment)
+def _build(recipe: str, environment: Mapping[str, str], *wish: str | None, options: Sequence[str] = ()) -> int:
+    """Each `lema make` in a process of its own, as DVC does it: nothing of one stage is left for the next."""
+    from lema.pipeline.build import build
+
+    command = [str(BINARIES / "lema"), "make", *options]
+    return build(recipe, lambda arguments: _run([*command, *arguments], environment), *wish)
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -133,20 +128,17 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _train_arms(runs: Sequence[str], at_once: int, environment: Mapping[str, str]) -> int:
-    """Bring the adapters of some runs up to date, each in a DVC of its own; returns the first exit code that is not 0.
+    """Bring the adapters of some runs up to date, each in a DVC of its own, none after a failure; returns the first
+    exit code that is not 0.
 
     A DVC locks the project while it looks around, not while its stage runs; the others wait for it.
     """
-    waiting, codes = iter(runs), list[int]()
+    codes: list[int] = []
 
-    def work() -> None:
-        for name in waiting:
-            if not any(codes):
-                codes.append(_dvc(environment, "--wait-for-lock", "repro", "--single-item", f"adapter@{name}"))
+    def train(name: str) -> None:
+        if not any(codes):
+            codes.append(_dvc(environment, "--wait-for-lock", "repro", "--single-item", f"adapter@{name}"))
 
-    threads = [threading.Thread(target=work) for _ in range(min(at_once, len(runs)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(train, runs))
     return next((code for code in codes if code), 0)

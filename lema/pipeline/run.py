@@ -13,6 +13,7 @@ from lema.errors import RecipeError, RunError, allowed
 from lema.pipeline.fingerprint import CodeGraph
 from lema.pipeline.plan import make_plan, plan_code, plan_settings, plan_text
 from lema.pipeline.stage_runner import StageRunner, stage_signature
+from lema.pipeline.status import record_made
 from lema.recipe.load import Loaded, load_params, load_recipe
 
 
@@ -39,6 +40,8 @@ def make(artifact: str, recipe: str, arm: str | None = None, *, offline: bool = 
         settings = load_params(root / "params.yaml").run
         with StageRunner(artifact, loaded, settings, arm, offline, plan) as runner:
             _write(runner, artifact_path(artifact, recipe, arm))
+        if not _started_by_dvc(artifact, recipe, root):  # which has its own record
+            record_made(artifact, recipe, arm, plan)
 
 
 def _write_plan(recipe: str) -> None:
@@ -48,9 +51,8 @@ def _write_plan(recipe: str) -> None:
     root = Path.cwd()
     path = root / "recipes" / f"{recipe}.yaml"
     # A missing API key is no error here: who has pulled all completions needs none. Generating checks again.
-    report = check([path], root, None)
-    if report.problems:
-        raise RecipeError(report.problems)
+    if problems := check([path], root, None).problems:
+        raise RecipeError(problems)
     plan = make_plan(load_recipe(path, root), root)
     with files.atomic(artifact_path("plan", recipe)) as out:
         out.write_text(plan_text(plan), encoding="utf-8")

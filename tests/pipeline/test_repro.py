@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,16 +116,6 @@ def test_what_a_user_asks_for_is_all_that_is_built(tmp_path: Path, monkeypatch: 
 def test_nothing_follows_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dvc = Dvc(1, failing="adapter@one-a")
     dvc.barrier = threading.Barrier(1)
-    monkeypatch.setattr(threading, "Thread", Inline)
+    monkeypatch.setattr(ThreadPoolExecutor, "map", lambda _, function, names: map(function, names))
     assert asked(tmp_path, monkeypatch, dvc, 2) == 3
     assert [command[-1] for command in dvc.asked] == ["mix@one-c", "adapter@one-a"]
-
-
-class Inline:
-    """A thread that is over when it has started."""
-
-    def __init__(self, target: object) -> None:
-        self.start = target
-
-    def join(self) -> None:
-        pass
