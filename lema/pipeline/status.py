@@ -147,12 +147,12 @@ def path_digest(path: Path) -> str | None:
     found = hashlib.sha256()
     for file in sorted(one for one in (path.rglob("*") if path.is_dir() else [path]) if one.is_file()):
         stat = file.stat()
-        found.update(f"{file.relative_to(path)} {_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+        found.update(f"{file.relative_to(path)} {_content_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return found.hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)
-def _file_digest(file: Path, _size: int, _changed: int) -> str:
+def _content_digest(file: Path, _size: int, _changed: int) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
