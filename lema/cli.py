@@ -113,10 +113,9 @@ def plan(recipe: Annotated[str, typer.Argument(help="A recipe, in params.yaml or
     For every artifact: whether it is stale and why, its requests to models, how many of them are in the store, and
     what the others cost. Sends nothing.
     """
-    from lema.pipeline.dry_run import DryRun
-    from lema.pipeline.estimate import plan_table
+    from lema.pipeline import dry_run, estimate
 
-    typer.echo(plan_table(DryRun(recipe)))
+    typer.echo(estimate.plan_table(dry_run.DryRun(recipe)))
 
 
 @app.command()

@@ -1,7 +1,11 @@
 """A small project on disk: one good recipe that others extend, its prompts and params.yaml."""
 
+import shutil
 from pathlib import Path
 
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 GOOD = """\
 source: {generator: word_problems, train: 40, test: 20}
 questions: {task: word_problems, train: 30, test: 20}
@@ -67,3 +71,11 @@ def small_project(root: Path) -> Project:
         project.write(f"recipes/prompts/{name}.yaml", text)
     project.write("params.yaml", PARAMS)
     return project
+
+
+def enter_project(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Go to a project to make its artifacts in this process."""
+    shutil.copy(ROOT / "constraints.txt", root)
+    patch.chdir(root)
+    patch.delenv("LEMA_HOME", raising=False)
+    patch.setattr("lema.compute.files.die_with_parent", lambda: None)

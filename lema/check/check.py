@@ -17,7 +17,7 @@ from lema.recipe.load import PARAMS, RECIPES, Draft, read_draft, read_params, sh
 from lema.recipe.messages import problem_at, salvage
 from lema.recipe.params import Params, Run, RunName
 from lema.recipe.schema import ModelSpec
-from lema.recipe.yaml import Mark, Tree
+from lema.recipe.yaml import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Settings:
 def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, str] | None) -> Report:
     """Check recipes, given as files or names, and params.yaml; without any, all of recipes/ (files that begin with
     `_` serve only to be extended). `env` is the environment; without it, API keys are not looked for."""
-    params, tree, found = read_params(root / PARAMS, root)
+    params, tree, unreadable = read_params(root / PARAMS, root)
     kept = params or salvage(tree, Params) or Params(recipes={}, runs={})
     settings = Settings(shown_path(root / PARAMS, root), tree, kept.recipes, kept.runs, kept.run)
-    problems, notes = list(found), list[Problem]()
+    problems, notes = list(unreadable), list[Problem]()
     shipped = sorted(path for path in (root / RECIPES).glob("*.yaml") if not path.name.startswith("_"))
     drafts = []
     for given in recipes if recipes is not None else shipped:
@@ -62,13 +62,14 @@ def check(recipes: Sequence[Path | str] | None, root: Path, env: Mapping[str, st
     inherited: list[tuple[Problem, Draft]] = []
     for draft in drafts:
         notes += [*stopping_notes(draft), *_round_notes(draft, settings)]
-        for problem in _draft_problems(draft, settings, root):
-            if problem.file in draft.extended:
-                inherited.append((problem, draft))
-            else:
-                problems.append(problem)
+        found = list(_draft_problems(draft, settings, root))
+        problems += [problem for problem in found if problem.file not in draft.extended]
+        inherited += [(problem, draft) for problem in found if problem.file in draft.extended]
     known = set(problems)
-    problems += [_comes_from(problem, draft) for problem, draft in inherited if problem not in known]
+    for problem, draft in inherited:
+        if problem not in known:  # whoever has only read the recipe that extends it is told where it comes from
+            origin = f"comes from {problem.file}:{problem.line}, which {draft.file} extends; null removes it"
+            problems.append(replace(problem, message=f"{problem.message} ({origin})"))
     for idle, into in ((False, problems), (True, notes)):
         some = [one for one in drafts if (recipes is None and one.name not in settings.recipes) is idle]
         into += _price_problems(some, settings)
@@ -85,14 +86,8 @@ def _draft_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Pr
     yield from prompt_problems(draft)
     yield from part_problems(draft, root, settings.run)
     yield from _endpoint_problems(draft, settings)
-    yield from _params_problems(draft, settings, root)
-    yield from _batch_problems(draft, settings)
-
-
-def _comes_from(problem: Problem, draft: Draft) -> Problem:
-    """A problem in an extended file, for whoever has only read the recipe that extends it."""
-    origin = f"comes from {problem.file}:{problem.line}, which {draft.file} extends; null removes it"
-    return replace(problem, message=f"{problem.message} ({origin})")
+    if draft.name in settings.recipes:
+        yield from _params_problems(draft, settings, root)
 
 
 def _recipe_path(given: Path | str, root: Path) -> Path:
@@ -173,9 +168,7 @@ def _round_notes(draft: Draft, settings: Settings) -> Iterator[Problem]:
 
 
 def _params_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[Problem]:
-    """A recipe that params.yaml builds has its arms and its outside file there."""
-    if draft.name not in settings.recipes:
-        return
+    """A recipe that params.yaml builds has its arms and its outside file there, and batches that trainers can share."""
     there = {run.arm for run in settings.runs.values() if run.recipe == draft.name}
     arms = draft.tree.keys("mix", "arms")
     for key, run in settings.runs.items():
@@ -203,29 +196,20 @@ def _params_problems(draft: Draft, settings: Settings, root: Path) -> Iterator[P
         what = f"the recipe {draft.name} reads {', '.join(names) if names else 'no file outside it'}"
         message = f"{what}; write `{draft.name}: {needed}`"
         yield settings.problem_at("recipes", draft.name, message=message, key=False)
-
-
-def _batch_problems(draft: Draft, settings: Settings) -> Iterator[Problem]:
-    """The trainers of a recipe that params.yaml builds can share its batches equally."""
-    spec = draft.sections["adapter"]
-    if spec and draft.name in settings.recipes and spec.batch * spec.accumulate % settings.run.trainers:
-        whole = f"{spec.batch * spec.accumulate} examples an optimizer step (batch times accumulate)"
-        shared = f"{settings.run.trainers} trainers cannot share equally"
-        message = f"the recipe {draft.name} learns from {whole}, which {shared}"
+    spec, trainers = draft.sections["adapter"], settings.run.trainers
+    if spec and (step := spec.batch * spec.accumulate) % trainers:
+        message = f"the recipe {draft.name} learns from {step} examples an optimizer step (batch times accumulate), "
+        message += f"which {trainers} trainers cannot share equally"
         yield settings.problem_at("run", "trainers", message=message, key=False)
 
 
 def _name_problems(settings: Settings, files: set[str]) -> Iterator[Problem]:
     """Recipes and runs of params.yaml name each other and files that are there."""
-    for name in settings.recipes:
-        if name not in files:
-            yield settings.problem_at(
-                "recipes", name, message=f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
-            )
-    for name in settings.run.budget.recipes:
-        if name not in files:
-            message = f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
-            yield settings.problem_at("run", "budget", "recipes", name, message=message)
+    for *path, names in (("recipes", settings.recipes), ("run", "budget", "recipes", settings.run.budget.recipes)):
+        for name in names:
+            if name not in files:
+                message = f"there is no {RECIPES}/{name}.yaml; {allowed(name, files)}"
+                yield settings.problem_at(*path, name, message=message)
     for name, run in settings.runs.items():
         if run.recipe not in settings.tree.keys("recipes"):
             message = f"the recipe {run.recipe!r} is not in `recipes`; {allowed(run.recipe, settings.recipes)}"
@@ -243,13 +227,7 @@ def _not_built(settings: Settings, drafts: Sequence[Draft]) -> Iterator[Problem]
         message = f"not built by `dvc repro`: {names}; `lema check NAME` says what to add to have one built"
         yield settings.problem_at("recipes", message=message)
     for draft in idle if len(idle) == 1 else ():
-        yield Mark(draft.file, 0, 0).problem(
-            f"not built by `dvc repro`; to build it, add to {settings.file}: {lines(draft)}"
-        )
-
-
-def lines(draft: Draft) -> str:
-    """What params.yaml needs for a recipe to be built, in one line."""
-    runs = [f"{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}" for arm in draft.tree.keys("mix", "arms")]
-    recipe = f"{draft.name}: {external_files.whole(draft) or 'the folder that holds its files'}"
-    return f"under recipes `{recipe}`, under runs `{'`, `'.join(runs)}`"
+        runs = [f"`{draft.name}-{arm}: {{recipe: {draft.name}, arm: {arm}}}`" for arm in draft.tree.keys("mix", "arms")]
+        recipe = f"`{draft.name}: {external_files.whole(draft) or 'the folder that holds its files'}`"
+        message = f"add to {settings.file}: under recipes {recipe}, under runs {', '.join(runs)}"
+        yield Problem(draft.file, 0, 0, f"not built by `dvc repro`; to build it, {message}")

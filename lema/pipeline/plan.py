@@ -66,10 +66,8 @@ def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
     if artifact == "mix":
         return {name: arm_settings(recipe.mix, name) for name in recipe.mix.arms}
     more: dict[str, Any] = {}
-    if artifact in ASKING:
-        more["models"] = {
-            name: plain(recipe.models[name]) for name in _asked(artifact, recipe) if name in recipe.models
-        }
+    if (asked := _asked(artifact, recipe)) is not None:
+        more["models"] = {name: plain(recipe.models[name]) for name in asked if name in recipe.models}
     if _graded(artifact, recipe):
         more["task"] = recipe.questions.task
     if artifact in ("answers", "probe", "scores"):
@@ -95,11 +93,8 @@ def plan_settings(artifact: str, recipe: Recipe) -> dict[str, Any]:
     return {**plain(section), **more}
 
 
-ASKING = ("samples", "locations", "corrections", "verdicts", "evolved")  # stages that ask models of the recipe
-
-
-def _asked(artifact: str, recipe: Recipe) -> list[str]:
-    """The models that a stage asks, by name."""
+def _asked(artifact: str, recipe: Recipe) -> list[str] | None:
+    """The models of the recipe that a stage asks, by name; None for a stage that asks none."""
     match artifact:
         case "samples":
             return [one.model for one in recipe.samples.samplers.values() if isinstance(one, ModelSampler)]
@@ -111,7 +106,7 @@ def _asked(artifact: str, recipe: Recipe) -> list[str]:
             return [part.options["model"] for part in recipe.verdicts.filters if "model" in part.options]
         case "evolved" if recipe.evolved:
             return [recipe.evolved.write.model, recipe.evolved.solve.model]
-    return []
+    return None
 
 
 def _graded(artifact: str, recipe: Recipe) -> bool:
@@ -134,7 +129,7 @@ def _code_roots(artifact: str, recipe: Recipe) -> Iterator[str]:
     yield from (KEYWORD_CODE[name] for name in stage_signature(artifact).keywords if name in KEYWORD_CODE)
     if row_type := ARTIFACTS[artifact]:
         yield from (*ROWS, f"{row_type.__module__}:{row_type.__name__}")
-    for name in _asked(artifact, recipe):
+    for name in _asked(artifact, recipe) or ():
         yield _part("models", recipe.models[name].backend) if name in recipe.models else LOCAL
     if _graded(artifact, recipe):
         yield _part("tasks", recipe.questions.task)
@@ -199,15 +194,12 @@ def _formatted(mix: MixSpec, arm: Arm) -> dict[str, Any]:
 
 def _matched(mix: MixSpec, arm: Arm) -> list[str]:
     """The arms that size an arm, and those that size them."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     todo = [arm]
-    while todo:
-        one = todo.pop()
-        for rows in (one.cot, one.corrections):
-            other = rows.match if rows else None
-            if other in mix.arms and other not in found:
-                found.append(other)
-                todo.append(mix.arms[other])
+    for one in todo:
+        matches = [rows.match for rows in (one.cot, one.corrections) if rows and rows.match in mix.arms]
+        todo += [mix.arms[name] for name in matches if name and name not in found]
+        found |= dict.fromkeys(name for name in matches if name)
     return sorted(found)
 
 

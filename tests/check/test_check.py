@@ -55,10 +55,7 @@ EXTENDS = {
     "itself": ({"a": "extends: a.yaml"}, "a.yaml:1:10: extends: a.yaml extends this file in turn"),
     "circle": ({"a": "extends: b.yaml", "b": "extends: a.yaml"}, "b.yaml:1:10: extends: a.yaml extends this file"),
     "no path": ({"a": 'extends: "b\\0.yaml"'}, "a.yaml:1:10: extends: there is no file b\\x00.yaml; allowed: good"),
-    "too long": (
-        {"a": f"extends: {'b/' * 3000}c.yaml"},
-        "a.yaml:1:10: extends: there is no file of this",
-    ),
+    "too long": ({"a": f"extends: {'b/' * 3000}c.yaml"}, "a.yaml:1:10: extends: there is no file of this"),
     "outside": ({"a": "extends: ../../x.yaml"}, "a.yaml:1:10: extends: ../../x.yaml lies outside the project"),
     "list": ({"a": "extends: [good.yaml]"}, "a.yaml:1:10: extends: needs the name of one recipe file"),
     "no mapping": ({"a": "- 1"}, "a.yaml:1:1: a recipe is a mapping: one key an artifact"),
@@ -144,103 +141,23 @@ def test_messages_hold_no_text_of_a_prompt(project):
     assert "secret" not in "".join(map(str, report.problems))
 
 
-PARAMS = {
-    "no file": ("", None, "params.yaml: is not here; lema runs in the folder of a project"),
-    "recipe without file": (
-        "recipes:\n",
-        "recipes:\n  god: constraints.txt\n",
-        "params.yaml:2:3: recipes.god: there is no recipes/god.yaml; did you mean 'good'? allowed: good",
-    ),
-    "arm left out": (
-        "  good-lema: {recipe: good, arm: lema}\n",
-        "",
-        "params.yaml:3:1: runs: arm 'lema' of the recipe good is missing; add the line "
-        "`good-lema: {recipe: good, arm: lema}`",
-    ),
-    "run of no recipe": (
-        "runs:\n",
-        "runs:\n  goo-cot: {recipe: goo, arm: cot}\n",
-        "params.yaml:4:21: runs.goo-cot.recipe: the recipe 'goo' is not in `recipes`; did you mean 'good'?",
-    ),
-    "run of no arm": (
-        "runs:\n",
-        "runs:\n  good-cut: {recipe: good, arm: cut}\n",
-        "params.yaml:4:33: runs.good-cut.arm: the recipe good has no arm 'cut'; did you mean 'cot'? allowed: cot, lema",
-    ),
-    "run of another name": (
-        "good-cot:",
-        "good-cut:",
-        "params.yaml:4:3: runs.good-cut: a run is named after its recipe and arm: write `good-cot`",
-    ),
-    "file that is not read": (
-        "good: constraints.txt",
-        "good: data/x",
-        "params.yaml:2:9: recipes.good: the recipe good reads no file outside it; write `good: constraints.txt`",
-    ),
-    "forbidden name": (
-        "recipes:\n",
-        'recipes:\n  "go.od": constraints.txt\n',
-        "params.yaml:2:3: recipes.go.od: the name 'go.od' may hold only letters, digits, _ and -",
-    ),
-    "unknown key": (
-        "run:\n",
-        "run:\n  worker: 2\n",
-        "params.yaml:7:3: run: unknown key 'worker'; did you mean 'workers'?",
-    ),
-    "unknown executor": (
-        "run:\n",
-        "run:\n  executor: dask\n",
-        "params.yaml:7:13: run.executor: needs one of local, ray, got 'dask'",
-    ),
-    "trainers that cannot share a batch": (
-        "run:\n",
-        "run:\n  trainers: 3\n",
-        "params.yaml:7:13: run.trainers: the recipe good learns from 8 examples an optimizer step (batch times "
-        "accumulate), which 3 trainers cannot share equally",
-    ),
-    "trainers without Ray": (
-        "run:\n",
-        "run:\n  executor: local\n  trainers: 2\n",
-        "params.yaml:6:1: run: trainers and trainings above 1 need executor: ray",
-    ),
-    "actors without Ray": (
-        "  endpoints:\n",
-        "  executor: local\n  endpoints:\n    here: {url: 'http://h', actors: 2}\n",
-        "params.yaml:6:1: run: endpoints.here.actors above 1 needs executor: ray",
-    ),
-    "more actors than requests at a time": (
-        "  endpoints:\n",
-        "  endpoints:\n    here: {url: 'http://h', concurrency: 4, actors: 5}\n",
-        "params.yaml:8:5: run.endpoints.here: actors is 5, and so many cannot share a limit of 4",
-    ),
-    "actors of batches": (
-        "  endpoints:\n",
-        "  endpoints:\n    here: {url: 'http://h', mode: batch, actors: 2}\n",
-        "params.yaml:8:5: run.endpoints.here: actors above 1 needs mode: online",
-    ),
-    "a model on two GPUs of two workers": (
-        "run:\n",
-        "run:\n  vllm: {tensor_parallel_size: 2}\n",
-        "params.yaml:6:1: run: vllm.tensor_parallel_size above 1 needs executor: local",
-    ),
-    "repeated run": (
-        "good-lema:",
-        "good-cot:",
-        "params.yaml:5:3: the key 'good-cot' is here a second time",
-    ),
-    "date": ("run:\n", "run:\n  workers: 2024-01-01\n", "params.yaml:7:12: 2024-01-01 is a date to YAML"),
-}
+# Lines of params.yaml, what they become, and what is said then: as in a diff, and after `> `.
+EDITS = re.findall(
+    r"((?:^- .*\n)+)((?:^\+ .*\n)*)^> (.*)\n", (Path(__file__).parent / "params.txt").read_text(encoding="utf-8"), re.M
+)
 
 
-@pytest.mark.parametrize("kind", PARAMS)
-def test_params(project, kind):
-    old, new, expected = PARAMS[kind]
-    if new is None:
-        (project.root / "params.yaml").unlink()
-    else:
-        project.edit("params.yaml", old, new)
+@pytest.mark.parametrize(("old", "new", "expected"), EDITS, ids=[expected[:60] for *_, expected in EDITS])
+def test_params(project, old, new, expected):
+    project.edit("params.yaml", *("\n".join(line[2:] for line in text.splitlines()) for text in (old, new)))
     said = [str(problem) for problem in check(None, project.root, {}).problems]
     assert any(line.startswith(expected) for line in said), said
+
+
+def test_a_folder_without_params_is_no_project(project):
+    (project.root / "params.yaml").unlink()
+    said = [str(problem) for problem in check(None, project.root, {}).problems]
+    assert said[0].startswith("params.yaml: is not here; lema runs in the folder of a project")
 
 
 OUTSIDE = [

@@ -157,10 +157,7 @@ TASKS = {
     ),
     "no gold": ({"read": 'return Reading("1 + 2?", 3, None)'}, "read a record with gold a int, not a text ({file}:5)"),
     "extract": ({"extract": "return [text]"}, "extracted a list, not a text or None ({file}:11)"),
-    "extract raises": (
-        {"extract": "return text.index('!')"},
-        "raised ValueError: substring not found ({file}:12)",
-    ),
+    "extract raises": ({"extract": "return text.index('!')"}, "raised ValueError: substring not found ({file}:12)"),
     "equal": ({"equal": "lambda a, b: 'yes'"}, "compared two answers and returned a str, not True, False or an"),
     "never equal": ({"equal": "lambda a, b: False"}, "holds the answer '3' to be different from itself ({file}:"),
     "pairs": ({"generate": "yield {'question': 1}"}, "generated a dict, not a split and a record: a text and a dict"),

@@ -10,33 +10,30 @@ from lema.compute.artifacts import ARTIFACTS, artifact_path
 from lema.errors import LemaError, RunError
 from lema.pipeline.build import build, needed
 from lema.pipeline.run import make
-from tests.small_project import GOOD, PROMPTS
+from tests.small_project import Project, enter_project, small_project
 
-ROOT = Path(__file__).resolve().parents[2]
 DATASET = ["source", "questions", "base", "samples", "grades", "locations", "corrections", "verdicts"]
+SCRIPTED = "{backend: scripted, options: {replies: ['It is 2.']}}"
 STUDENT = {"config.json": "{}", "model.safetensors": "no weights"}
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A recipe whose models are all scripted, and whose student is never asked."""
-    recipe = GOOD.replace("{embedded: smollm2-135m-instruct}", "{folder: student, chat: false}")
-    recipe = recipe.replace("{model: base,", "{model: strong,").replace("train: 40", "train: 12, options: {seed: 1}")
-    scripted = "{backend: scripted, options: {replies: ['It is 2.']}}"
-    recipe = recipe.replace("{backend: openai, endpoint: local, name: strong-1}", scripted)
-    (tmp_path / "recipes/prompts").mkdir(parents=True)
-    (tmp_path / "student").mkdir()
-    (tmp_path / "recipes/good.yaml").write_text(recipe.replace("train: 30", "train: 8"), encoding="utf-8")
-    for name, text in PROMPTS.items():
-        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(text, encoding="utf-8")
+    project = small_project(tmp_path)
+    for old, new in (
+        ("{embedded: smollm2-135m-instruct}", "{folder: student, chat: false}"),
+        ("{model: base,", "{model: strong,"),
+        ("train: 40", "train: 12, options: {seed: 1}"),
+        ("{backend: openai, endpoint: local, name: strong-1}", SCRIPTED),
+        ("train: 30", "train: 8"),
+    ):
+        project.edit("recipes/good.yaml", old, new)
     for name, text in STUDENT.items():
-        (tmp_path / "student" / name).write_text(text, encoding="utf-8")
-    (tmp_path / "params.yaml").write_text("recipes: {}\nruns: {}\nrun: {executor: local}\n", encoding="utf-8")
-    shutil.copy(ROOT / "constraints.txt", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEMA_HOME", raising=False)
-    monkeypatch.setattr("lema.compute.files.die_with_parent", lambda: None)
-    return tmp_path
+        project.write(f"student/{name}", text)
+    project.write("params.yaml", "recipes: {}\nruns: {}\nrun: {executor: local}\n")
+    enter_project(tmp_path, monkeypatch)
+    return project
 
 
 def built(until: str = "verdicts", arm: str | None = None) -> list[str]:
@@ -55,31 +52,25 @@ def built(until: str = "verdicts", arm: str | None = None) -> list[str]:
     return made[1:]
 
 
-def edit(name: str, old: str, new: str) -> None:
-    text = Path(name).read_text(encoding="utf-8")
-    assert old in text
-    Path(name).write_text(text.replace(old, new), encoding="utf-8")
-
-
-def test_all_that_is_missing_is_made_once_and_what_has_equal_bytes_stops_there(project: Path) -> None:
+def test_all_that_is_missing_is_made_once_and_what_has_equal_bytes_stops_there(project: Project) -> None:
     assert built() == DATASET
     assert built() == []
-    edit("recipes/good.yaml", "limit: 50", "limit: 51")
+    project.edit("recipes/good.yaml", "limit: 50", "limit: 51")
     assert built() == ["verdicts"]
-    edit("recipes/good.yaml", "task: word_problems, train: 8", "task: word_problems, dev: 0, train: 8")
+    project.edit("recipes/good.yaml", "task: word_problems, train: 8", "task: word_problems, dev: 0, train: 8")
     assert built() == []
-    edit("recipes/good.yaml", "seed: 1", "seed: 2")
+    project.edit("recipes/good.yaml", "seed: 1", "seed: 2")
     assert built("questions") == ["source", "questions"]
     assert built("grades") == ["samples", "grades"]
 
 
-def test_one_arm_needs_no_other(project: Path) -> None:
+def test_one_arm_needs_no_other(project: Project) -> None:
     assert built("mix", "cot") == [*DATASET, "mix/cot"]
     assert built("mix", "lema") == ["mix/lema"]
     assert built("mix") == []
 
 
-def test_what_is_lost_edited_or_was_made_by_hand_is_known(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_lost_edited_or_was_made_by_hand_is_known(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     make("plan", "good")
     make("source", "good")
     assert built("questions") == ["questions"]  # the source was made with this plan
@@ -91,18 +82,18 @@ def test_what_is_lost_edited_or_was_made_by_hand_is_known(project: Path, capsys:
     assert "questions good: source has changed since" in capsys.readouterr().err
     artifact_path("source", "good").unlink()
     assert built("questions") == ["source"]
-    (project / "student/config.json").write_text("{} ", encoding="utf-8")
+    project.write("student/config.json", "{} ")
     assert "base" in built("base")
 
 
-def test_a_plan_made_by_hand_hides_no_edit(project: Path) -> None:
+def test_a_plan_made_by_hand_hides_no_edit(project: Project) -> None:
     built("grades")
-    edit("recipes/good.yaml", "paths: 2", "paths: 3")
+    project.edit("recipes/good.yaml", "paths: 2", "paths: 3")
     make("plan", "good")
     assert built("grades") == ["samples", "grades"]
 
 
-def test_a_stage_that_fails_ends_the_build_and_comes_again(project: Path) -> None:
+def test_a_stage_that_fails_ends_the_build_and_comes_again(project: Project) -> None:
     asked: list[str] = []
 
     def fail(arguments: Sequence[str]) -> int:
@@ -123,7 +114,7 @@ def test_everything_is_in_the_order_of_the_flow() -> None:
     assert "evolved" not in needed("scores")
 
 
-def test_an_unknown_artifact_or_recipe_is_a_message(project: Path) -> None:
+def test_an_unknown_artifact_or_recipe_is_a_message(project: Project) -> None:
     with pytest.raises(RunError, match=r"^unknown artifact 'grade'; did you mean 'grades'\?"):
         built("grade")
     with pytest.raises(LemaError, match=r"recipes/nothing\.yaml"):

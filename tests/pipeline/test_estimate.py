@@ -19,9 +19,8 @@ from lema.pipeline.forecast import Lengths
 from lema.pipeline.run import artifact_path, make
 from lema.rows import Grade, Sample
 from tests.fake_server import FakeServer
-from tests.small_project import GOOD, PROMPTS
+from tests.small_project import ROOT, enter_project, small_project
 
-ROOT = Path(__file__).resolve().parents[2]
 # Of the study, whose problems take long to make, the quickest; `make soak` plans all.
 STUDY = "laptop-study"
 RECIPES = sorted(
@@ -60,21 +59,12 @@ def server() -> Iterator[FakeServer]:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory, server: FakeServer) -> Path:
     """A project of which nothing is made."""
-    tmp_path = tmp_path_factory.mktemp("fresh")
-    recipe = GOOD.replace(
-        "model: base, prompt: solve, paths: 2", "model: strong, prompt: solve, paths: 2, max_tokens: 40"
-    )
-    recipe = recipe.replace(
-        "verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n",
-        f"verdicts:\n  filters:\n    - has_fields\n{JUDGE}",
-    )
-    (tmp_path / "recipes/prompts").mkdir(parents=True)
-    (tmp_path / "recipes/good.yaml").write_text(recipe, encoding="utf-8")
-    for name, prompt in PROMPTS.items():
-        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(prompt, encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("URL", server.url), encoding="utf-8")
-    shutil.copy(ROOT / "constraints.txt", tmp_path)
-    return tmp_path
+    project = small_project(tmp_path_factory.mktemp("fresh"))
+    judged = f"verdicts:\n  filters:\n    - has_fields\n{JUDGE}"
+    project.edit("recipes/good.yaml", "model: base, prompt: solve", "model: strong, max_tokens: 40, prompt: solve")
+    project.edit("recipes/good.yaml", "verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n", judged)
+    project.write("params.yaml", PARAMS.replace("URL", server.url))
+    return project.root
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +73,16 @@ def made(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "project"
     shutil.copytree(fresh, folder)
     with pytest.MonkeyPatch.context() as patch:
-        enter(folder, patch)
+        enter_project(folder, patch)
         build(*CHAIN)
     return folder
-
-
-def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.chdir(folder)
-    patch.delenv("LEMA_HOME", raising=False)
-    patch.setattr("lema.compute.files.die_with_parent", lambda: None)
 
 
 @pytest.fixture
 def empty(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> Path:
     """A copy of the project of which nothing is made."""
     shutil.copytree(fresh, tmp_path / "project")
-    enter(tmp_path / "project", monkeypatch)
+    enter_project(tmp_path / "project", monkeypatch)
     server.requests.clear()
     return tmp_path / "project"
 
@@ -107,7 +91,7 @@ def empty(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: 
 def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> Path:
     """A copy of the project that is made."""
     shutil.copytree(made, tmp_path / "project")
-    enter(tmp_path / "project", monkeypatch)
+    enter_project(tmp_path / "project", monkeypatch)
     server.requests.clear()
     return tmp_path / "project"
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ from lema.pipeline.stage_runner import StageRunner
 from lema.recipe.load import load_recipe
 from lema.recipe.params import Run
 from lema.rows import Correction, Grade, Location, Question, Sample, Verdict
-from tests.small_project import GOOD, PROMPTS
+from tests.small_project import Project, enter_project, small_project
 from tests.stages.rows import correction, graded, sample
 
-ROOT = Path(__file__).resolve().parents[2]
 FILTERS = """\
 verdicts:
   filters:
@@ -53,28 +51,20 @@ ROWS = [
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    recipe = GOOD.replace("  strong: {backend: openai, endpoint: local, name: strong-1}\n", STRONG)
-    recipe = recipe.replace("verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n", FILTERS)
-    assert STRONG in recipe
-    assert FILTERS in recipe
-    (tmp_path / "recipes/prompts").mkdir(parents=True)
-    (tmp_path / "recipes/good.yaml").write_text(recipe, encoding="utf-8")
-    for name, text in PROMPTS.items():
-        (tmp_path / f"recipes/prompts/{name}.yaml").write_text(text, encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
-    shutil.copy(ROOT / "constraints.txt", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEMA_HOME", raising=False)
-    monkeypatch.setattr("lema.compute.files.die_with_parent", lambda: None)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    project = small_project(tmp_path)
+    project.edit("recipes/good.yaml", "  strong: {backend: openai, endpoint: local, name: strong-1}\n", STRONG)
+    project.edit("recipes/good.yaml", "verdicts: {filters: [has_fields, max_tokens: {limit: 50}]}\n", FILTERS)
+    project.write("params.yaml", PARAMS)
+    enter_project(tmp_path, monkeypatch)
     make("plan", "good")
     parquet.write_rows(artifact_path("questions", "good"), Question, QUESTIONS)
     parquet.write_rows(artifact_path("samples", "good"), Sample, PATHS)
     parquet.write_rows(artifact_path("corrections", "good"), Correction, ROWS)
-    return tmp_path
+    return project
 
 
-def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filters_are_given_what_they_ask_for(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     make("verdicts", "good")
     assert "5 requests, 0 hits, 4 bought" in capsys.readouterr().err
     rows = parquet.read_rows(artifact_path("verdicts", "good"), Verdict)
@@ -91,19 +81,16 @@ def test_filters_are_given_what_they_ask_for(project: Path, capsys: pytest.Captu
     assert [row.findings[2].value for row in rows] == [1.0] * 5
 
 
-def test_the_log_counts_the_requests_of_all_judges(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = project / "recipes/good.yaml"
+def test_the_log_counts_the_requests_of_all_judges(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     other = '    - judge: {model: strong, prompt: {user: "True? {{ explanation }}"}}\n'
-    path.write_text(
-        path.read_text(encoding="utf-8").replace("    - majority", f"{other}    - majority"), encoding="utf-8"
-    )
+    project.edit("recipes/good.yaml", "    - majority", f"{other}    - majority")
     make("plan", "good")
     make("verdicts", "good")
     assert "10 requests, 0 hits, 8 bought, 2 failed" in capsys.readouterr().err
 
 
 def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make("verdicts", "good")
     before = artifact_path("verdicts", "good").read_bytes()
@@ -117,6 +104,7 @@ def test_a_judge_is_paid_once_and_equal_verdicts_are_equal_bytes(
 MENDED = (
     "Incorrect Step: Step 1.\nExplanation: {why}\nCorrect Solution:\nStep 1: 2 + 3 = 5.\nStep 2: The answer is {is_}."
 )
+ASKED = "corrections: {model: strong, prompt: correct}\n"
 FEW = """\
 corrections: {model: corrector, prompt: correct, want: 4, max_candidates: 18}
 verdicts:
@@ -127,14 +115,13 @@ verdicts:
 
 
 def test_corrections_stop_where_the_verdicts_will_accept_enough(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [{"why": "Because.", "is_": 5}, {"why": "Because.", "is_": 7}, {"why": "Lost.", "is_": 5}]
     replies = [MENDED.format(**one) for one in said]
     corrector = f"  corrector: {{backend: scripted, options: {{replies: {json.dumps(replies)}}}}}\n"
-    path = project / "recipes/good.yaml"
-    text = path.read_text(encoding="utf-8").replace(FILTERS, "").replace("models:\n", f"models:\n{corrector}")
-    path.write_text(text.replace("corrections: {model: strong, prompt: correct}\n", FEW), encoding="utf-8")
+    for old, new in ((FILTERS, ""), ("models:\n", f"models:\n{corrector}"), (ASKED, FEW)):
+        project.edit("recipes/good.yaml", old, new)
     paths = [sample("q1", f"{at} + 1 = 6.\nThe answer is 6.", index=at) for at in range(20)]
     parquet.write_rows(artifact_path("samples", "good"), Sample, paths)
     parquet.write_rows(artifact_path("grades", "good"), Grade, [graded(row, "incorrect") for row in paths])
@@ -160,7 +147,7 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     assert f"{2 * len(rows) - lost} hits, 0 bought" in capsys.readouterr().err
     assert artifact_path("corrections", "good").read_bytes() == before
 
-    path.write_text(path.read_text(encoding="utf-8").replace("want: 4", "want: 18"), encoding="utf-8")
+    project.edit("recipes/good.yaml", "want: 4", "want: 18")
     make("plan", "good")
     make("corrections", "good")
     log = capsys.readouterr().err
@@ -171,17 +158,19 @@ def test_corrections_stop_where_the_verdicts_will_accept_enough(
     assert len(more) == 18
 
 
-def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (project / "recipes/one.yaml").write_text("extends: good.yaml\nadapter: {seeds: [7, 8]}\n", encoding="utf-8")
+def test_a_model_is_one_training_of_an_arm_with_several_seeds(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("recipes/one.yaml", "extends: good.yaml\nadapter: {seeds: [7, 8]}\n")
     models = "models: {first: {backend: transformers, adapter: one/lema/8}}\n"
-    (project / "recipes/two.yaml").write_text(f"extends: good.yaml\n{models}", encoding="utf-8")
+    project.write("recipes/two.yaml", f"extends: good.yaml\n{models}")
     make("plan", "two")
     monkeypatch.setattr(
         "lema.pipeline.providers.base_model", lambda folder, backend: Model("base", backend, f"of {folder}")
     )
     artifact_path("base", "one").mkdir(parents=True)
     (artifact_path("base", "one") / "base.json").write_text("{}", encoding="utf-8")
-    loaded = load_recipe(project / "recipes/two.yaml", project)
+    loaded = load_recipe(project.root / "recipes/two.yaml", project.root)
     for seed in ("7", "8"):
         with pytest.raises(RunError, match=r"^no adapter one/lema/8 yet"):
             StageRunner("samples", loaded, Run()).provide("models")
@@ -195,7 +184,7 @@ def test_a_model_is_one_training_of_an_arm_with_several_seeds(project: Path, mon
 
 
 def test_a_plan_of_other_settings_is_refused_and_one_of_other_code_unless_dvc_made_it(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = artifact_path("plan", "good")
     made = path.read_text(encoding="utf-8")
@@ -207,7 +196,7 @@ def test_a_plan_of_other_settings_is_refused_and_one_of_other_code_unless_dvc_ma
     monkeypatch.setenv("DVC_STAGE", "verdicts@good")
     with pytest.raises(RunError, match=stale):
         make("verdicts", "good")  # DVC runs something in another project
-    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.setenv("DVC_ROOT", str(project.root))
     make("verdicts", "good")
     path.write_text(made.replace("strong", "weak"), encoding="utf-8")
     with pytest.raises(RunError, match=stale):
