@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lema
-from lema.pipeline.definitions import Module, Target, parse_module
+from lema.pipeline.definitions import Module, Target, Unit, parse_module
 from lema.recipe.part_loader import PartError, source_file
 
 OWN = Path(lema.__file__).parent
@@ -64,8 +64,10 @@ class CodeGraph:
             node = todo.pop()
             if node in found:
                 continue
-            found[node] = self._digest(node)
-            todo += [other for other in self._successors(node) if not f"{other[0]}.".startswith(left_out)]
+            if node not in self._edges:
+                self._edges[node] = set(self._follow_unit(*node))
+            found[node] = self._digest(*node)
+            todo += [other for other in self._edges[node] if not f"{other[0]}.".startswith(left_out)]
         lines = "".join(
             f"{module}:{name} {found[module, name]}\n" for module, name in sorted(found) if found[module, name]
         )
@@ -73,27 +75,23 @@ class CodeGraph:
 
     def _start(self, root: str) -> Node:
         module, _, name = root.partition(":")
-        if find(module, self._root) is None:
-            raise PartError(f"there is no source file of the module {module}")
         self._files[module] = find(module, self._root)
+        if self._files[module] is None:
+            raise PartError(f"there is no source file of the module {module}")
         if not _is_own(module) or not name:
             return module, EVERYTHING
         if name not in self._module(module).definitions:
             raise PartError(f"there is no definition of {name} in the module {module}")
         return module, name
 
-    def _digest(self, node: Node) -> str:
-        """Of a node that stands for others, nothing: these are its successors."""
-        module, name = node
-        if name == EVERYTHING:
-            return ""
-        unit = self._module(module).effects if name == EFFECTS else self._module(module).definitions[name]
-        return unit.digest if unit else ""
+    def _unit(self, module: str, name: str) -> Unit | None:
+        read = self._module(module)
+        return read.effects if name == EFFECTS else read.definitions[name]
 
-    def _successors(self, node: Node) -> set[Node]:
-        if node not in self._edges:
-            self._edges[node] = set(self._follow_unit(*node))
-        return self._edges[node]
+    def _digest(self, module: str, name: str) -> str:
+        """Of a node that stands for others, nothing: these are its successors."""
+        unit = None if name == EVERYTHING else self._unit(module, name)
+        return unit.digest if unit else ""
 
     def _follow_unit(self, module: str, name: str) -> Iterator[Node]:
         read = self._module(module)
@@ -108,8 +106,7 @@ class CodeGraph:
         if name == EFFECTS:
             for start, path in itertools.chain(*read.imports.values()):
                 yield from self._imported(".".join((start, *path)))
-        unit = read.effects if name == EFFECTS else read.definitions[name]
-        if unit is None:
+        if (unit := self._unit(module, name)) is None:
             return
         for target in itertools.chain(*unit.imports.values()):
             yield from self._follow(*target)
