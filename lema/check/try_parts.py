@@ -173,7 +173,12 @@ def _filter_trials(draft: Draft) -> Iterator[Trial]:
     for path, item in draft.tree.items("verdicts", "filters"):
         one = salvage(item, Part)
         part = _user_part("filters", one.use) if one else None
-        if one and callable(part) and not option_problems(part, one.options, GIVEN):
+        # Wrong options are reported by the rules, those by position by the trial.
+        if (
+            one
+            and callable(part)
+            and (positional_parameters(part)[1:] or not option_problems(part, one.options, GIVEN))
+        ):
             yield Trial(path, one.use, part, partial(try_filter, part, one.options, given))
 
 
