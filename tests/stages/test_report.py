@@ -214,6 +214,7 @@ MORE = len(WORLD["mix"]["lema"]) - len(WORLD["mix"]["cot-more"])
         (lead(0.1, -0.03, 0.2, 0.2), "No clear difference"),
         (lead(0.1, -0.1, 0.2, 0.2, detectable=0.138), "of about 13.8 points"),
         (lead(0.0, -0.1, 0.1, 1.0), "answer equally many of 80 test questions"),
+        (lead(0.0, 0.0, 0.0, 1.0, detectable=0.348), "no evidence of equality: only one of about 34.8 points"),
         (lead(0.1, -0.5, 0.5, 1.0, detectable=1.0), "cannot tell any"),
         (lead(0.1, 0.01, 0.17, 0.03, holm=0.04), "helped: 10.0 points"),
         (lead(0.1, 0.01, 0.17, 0.03, holm=0.06), "No clear difference"),
