@@ -154,8 +154,7 @@ def clustered(smoke: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def follow(project: Project, cluster: Cluster) -> tuple[set[str], bytes]:
-    """Make the samples anew, and kill the second node once both have worked; on which nodes that was done, and what came
-    out."""
+    """Make the samples anew, and kill the second node once both have worked. Which nodes did, and what came out."""
     samples, nodes = project.root / "data" / "smoke" / "samples.parquet", set[str]()
     shutil.rmtree(project.root / "completions")
     samples.unlink()
