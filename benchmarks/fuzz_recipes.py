@@ -1,6 +1,6 @@
 """A seeded fuzz of recipes: what `lema check` makes of mutated ones.
 
-    python benchmarks/fuzz_recipes.py [--count 1000] [--seed 0] [--show]
+    python benchmarks/fuzz_recipes.py [--count 1000] [--seed 0] [--show] [--keep FOLDER]
 
 Mutates shipped recipes, prompts and params.yaml in a temporary project: values and keys of the parsed tree (wrong
 types, extreme numbers, odd texts, misspelt, moved and repeated keys) and the text of the file (control characters, torn

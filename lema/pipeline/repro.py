@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from lema.compute.artifacts import load_yaml
 from lema.compute.ray_head import lazy_head
 from lema.errors import RunError
 
@@ -80,7 +81,7 @@ def _plain_params() -> dict[str, Any]:
     """What params.yaml says, unchecked: each stage checks it, and a check here would take as long as a no-op of DVC."""
     path = Path("params.yaml")
     try:
-        made = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        made = load_yaml(path)
         if all(isinstance(made.get(key) or {}, dict) for key in ("recipes", "runs", "run")):
             return dict(made)
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError):

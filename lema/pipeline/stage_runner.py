@@ -118,9 +118,9 @@ def read_input(runner: StageRunner, name: str, iterable: bool = False) -> Any:
     recipe, arms = runner.name, list(runner.recipe.mix.arms)
     if name == "plan":
         return read_plan(recipe)
-    if name == "base" and not (artifact_path("base", recipe) / "base.json").is_file():
-        raise RunError(f"no base yet: lema make base {recipe} --with-inputs, or lema repro {recipe} for everything")
     if name == "base":
+        if not (artifact_path("base", recipe) / "base.json").is_file():
+            raise RunError(f"no base yet: lema make base {recipe} --with-inputs, or lema repro {recipe} for everything")
         return providers.base_model(artifact_path("base", recipe))
     if name == "adapters" and runner.artifact in ("answers", "probe"):
         base = providers.base_model(artifact_path("base", recipe))

@@ -205,7 +205,7 @@ class _Files:
         for path in prompt_places(tree):
             found = tree.find(path)
             if found and isinstance(found.value, str):
-                tree = tree.replaced(path, self._prompt(found, tree, path)) or tree
+                tree = tree.replaced({path: self._prompt(found, tree, path)}) or tree
         return tree
 
     def _prompt(self, found: Tree, tree: Tree, path: KeyPath) -> Tree:

@@ -203,9 +203,7 @@ def salvage(tree: Tree, wish: Any) -> Any:
         value, problems = _validate(left, wish)
         if not problems:
             return value
-        # All of the deepest at once: of thousands, one at a time would take minutes. Backwards, as indices move.
+        # All of the deepest at once: of thousands, one at a time would take minutes.
         depth = max(len(path) for path, _ in problems)
-        wrong = {_nearest_path(left, path) for path, _ in problems if len(path) == depth}
-        for path in sorted(wrong, key=lambda path: [(isinstance(step, int), step) for step in path], reverse=True):
-            left = left and left.replaced(path, None)
+        left = left.replaced({_nearest_path(left, path): None for path, _ in problems if len(path) == depth})
     return None

@@ -8,7 +8,8 @@ line instead.
 import datetime
 import functools
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,15 @@ class Tree:
         if found and isinstance(found.value, list):
             yield from (((*path, at), item) for at, item in enumerate(found.value))
 
-    def replaced(self, path: KeyPath, child: "Tree | None") -> "Tree | None":
-        """This tree with another one at a path, or, with None, without what stands there."""
-        if not path:
-            return child
+    def replaced(self, children: Mapping[KeyPath, "Tree | None"]) -> "Tree | None":
+        """This tree with others at some paths, or, with None, without what stands there."""
+        if () in children:
+            return children[()]
+        below = defaultdict[str | int, dict[KeyPath, Tree | None]](dict)
+        for (first, *rest), child in children.items():
+            below[first][tuple(rest)] = child
         pairs = self.value.items() if isinstance(self.value, dict) else enumerate(self.value)
-        made = {key: one.replaced(path[1:], child) if key == path[0] else one for key, one in pairs}
+        made = {key: one.replaced(below[key]) if key in below else one for key, one in pairs}
         kept = {key: one for key, one in made.items() if one is not None}
         return replace(self, value=kept if isinstance(self.value, dict) else list(kept.values()))
 
