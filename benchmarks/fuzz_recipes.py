@@ -28,7 +28,7 @@ from lema.check.check import check
 from lema.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT, LINES = 2.0, 200
+LIMIT, LINES = 5.0, 200
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63), 10**25, 0.5, -0.0, 1e-320, 1e308, float("inf"),
     float("nan"), "", " ", "0", "null", "\x00", "\x1b[2J", "a\nb", "ß" * 300, "x" * 100_000, "../../etc/passwd", "/",
